@@ -1,0 +1,79 @@
+"""ferbatch: label folders of face images with the expression they show.
+
+    >>> import ferbatch
+    >>> for prediction in ferbatch.label("images"):
+    ...     print(prediction.path, prediction.label, prediction.confidence)
+    >>> model = ferbatch.load_model("cnn-v1")
+    >>> model(Image.open("face.jpg")).label
+    'happy'
+
+Importing ferbatch loads no torch; the first call does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from ferbatch.errors import FerbatchError
+from ferbatch.paths import decode_path
+from ferbatch.records import Prediction
+
+if TYPE_CHECKING:
+    import pandas
+
+    from ferbatch.predict import Classifier
+
+__version__ = "0.1.0"
+__all__ = ["FerbatchError", "Prediction", "__version__", "decode_path", "label", "load_model", "read_labels"]
+
+
+def label(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str = "cnn-v1",
+    device: str = "auto",
+    batch_size: int = 256,
+    workers: int | None = None,
+    min_confidence: float = 0.0,
+    recursive: bool = True,
+) -> Iterator[Prediction]:
+    """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
+
+    `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
+    `workers` counts decode processes (None: what suits the device); predictions less sure than `min_confidence`
+    (0..1) get the status `uncertain`. An image that cannot be read is a Prediction with status `error`.
+    Raises FerbatchError for a missing path or device, or a model that cannot be loaded.
+    """
+    from ferbatch import labelling
+
+    return labelling.predictions(
+        paths,
+        model=model,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        min_confidence=min_confidence,
+        recursive=recursive,
+    )
+
+
+def load_model(name: str = "cnn-v1", device: str = "auto") -> Classifier:
+    """A model that labels PIL images or uint8 arrays, one or a list of them, in one call.
+
+    Raises FerbatchError if it cannot be loaded or verified, or the device is not there.
+    """
+    from ferbatch.predict import Classifier
+
+    return Classifier.load(name, device)
+
+
+def read_labels(path: str | os.PathLike[str]) -> pandas.DataFrame:
+    """A labels file of any format as a DataFrame: text columns hold '' where empty, numbers NaN.
+
+    A file called `NA.jpg` or a person called `null` stays a text.
+    """
+    from ferbatch import tables
+
+    return tables.read_labels(os.fspath(path))

@@ -1,0 +1,206 @@
+"""The command line: options -> one use case -> exit code. Imports what is heavy only inside a command."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn, ParamSpec
+
+import typer
+
+import ferbatch
+from ferbatch.errors import FerbatchError, UsageError
+
+app = typer.Typer(
+    help="Label folders of face images with the expression they show: happy, sad, neutral or surprise.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXAMPLE = Path(__file__).parent / "example" / "astronaut.jpg"
+
+Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]
+
+
+P = ParamSpec("P")
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def exits(command: Callable[P, None]) -> Callable[P, None]:
+    """Run a command with its errors as one line on stderr and the exit codes users can rely on."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        signal.signal(signal.SIGTERM, _terminate)
+        warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
+        try:
+            command(*args, **kwargs)
+        except FerbatchError as error:
+            _say(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(130) from None
+        except Terminated:
+            _say("terminated")
+            raise typer.Exit(143) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
+            raise typer.Exit(141) from None
+
+    return wrapped
+
+
+def _say(message: str) -> None:
+    from ferbatch import console
+
+    console.fail(message)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ferbatch {ferbatch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(no_args_is_help=True)
+@exits
+def label(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATHS...", help="Folders, image files, or - for a list of them on stdin."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    model: Model = "cnn-v1",
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
+    ] = 0.0,
+    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
+    no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not take folder names for the truth.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
+    ] = False,
+    example: Annotated[bool, typer.Option("--example", help="Label a face that comes with ferbatch.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = 256,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
+    from ferbatch import outputs
+
+    if bool(paths) == example:
+        raise UsageError("say PATHS to label, or --example" if example is False else "--example takes no PATHS")
+    chosen = [str(EXAMPLE)] if example else paths or []
+    if null and "-" not in chosen:
+        raise UsageError("--null needs - among the PATHS")
+    target = outputs.plan(output, format_)
+    target.check(overwrite)
+
+    from ferbatch import console, labelling, sources
+
+    options = labelling.Options(
+        paths=tuple(chosen),
+        model=model,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        min_confidence=min_confidence,
+        recursive=not no_recursive,
+        truth=not no_truth,
+    )
+    listed = sources.read_list(sys.stdin.buffer, b"\0" if null else b"\n")
+    with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
+        run = labelling.run(options, target, overwrite=overwrite, listed=listed, watcher=watcher)
+    watcher.finished(run, target)
+    raise typer.Exit(run.exit_code)
+
+
+@app.command()
+@exits
+def train(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="A folder with train/ and validation/, a folder per label in each.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write.")] = Path(
+        "model.safetensors"
+    ),
+    model: Annotated[str, typer.Option("--model", help="The network to train.")] = "cnn",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the data.  [default: 26]")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine's CPU.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on class folders; the epoch with the best validation accuracy is kept."""
+    from ferbatch import console
+    from ferbatch import train as training
+    from ferbatch.datasets import Recipe
+
+    recipe = Recipe(model=model, seed=seed)
+    if epochs is not None:
+        recipe = dataclasses.replace(recipe, epochs=epochs)
+    watcher = console.TrainConsole(quiet=quiet)
+    training.run(data, recipe, output, overwrite=overwrite, device=device, watcher=watcher)
+
+
+@app.command()
+@exits
+def models(
+    format_: Annotated[
+        str | None, typer.Option("--format", help="json: the whole cards, for machines.  [default: a table]")
+    ] = None,
+) -> None:
+    """List the models that come with ferbatch, with their scores, sizes and hashes."""
+    from ferbatch import console, weights
+
+    cards = [weights.read_card(name) for name in weights.shipped()]
+    if format_ == "json":
+        typer.echo(json.dumps([dataclasses.asdict(card) for card in cards], indent=2))
+    elif format_ is None:
+        console.show_models(cards)
+    else:
+        raise UsageError(f"models come as a table or as json, not as '{format_}'")
+
+
+def main() -> None:
+    """The entry point of `ferbatch` and `python -m ferbatch`."""
+    app(prog_name="ferbatch")

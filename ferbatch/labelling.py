@@ -1,0 +1,230 @@
+"""Use case: images -> labels file, with a run sidecar and, where truth folders are found, a first report."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import PIL
+import torch
+
+import ferbatch
+from ferbatch import metrics, weights
+from ferbatch.errors import NoImagesError
+from ferbatch.outputs import Output
+from ferbatch.paths import encode_path, replace_file
+from ferbatch.predict import Classifier, choose_device, default_workers
+from ferbatch.records import SCHEMA, Prediction
+from ferbatch.sources import Listing, list_images
+from ferbatch.writers import WRITERS
+
+WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `ferbatch label` was asked to do; goes into the sidecar."""
+
+    paths: tuple[str, ...]
+    model: str = weights.DEFAULT_MODEL
+    device: str = "auto"
+    batch_size: int = 256
+    workers: int | None = None
+    min_confidence: float = 0.0
+    recursive: bool = True
+    truth: bool = True
+
+
+@dataclass
+class Tally:
+    """Counts of a run, kept while it streams."""
+
+    images: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    uncertain: int = 0
+    whole_pictures: int = 0
+    without_truth: int = 0
+    scored: Counter[tuple[str, str]] = field(default_factory=Counter)  # (truth, label)
+    failed_with_truth: int = 0
+
+    def add(self, prediction: Prediction, whole_picture: bool) -> None:
+        self.images += 1
+        self.whole_pictures += whole_picture
+        self.without_truth += prediction.truth is None
+        if prediction.label is None:
+            self.errors[str(prediction.error_kind)] += 1
+            self.failed_with_truth += prediction.truth is not None
+            return
+        self.labels[prediction.label] += 1
+        self.uncertain += prediction.status == "uncertain"
+        if prediction.truth is not None:
+            self.scored[prediction.truth, prediction.label] += 1
+
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, for the console and the sidecar."""
+
+    tally: Tally
+    labels: tuple[str, ...]
+    left_aside: int  # files under PATHS that are no images
+    seconds: float  # of the streaming alone: not the listing, not the loading of the model
+    report: str | None
+
+    @property
+    def images_per_second(self) -> float:
+        return self.tally.images / self.seconds
+
+    @property
+    def exit_code(self) -> int:
+        return 3 if self.tally.failed else 0
+
+    @property
+    def whole_pictures(self) -> bool:
+        """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
+        return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
+
+
+class Watcher(Protocol):
+    """What a caller sees of a run while it goes on."""
+
+    def started(self, listing: Listing, classifier: Classifier) -> None: ...
+    def progressed(self, prediction: Prediction) -> None: ...
+
+
+def predictions(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    model: str = weights.DEFAULT_MODEL,
+    device: str = "auto",
+    batch_size: int = 256,
+    workers: int | None = None,
+    min_confidence: float = 0.0,
+    recursive: bool = True,
+) -> Iterator[Prediction]:
+    """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
+
+    `workers` counts decode processes (None: what suits the device); `min_confidence` (0..1) marks less sure ones
+    `uncertain`. Raises UsageError for a missing path or device and ModelError for a model that cannot be loaded;
+    an image that cannot be read is a Prediction with status `error`.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    classifier = Classifier.load(model, device)
+    listing = list_images(paths, classifier.card.labels, recursive=recursive)
+    for _, prediction in classifier.stream(
+        listing, batch_size=batch_size, workers=workers, min_confidence=min_confidence
+    ):
+        yield prediction
+
+
+def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[bytes], watcher: Watcher) -> Run:
+    """Label every image and write `output`, its sidecar and its report.
+
+    Raises UsageError, NoImagesError, ModelError, OutputError or LockedError before or instead of writing anything.
+    """
+    began = datetime.now(UTC)
+    output.check(overwrite)
+    device = choose_device(options.device)
+    labels = weights.read_card(options.model).labels
+    listing = list_images(options.paths, labels if options.truth else (), listed=listed, recursive=options.recursive)
+    if not listing:
+        where = " ".join(encode_path(os.fsencode(path)) for path in options.paths)
+        aside = f" ({listing.left_aside:,} other files left aside)" if listing.left_aside else ""
+        raise NoImagesError(f"no images found under {where}{aside}")
+    with output.held():
+        output.check(overwrite)  # again: another run may have finished meanwhile
+        classifier = Classifier.load(options.model, device)
+        watcher.started(listing, classifier)
+        tally, seconds = _stream(options, output, classifier, listing, watcher)
+        result = Run(tally, labels, listing.left_aside, seconds, _report(tally, labels))
+        if output.is_file:
+            _write_beside(options, output, classifier, result, began)
+    return result
+
+
+def _stream(
+    options: Options, output: Output, classifier: Classifier, listing: Listing, watcher: Watcher
+) -> tuple[Tally, float]:
+    """Every image through the model and into the output; the counts and the seconds it took."""
+    tally, start = Tally(), time.perf_counter()
+    with output.stream() as stream:
+        writer = WRITERS[output.format](stream, classifier.card.labels)
+        for decoded, prediction in classifier.stream(
+            listing,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            min_confidence=options.min_confidence,
+        ):
+            writer.write([prediction])
+            tally.add(prediction, decoded.whole_picture)
+            watcher.progressed(prediction)
+        writer.close()
+    return tally, time.perf_counter() - start
+
+
+def _report(tally: Tally, labels: Sequence[str]) -> str | None:
+    """The first report's text, where at least two labels occur among the truths."""
+    if len({truth for truth, _ in tally.scored}) < 2:
+        return None
+    lines = [metrics.table(tally.scored, labels), "", metrics.accuracy_line(tally.scored)]
+    for count, what in (
+        (tally.failed_with_truth, "could not be labelled and are not in the table"),
+        (tally.uncertain, "are uncertain (under --min-confidence); the table takes their label as it is"),
+        (tally.without_truth, "are without truth and are not scored"),
+    ):
+        if count:
+            lines.append(f"{count:,} images {what}")
+    return "\n".join(lines) + "\n"
+
+
+def _write_beside(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> None:
+    """The report and the sidecar."""
+    if result.report is None:
+        output.remove_old_report()
+    else:
+        with replace_file(output.report) as stream:
+            stream.write(result.report.encode())
+    sidecar = _sidecar(options, output, classifier, result, began)
+    with replace_file(output.sidecar) as stream:
+        stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
+
+
+def _sidecar(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> dict[str, Any]:
+    tally = result.tally
+    workers = default_workers(classifier.device) if options.workers is None else options.workers
+    return {
+        "schema": SCHEMA,
+        "ferbatch": ferbatch.__version__,
+        "torch": torch.__version__,
+        "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
+        "options": asdict(options)
+        | {"paths": [encode_path(os.fsencode(path)) for path in options.paths]}
+        | {"output": output.shown, "format": output.format, "workers": workers}
+        | {"device": str(classifier.device), "precision": "fp32", "decoder": f"pillow {PIL.__version__}"},
+        "counts": {
+            "images": tally.images,
+            "labels": {label: tally.labels[label] for label in result.labels},
+            "uncertain": tally.uncertain,
+            "errors": dict(sorted(tally.errors.items())),
+            "without_truth": tally.without_truth,
+            "left_aside": result.left_aside,
+            "large_or_wide": tally.whole_pictures,
+        },
+        "started": began.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 3),
+        "images_per_second": round(result.images_per_second, 1),
+        "exit_code": result.exit_code,
+    }

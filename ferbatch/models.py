@@ -1,0 +1,89 @@
+"""The networks, and MODELS, the table of them.
+
+Every network has two parts: `features`, the convolutional body, which runs in the device's precision, and `head`,
+the dense layers, which inference runs in float64 (see predict.Classifier).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ferbatch.errors import ModelError
+
+KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras calls the latter 0.99
+
+
+class Network(nn.Module):
+    """A body that gives one vector per image, and a head that gives one logit per label."""
+
+    features: nn.Module
+    head: nn.Module
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, labels) of normalised gray images (B, 1, size, size)."""
+        return cast(Tensor, self.head(self.features(images)))
+
+
+class Cnn(Network):
+    """The study's "complex" CNN, layer for layer as Keras computes it: 1.68 M parameters with 4 labels.
+
+    Input (B, 1, 48, 48). Five halvings leave one pixel, so 32..63 pixels a side would fit as well.
+    """
+
+    def __init__(self, labels: int = 4, channels: Sequence[int] = (64, 128, 512, 512, 128)) -> None:
+        super().__init__()
+        blocks = [self._block(i, o) for i, o in zip((1, *channels[:-1]), channels, strict=True)]
+        # (B, 1, 48, 48) -> 64 x 24 x 24 -> 128 x 12 x 12 -> 512 x 6 x 6 -> 512 x 3 x 3 -> (B, 128, 1, 1)
+        self.features = nn.Sequential(*blocks, nn.Flatten())  # (B, 128)
+        self.head = nn.Sequential(
+            *self._dense(channels[-1], 256),  # (B, 256)
+            *self._dense(256, 128),  # (B, 128)
+            nn.Linear(128, labels),  # (B, labels)
+        )
+
+    @staticmethod
+    def _block(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)),  # Keras pads an even kernel at the right and the bottom
+            nn.Conv2d(inputs, outputs, kernel_size=2),
+            nn.BatchNorm2d(outputs, **KERAS_BATCH_NORM),  # type: ignore[arg-type]
+            nn.LeakyReLU(0.1),
+            nn.MaxPool2d(2),
+            nn.Dropout(0.2),
+        )
+
+    @staticmethod
+    def _dense(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+        return (
+            nn.Linear(inputs, outputs),
+            nn.BatchNorm1d(outputs, **KERAS_BATCH_NORM),  # type: ignore[arg-type]
+            nn.LeakyReLU(0.1),
+            nn.Dropout(0.3),
+        )
+
+
+MODELS: dict[str, Callable[..., Network]] = {"cnn": Cnn}
+
+
+def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
+    """A network with random weights; ModelError where no such architecture is known."""
+    if architecture not in MODELS:
+        raise ModelError(f"no architecture called '{architecture}' (known: {', '.join(MODELS)})")
+    return MODELS[architecture](**arguments)
+
+
+def parameters(network: nn.Module) -> int:
+    """Trainable parameters, the figure papers quote (batch-norm statistics are not counted)."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def multiply_adds(network: Network, size: int) -> int:
+    """Multiply-adds of one image's forward pass, counted by PyTorch's own counter."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network.eval()(torch.zeros(1, 1, size, size))
+    return int(counter.get_total_flops()) // 2

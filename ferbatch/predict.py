@@ -1,0 +1,207 @@
+"""Classifier: card + tensors + device. Its stream() is the one loop that label, evaluate and train share."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ferbatch import images, models, weights
+from ferbatch.errors import ModelError, UnreadableImageError, UsageError
+from ferbatch.filetypes import type_of_name
+from ferbatch.records import DIGITS, LARGE_SIDE, WIDE_RATIO, Card, ImageRef, Prediction
+
+BLOCK = {"cpu": 64, "cuda": 256, "mps": 256}  # images the network runs on at a time, always exactly so many
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image on its way to the network: its reference and its pixels, or what went wrong, never parted."""
+
+    ref: ImageRef
+    pixels: NDArray[np.uint8] | None = None  # (size, size)
+    error: UnreadableImageError | None = None
+    whole_picture: bool = False  # too large or too wide for a cropped face
+
+
+class ImageFiles(Dataset[Decoded]):
+    """The decode stage: index -> Decoded. Runs in DataLoader workers."""
+
+    def __init__(self, refs: Sequence[ImageRef], size: int) -> None:
+        self.refs = refs
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def __getitem__(self, index: int) -> Decoded:
+        return read(self.refs[index], self.size)
+
+
+def read(ref: ImageRef, size: int) -> Decoded:
+    """The file as model input, or as the reason why not; never raises for what a file may hold."""
+    try:
+        image = images.decode(images.read_bytes(ref.file), type_of_name(ref.file), size)
+    except UnreadableImageError as error:
+        return Decoded(ref, error=error)
+    whole = max(image.width, image.height) > LARGE_SIDE or image.width > WIDE_RATIO * image.height
+    return Decoded(ref, images.model_input(image.pixels, size), whole_picture=whole)
+
+
+def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
+    """A DataLoader over decoded images whose batches are plain lists, in order."""
+    return DataLoader(
+        files, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_start_worker, **options
+    )
+
+
+def _start_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, which stops its workers itself."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device for auto | cpu | cuda | cuda:N | mps; UsageError if there is none such here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    there = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+    }
+    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"no device called '{name}' (known: auto, cpu, cuda, cuda:N, mps)")
+    if int(number or 0) >= there[kind]:
+        raise UsageError(f"device {name} is not available here")
+    return torch.device(name)
+
+
+def default_workers(device: torch.device) -> int:
+    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU."""
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def normalise(pixels: Tensor, card: Card) -> Tensor:
+    """uint8 (B, size, size) -> float32 (B, 1, size, size), channels last, by the card's mean and std."""
+    x = pixels.unsqueeze(1).to(torch.float32).div_(255).sub_(card.mean).div_(card.std)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class Classifier:
+    """A model ready to label images.
+
+    The network runs on blocks of one fixed shape (a short block is padded) and its head in float64, so that an
+    image's probabilities do not depend on the batch it came in.
+    """
+
+    def __init__(self, card: Card, network: models.Network, device: str | torch.device = "auto") -> None:
+        self.card = card
+        self.device = choose_device(device) if isinstance(device, str) else device
+        self.block = BLOCK[self.device.type]
+        self.features = network.features.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.head = _float64(network.head)
+
+    @classmethod
+    def load(cls, name: str = weights.DEFAULT_MODEL, device: str | torch.device = "auto") -> Classifier:
+        """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
+        card, tensors = weights.load(name)
+        try:
+            network = models.build(card.architecture, card.arguments)
+            network.load_state_dict(tensors)
+        except (RuntimeError, TypeError) as error:
+            raise ModelError(
+                f"the weights of '{card.name}' do not fit its architecture '{card.architecture}'"
+            ) from error
+        return cls(card, network, device)
+
+    def probabilities(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs, each (size, size) uint8."""
+        blocks = (pixels[at : at + self.block] for at in range(0, len(pixels), self.block))
+        return np.concatenate([self._run(block) for block in blocks] or [np.empty((0, len(self.card.labels)))])
+
+    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        block = np.zeros((self.block, self.card.size, self.card.size), dtype=np.uint8)
+        for at, image in enumerate(pixels):
+            block[at] = image
+        with torch.inference_mode(), _exact_convolutions(self.device):
+            features = self.features(normalise(torch.from_numpy(block).to(self.device), self.card))
+            logits = self.head(features.cpu().to(torch.float64))[: len(pixels)]
+            return torch.softmax(logits / self.card.temperature, dim=1).numpy()
+
+    def stream(
+        self,
+        refs: Sequence[ImageRef],
+        *,
+        batch_size: int = 256,
+        workers: int | None = None,
+        min_confidence: float = 0.0,
+    ) -> Iterator[tuple[Decoded, Prediction]]:
+        """Every image of `refs` with what the model says of it, in order; memory does not grow with their number."""
+        workers = default_workers(self.device) if workers is None else workers
+        batches = loader(ImageFiles(refs, self.card.size), batch_size, workers)
+        decoded = itertools.chain.from_iterable(batches)
+        while block := list(itertools.islice(decoded, self.block)):
+            yield from zip(block, self.predict(block, min_confidence), strict=True)
+
+    def predict(self, block: Sequence[Decoded], min_confidence: float = 0.0) -> list[Prediction]:
+        """One Prediction per Decoded; those without pixels become rows with status `error`."""
+        rows = iter(self.probabilities([d.pixels for d in block if d.pixels is not None]))
+        return [
+            failure(d.ref, d.error) if d.error else self._prediction(d.ref, next(rows), min_confidence) for d in block
+        ]
+
+    def _prediction(self, ref: ImageRef, row: NDArray[np.float64], min_confidence: float) -> Prediction:
+        rounded = [round(float(p), DIGITS) for p in row]
+        best = int(row.argmax())
+        status = "ok" if rounded[best] >= min_confidence else "uncertain"
+        by_label = dict(zip(self.card.labels, rounded, strict=True))
+        return Prediction(ref.path, ref.truth, status, self.card.labels[best], rounded[best], by_label)
+
+    def __call__(self, image: Any) -> Any:
+        """The Prediction for one image, or a list of them for a list.
+
+        An image is a PIL image of any mode or an array (H, W), (H, W, 3) or (H, W, 4) of uint8. As in
+        `ferbatch label`, the whole image is taken for one face. An image that cannot be used (all one value) gives
+        status `error`.
+        """
+        if not isinstance(image, list | tuple):
+            return self.predict([self._from_memory(image)])[0]
+        return self.predict([self._from_memory(one) for one in image])
+
+    def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
+        ref = ImageRef("", b"")
+        try:
+            gray = images.from_memory(image)
+        except UnreadableImageError as error:
+            return Decoded(ref, error=error)
+        return Decoded(ref, images.model_input(gray.pixels, self.card.size))
+
+
+def failure(ref: ImageRef, error: UnreadableImageError) -> Prediction:
+    """The row of an image that could not be read."""
+    return Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=str(error))
+
+
+def _float64(head: nn.Module) -> nn.Module:
+    return copy.deepcopy(head).eval().to("cpu", torch.float64)
+
+
+def _exact_convolutions(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """On CUDA: no TF32, no choosing of algorithms by their speed, for this block of code only."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

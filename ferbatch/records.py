@@ -1,0 +1,102 @@
+"""The records that travel: an image's reference, what the model said of it, a model's card.
+
+Standard library only, so that importing ferbatch stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = 1  # of the output columns
+
+ERROR_KINDS = (
+    "unreadable",
+    "truncated",
+    "blank",
+    "too_large",
+    "not_found",
+    "permission",
+    "timeout",
+    "crashed",
+    "unsupported",
+)
+STATUSES = ("ok", "uncertain", "no_face", "error")
+DIGITS = 4  # of a probability, wherever it is written
+
+LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
+WIDE_RATIO = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image to read: what to call it, where it lies, what its folder says it shows."""
+
+    path: str  # as printed; `paths.decode_path` gives the bytes back
+    file: bytes  # as opened
+    truth: str | None = None  # a label, where a folder at or below PATH is named like one
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image (or why it says nothing).
+
+    Probabilities are rounded to four digits, as every output writes them. `label`, `confidence` and
+    `probabilities` are empty where `status` is `error` or `no_face`.
+    """
+
+    path: str
+    truth: str | None
+    status: str  # one of STATUSES
+    label: str | None = None
+    confidence: float | None = None  # 0..1, the label's probability
+    probabilities: Mapping[str, float] = field(default_factory=dict)  # label -> 0..1
+    error_kind: str | None = None  # one of ERROR_KINDS
+    error: str | None = None
+    face: int | None = None  # 0 is the largest face of the image
+    x: int | None = None  # pixels of the upright image, as are the next three
+    y: int | None = None
+    width: int | None = None
+    height: int | None = None
+    face_score: float | None = None  # 0..1
+
+
+def columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """The output's columns in order, for a model with these labels."""
+    return (
+        *("path", "truth", "label", "confidence"),
+        *labels,
+        *("status", "error_kind", "error", "face", "x", "y", "width", "height", "face_score"),
+    )
+
+
+def row(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A prediction as column -> value, None where a column does not apply."""
+    values = {name: getattr(prediction, name) for name in columns(()) if name}
+    values |= {label: prediction.probabilities.get(label) for label in labels}
+    return {name: values[name] for name in columns(labels)}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a weights file knows about itself; stands beside it as NAME.json."""
+
+    name: str
+    architecture: str  # a key of models.MODELS
+    arguments: Mapping[str, Any]  # of the architecture
+    labels: tuple[str, ...]  # in the order of the outputs
+    size: int  # pixels, both sides of the input
+    mean: float  # of pixels scaled to 0..1
+    std: float
+    preprocessing: Mapping[str, Any]  # how an image becomes size x size, in words and numbers
+    temperature: float  # logits are divided by it
+    sha256: str  # of the .safetensors file
+    parameters: int
+    multiply_adds: int  # per image
+    data: Mapping[str, Any]  # what it was trained on, and what was left out
+    recipe: Mapping[str, Any]  # every setting of the training, the seed among them
+    scores: Sequence[Mapping[str, Any]]  # each with n and a 95 % interval
+    licence: Mapping[str, str]  # of the weights, of the data
+    intended_use: str
+    limits: str

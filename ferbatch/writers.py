@@ -1,0 +1,121 @@
+"""WRITERS: format name -> how rows become bytes. Each takes rows in batches and keeps none, whatever their number."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO, Protocol
+
+from ferbatch.errors import UsageError
+from ferbatch.records import DIGITS, Prediction, columns, row
+
+TEXT_COLUMNS = frozenset({"path", "truth", "label", "status", "error_kind", "error"})
+WHOLE_COLUMNS = frozenset({"face", "x", "y", "width", "height"})
+ROW_GROUP = 16_384  # rows of a Parquet row group
+
+
+class Writer(Protocol):
+    """Writes predictions to a binary stream it was made with; the stream stays open."""
+
+    def write(self, predictions: Iterable[Prediction]) -> None: ...
+    def close(self) -> None: ...
+
+
+class CsvWriter:
+    """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits."""
+
+    def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
+        self.stream, self.labels = stream, labels
+        self.stream.write((",".join(columns(labels)) + "\n").encode())
+
+    def write(self, predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            fields = (self._field(name, value) for name, value in row(prediction, self.labels).items())
+            self.stream.write((",".join(fields) + "\n").encode())
+
+    @staticmethod
+    def _field(name: str, value: Any) -> str:
+        if value is None:
+            return ""
+        if name in ("path", "error"):
+            return '"' + str(value).replace('"', '""') + '"'
+        return f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)
+
+    def close(self) -> None:
+        pass
+
+
+class JsonLinesWriter:
+    """One JSON object a line, null where a column does not apply."""
+
+    before, between, after = "", "\n", "\n"
+
+    def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
+        self.stream, self.labels = stream, labels
+        self.empty = True
+
+    def write(self, predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            text = json.dumps(row(prediction, self.labels), ensure_ascii=False)
+            self.stream.write(((self.before if self.empty else self.between) + text).encode())
+            self.empty = False
+
+    def close(self) -> None:
+        self.stream.write(((self.before if self.empty else "") + self.after).encode())
+
+
+class JsonWriter(JsonLinesWriter):
+    """One JSON array of objects, an object a line."""
+
+    before, between, after = "[\n", ",\n", "\n]\n"
+
+
+class ParquetWriter:
+    """Typed columns in row groups; needs pyarrow."""
+
+    def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.labels = labels
+        self.schema = pa.schema([(name, self._type(name)) for name in columns(labels)])
+        self.table = pa.Table
+        self.file = pq.ParquetWriter(stream, self.schema)
+        self.waiting: list[dict[str, Any]] = []
+
+    @staticmethod
+    def _type(name: str) -> str:
+        return "string" if name in TEXT_COLUMNS else "int32" if name in WHOLE_COLUMNS else "float64"
+
+    def write(self, predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            self.waiting.append(row(prediction, self.labels))
+            if len(self.waiting) == ROW_GROUP:
+                self._flush()
+
+    def _flush(self) -> None:
+        self.file.write_table(self.table.from_pylist(self.waiting, self.schema))
+        self.waiting.clear()
+
+    def close(self) -> None:
+        if self.waiting:
+            self._flush()
+        self.file.close()
+
+
+WRITERS: dict[str, type[CsvWriter | JsonLinesWriter | ParquetWriter]] = {
+    "csv": CsvWriter,
+    "json": JsonWriter,
+    "jsonl": JsonLinesWriter,
+    "parquet": ParquetWriter,
+}
+
+
+def check_format(name: str) -> str:
+    """The format's name; UsageError if there is none such or what it needs is not installed."""
+    if name not in WRITERS:
+        raise UsageError(f"no format called '{name}' (known: {', '.join(WRITERS)})")
+    if name == "parquet" and not importlib.util.find_spec("pyarrow"):
+        raise UsageError("parquet needs pyarrow: pip install 'ferbatch[parquet]'")
+    return name
