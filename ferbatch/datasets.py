@@ -75,7 +75,7 @@ def read_splits(
         for decoded in (one for batch in loader(ImageFiles(refs, SIZE), 256, 0) for one in batch):
             tick(1)
             if decoded.pixels is None:
-                skipped.append((decoded.ref.path, str(decoded.error)))
+                skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
                 continue
             good.append(decoded.ref)
             if not kept:
@@ -116,6 +116,6 @@ class AugmentedFiles(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         decoded: Decoded = self.files[index]
         if decoded.pixels is None:  # read_splits has read it before: it changed under our hands
-            raise UsageError(f"{decoded.ref.path} could be read before the training and cannot now: {decoded.error}")
+            raise UsageError(f"{decoded.ref.path} could be read before the training and cannot now")
         pixels: Tensor = self.augment(torch.from_numpy(decoded.pixels).unsqueeze(0))  # (1, size, size)
         return pixels[0], LABELS.index(str(decoded.ref.truth))

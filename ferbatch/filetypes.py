@@ -33,7 +33,7 @@ IMAGE_TYPES: dict[str, ImageType] = {
     "TIFF": _type(".tif .tiff", rb"II[*+]\0|MM\0[*+]"),
     "AVIF": _type(".avif .avifs", rb"....ftypavi[fs]"),
     "JPEG2000": _type(".jp2 .j2k .j2c .jpc .jpf .jpx", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51\0"),
-    "PPM": _type(".ppm .pgm .pbm .pnm", rb"P[1-6]\s"),
+    "PPM": _type(".ppm .pgm .pbm .pnm .pfm", rb"P[1-6Ff]\s"),
     "QOI": _type(".qoi", rb"qoif"),
     "DDS": _type(".dds", rb"DDS \x7c\0\0\0"),
     "SGI": _type(".sgi .rgb .rgba .bw", rb"\x01\xda[\0\x01][\x01\x02]"),

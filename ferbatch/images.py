@@ -30,6 +30,7 @@ PREPROCESSING = {
     "filter": "bilinear",
     "antialias": True,
 }
+BITS_PER_SAMPLE = 258  # the TIFF tag
 REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay this many times the model's
 
 
@@ -134,13 +135,14 @@ def _to_gray(image: Image.Image) -> Image.Image:
 def _scaled(image: Image.Image) -> Image.Image:
     """Gray of more than 8 bits as L, from the smallest customary range that holds its values."""
     values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    transparent = image.info.get("transparency")
+    low, high = min(0.0, float(values.min())), float(values.max())
     if image.mode.startswith("I;16"):
-        bits = image.tag_v2.get(258, (16,))[0] if isinstance(image, TiffImageFile) else 16
-        ceiling = 2.0**bits - 1
-    else:
-        ceiling = next((c for c in (1.0, 255.0, 65535.0) if values.max() <= c), float(values.max()))
-    scaled = values.clip(0, ceiling) * (255 / ceiling)
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
+        high = 2.0**bits - 1
+    elif low == 0.0:
+        high = next((ceiling for ceiling in (1.0, 255.0, 65535.0) if high <= ceiling), high)
+    scaled = (values - low).clip(0, high - low) * (255 / max(high - low, 1e-300))
+    transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         scaled[values == transparent] = 255
     return Image.fromarray(scaled.round().astype(np.uint8))
@@ -156,6 +158,8 @@ def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
         if image.dtype != np.uint8:
             raise TypeError(f"an array of {image.dtype}; uint8 (0..255) is expected")
         image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"a PIL image or a uint8 array is expected, not {type(image).__name__}")
     gray = _to_gray(ImageOps.exif_transpose(image))
     return GrayImage(_not_blank(gray), gray.width, gray.height)
 

@@ -15,7 +15,7 @@ import PIL
 import torch
 
 import ferbatch
-from ferbatch import metrics, weights
+from ferbatch import weights
 from ferbatch.errors import NoImagesError
 from ferbatch.outputs import Output
 from ferbatch.paths import encode_path, replace_file
@@ -141,7 +141,11 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
     listing = list_images(options.paths, labels if options.truth else (), listed=listed, recursive=options.recursive)
     if not listing:
         where = " ".join(encode_path(os.fsencode(path)) for path in options.paths)
-        aside = f" ({listing.left_aside:,} other files left aside)" if listing.left_aside else ""
+        aside = (
+            f" ({listing.left_aside:,} other file{'s' * (listing.left_aside != 1)} left aside)"
+            if listing.left_aside
+            else ""
+        )
         raise NoImagesError(f"no images found under {where}{aside}")
     with output.held():
         output.check(overwrite)  # again: another run may have finished meanwhile
@@ -178,14 +182,16 @@ def _report(tally: Tally, labels: Sequence[str]) -> str | None:
     """The first report's text, where at least two labels occur among the truths."""
     if len({truth for truth, _ in tally.scored}) < 2:
         return None
+    from ferbatch import metrics  # scikit-learn and SciPy with it: most runs need neither
+
     lines = [metrics.table(tally.scored, labels), "", metrics.accuracy_line(tally.scored)]
     for count, what in (
-        (tally.failed_with_truth, "could not be labelled and are not in the table"),
-        (tally.uncertain, "are uncertain (under --min-confidence); the table takes their label as it is"),
-        (tally.without_truth, "are without truth and are not scored"),
+        (tally.failed_with_truth, "could not be labelled, not in the table"),
+        (tally.uncertain, "uncertain (under --min-confidence), in the table with the label they have"),
+        (tally.without_truth, "without truth, not scored"),
     ):
         if count:
-            lines.append(f"{count:,} images {what}")
+            lines.append(f"{count:,} image{'s' * (count != 1)} {what}")
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from ferbatch import images, models, weights
 from ferbatch.errors import ModelError, UnreadableImageError, UsageError
 from ferbatch.filetypes import type_of_name
-from ferbatch.records import DIGITS, LARGE_SIDE, WIDE_RATIO, Card, ImageRef, Prediction
+from ferbatch.records import DIGITS, LARGE_SIDE, WIDE_RATIO, Card, Failure, ImageRef, Prediction
 
 BLOCK = {"cpu": 64, "cuda": 256, "mps": 256}  # images the network runs on at a time, always exactly so many
 
@@ -31,7 +31,7 @@ class Decoded:
 
     ref: ImageRef
     pixels: NDArray[np.uint8] | None = None  # (size, size)
-    error: UnreadableImageError | None = None
+    error: Failure | None = None
     whole_picture: bool = False  # too large or too wide for a cropped face
 
 
@@ -54,7 +54,7 @@ def read(ref: ImageRef, size: int) -> Decoded:
     try:
         image = images.decode(images.read_bytes(ref.file), type_of_name(ref.file), size)
     except UnreadableImageError as error:
-        return Decoded(ref, error=error)
+        return Decoded(ref, error=Failure(error.kind, str(error)))
     whole = max(image.width, image.height) > LARGE_SIDE or image.width > WIDE_RATIO * image.height
     return Decoded(ref, images.model_input(image.pixels, size), whole_picture=whole)
 
@@ -187,13 +187,13 @@ class Classifier:
         try:
             gray = images.from_memory(image)
         except UnreadableImageError as error:
-            return Decoded(ref, error=error)
+            return Decoded(ref, error=Failure(error.kind, str(error)))
         return Decoded(ref, images.model_input(gray.pixels, self.card.size))
 
 
-def failure(ref: ImageRef, error: UnreadableImageError) -> Prediction:
+def failure(ref: ImageRef, error: Failure) -> Prediction:
     """The row of an image that could not be read."""
-    return Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=str(error))
+    return Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)
 
 
 def _float64(head: nn.Module) -> nn.Module:

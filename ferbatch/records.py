@@ -39,6 +39,14 @@ class ImageRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image could not be read."""
+
+    kind: str  # one of ERROR_KINDS
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model says of one image (or why it says nothing).
 

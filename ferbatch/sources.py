@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -81,18 +81,22 @@ class _Lister:
         self.labels = labels
         self.recursive = recursive
         self.listing = Listing()
-        self.seen: dict[bytes, set[bytes]] = {}  # folder -> names listed
+        self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
+        self.named: dict[bytes, set[bytes]] = {}  # folder -> names given one by one
 
     def add_file(self, path: bytes) -> None:
         """A file named by the user: always a row, whatever it is."""
         folder, name = os.path.split(path)
         prefix = path[: len(path) - len(name)]
-        self._add(prefix, name, None, self.seen.setdefault(_identity(folder), set()))
+        key = _identity(folder)
+        if not self._listed(key, name):
+            self.named.setdefault(key, set()).add(name)
+            self.listing.add(prefix, name, None)
 
-    def _add(self, prefix: bytes, name: bytes, truth: str | None, seen: set[bytes]) -> None:
-        if name not in seen:
-            seen.add(name)
-            self.listing.add(prefix, name, truth)
+    def _listed(self, key: bytes, name: bytes) -> bool:
+        walked = self.walked.get(key, [])
+        at = bisect_left(walked, name)
+        return walked[at : at + 1] == [name] or name in self.named.get(key, ())
 
     def add_folder(self, path: bytes) -> None:
         """A folder and, if recursive, those below it, in the bytewise order of the whole paths."""
@@ -107,7 +111,8 @@ class _Lister:
                 if is_folder:
                     stack.append(self._entries(below + name + b"/", os.path.join(key, name), label))
                     break
-                self._add(below, name, label, self.seen.setdefault(key, set()))
+                if not self._listed(key, name):
+                    self.listing.add(below, name, label)
             else:
                 stack.pop()
 
@@ -115,24 +120,26 @@ class _Lister:
         self, prefix: bytes, key: bytes, truth: str | None
     ) -> Iterator[tuple[bytes, bytes, bytes, str | None, bool]]:
         """The images and folders directly in one folder, sorted so that whole paths come out sorted."""
-        found: list[tuple[bytes, bool]] = []
+        found: list[bytes] = []  # folders end in a slash
         try:
             with os.scandir(prefix) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        found.append((entry.name + b"/", True))
+                        found.append(entry.name + b"/")
                     elif self._is_image(entry):
-                        found.append((entry.name, False))
+                        found.append(entry.name)
         except OSError:  # not ours to list: a row says so, and the run goes on
             parent, name = os.path.split(prefix.rstrip(b"/"))
             found.clear()
             yield parent + b"/" if parent else b"", name, os.path.dirname(key), truth, False
-        for name, is_folder in sorted(found):
-            if not is_folder:
+        found.sort()
+        for name in found:
+            if not name.endswith(b"/"):
                 yield prefix, name, key, truth, False
             elif self.recursive and not os.path.lexists(prefix + name + os.fsencode(MARKER)):
                 label = label_of(os.fsdecode(name[:-1]), self.labels)
                 yield prefix, name[:-1], key, label or truth, True
+        self.walked[key] = found
 
     def _is_image(self, entry: os.DirEntry[bytes]) -> bool:
         """By its extension, or where that is unknown by its first bytes; what is no image is counted."""

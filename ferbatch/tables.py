@@ -24,7 +24,7 @@ def read_labels(path: str) -> pd.DataFrame:
     elif suffix == "parquet":
         frame = pd.read_parquet(path)
     else:
-        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False, convert_dates=False)
+        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False)
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
         raise UsageError(f"{encode_path(os.fsencode(path))} is no labels file: no column {', '.join(sorted(missing))}")

@@ -1,0 +1,73 @@
+"""Pictures are drawn here; nothing is fetched. The real faces are used only where they lie beside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("FERBATCH_SHARED", ROOT.parent / "shared"))
+
+
+def draw_face(seed: int, side: int = 48) -> Image.Image:
+    """A gray face-like drawing: head, eyes, mouth, and some noise, different for every seed."""
+    rng = np.random.default_rng(seed)
+    picture = Image.new("L", (192, 192), int(rng.integers(20, 120)))
+    pen = ImageDraw.Draw(picture)
+    dx, dy = rng.integers(-12, 12, 2)
+    pen.ellipse((30 + dx, 10 + dy, 162 + dx, 182 + dy), fill=int(rng.integers(140, 230)))
+    for x in (70, 122):
+        pen.ellipse((x - 10 + dx, 70 + dy, x + 10 + dx, 70 + dy + rng.integers(4, 24)), fill=30)
+    curve = rng.integers(-25, 25)
+    points = [(x + dx, 135 + dy + curve * ((x - 96) / 40) ** 2 - curve) for x in range(60, 133, 6)]
+    pen.line(points, fill=40, width=int(rng.integers(3, 14)))
+    noise = rng.normal(0, 6, (192, 192))
+    noisy = Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
+    return noisy.filter(ImageFilter.GaussianBlur(1.5)).resize((side, side))
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of drawn faces: faces("name", n) -> its path, files 0000.jpg, 0001.jpg, ..."""
+
+    def make(name: str, n: int, *, first: int = 0) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed in range(first, first + n):
+            draw_face(seed).save(folder / f"{seed:04}.jpg", quality=90)
+        return folder
+
+    return make
+
+
+Ferbatch = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def ferbatch_in(tmp_path: Path) -> Ferbatch:
+    """Run the command in a process of its own, in tmp_path: ferbatch_in("label", "images") -> CompletedProcess."""
+
+    def call(*args: str | bytes | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **options.pop("env", {})}  # type: ignore[dict-item]
+        command = [sys.executable, "-m", "ferbatch", *args]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def real_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real faces as class folders (fer2013 protocol); skips where they are absent."""
+    unpack = SHARED / "data" / "unpack.py"
+    if not unpack.exists():
+        pytest.skip("the real faces are not beside this checkout (they may not be redistributed)")
+    folder = tmp_path_factory.mktemp("faces")
+    subprocess.run([sys.executable, unpack, "--protocol", "fer2013", folder], check=True, capture_output=True)
+    return folder

@@ -1,0 +1,81 @@
+"""The Python API: the same engine, in a few calls."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Ferbatch, draw_face
+from PIL import Image
+
+import ferbatch
+
+MODEL = ferbatch.load_model("cnn-v1", device="cpu")
+
+
+def test_label_yields_what_the_command_writes(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    folder = faces("images", 70)
+    (folder / "0010.jpg").write_bytes(b"no image")
+    ferbatch_in("label", str(folder))
+    with (tmp_path / "labels.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    predictions = list(ferbatch.label(folder, device="cpu"))
+    assert [p.path for p in predictions] == [row["path"] for row in rows]
+    for prediction, row in zip(predictions, rows, strict=True):
+        assert (prediction.label or "", prediction.status) == (row["label"], row["status"])
+        assert [f"{p:.4f}" for p in prediction.probabilities.values()] == [
+            row[label] for label in prediction.probabilities
+        ]
+    assert predictions[10].error_kind == "unreadable"
+    assert [p.path for p in ferbatch.label([folder / "0001.jpg", str(folder)], device="cpu")][:2] == [
+        f"{folder}/0001.jpg",
+        f"{folder}/0000.jpg",
+    ]
+
+
+def test_label_is_lazy_and_stops_when_its_reader_does(faces: Callable[..., Path]) -> None:
+    predictions = ferbatch.label(faces("images", 130), device="cpu", workers=2)
+    assert next(predictions).status == "ok"
+    predictions.close()  # type: ignore[attr-defined]
+
+
+def test_a_model_labels_images_and_arrays_one_or_many() -> None:
+    face = draw_face(0, 96)
+    one = MODEL(face)
+    assert one.label == max(one.probabilities, key=one.probabilities.__getitem__)
+    assert one.confidence == one.probabilities[one.label]
+    assert sum(one.probabilities.values()) == pytest.approx(1, abs=2.1e-4)
+    colour = np.asarray(face.convert("RGB"))
+    for same in (np.asarray(face), colour, face.convert("RGBA"), colour[:, ::-1][:, ::-1]):
+        assert MODEL(same).probabilities == pytest.approx(one.probabilities, abs=2e-3)
+    many = MODEL([draw_face(seed) for seed in range(130)])
+    assert len(many) == 130
+    assert MODEL([]) == []
+    for at in (0, 63, 64, 129):
+        assert many[at].probabilities == pytest.approx(MODEL(draw_face(at)).probabilities, abs=1.1e-4)
+
+
+def test_what_cannot_be_labelled_is_said() -> None:
+    assert MODEL(Image.new("L", (48, 48), 7)).error_kind == "blank"
+    with pytest.raises(TypeError, match="uint8"):
+        MODEL(np.zeros((48, 48)))
+    with pytest.raises(TypeError):
+        MODEL("images/one.jpg")
+    with pytest.raises(ferbatch.FerbatchError, match="no model called"):
+        ferbatch.load_model("smal")
+    with pytest.raises(ferbatch.FerbatchError, match="no such file"):
+        next(ferbatch.label("nowhere"))
+
+
+def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ferbatch.FerbatchError, match="no column"):
+        ferbatch.read_labels(tmp_path / "other.csv")
+    with pytest.raises(ferbatch.FerbatchError, match="no format called"):
+        ferbatch.read_labels(os.fspath(tmp_path / "labels.xls"))

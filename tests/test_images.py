@@ -1,0 +1,249 @@
+"""The decoder door: odd images come out as a person sees them, broken ones as a kind and a sentence."""
+
+from __future__ import annotations
+
+import csv
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SHARED, draw_face
+from PIL import Image, ImageOps
+
+from ferbatch import images
+from ferbatch.errors import UnreadableImageError
+from ferbatch.filetypes import IMAGE_TYPES, type_of_bytes, type_of_name
+from ferbatch.records import ERROR_KINDS
+
+FACE = draw_face(3, 96)
+ORIENTATIONS = {  # EXIF value -> how the pixels were laid down
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def gray_of(data: bytes, suffix_type: str | None = None, side: int | None = None) -> np.ndarray:
+    return np.asarray(images.decode(data, suffix_type, side).pixels).astype(int)
+
+
+def assert_looks_like(got: np.ndarray, wanted: Image.Image, tolerance: float = 1.5) -> None:
+    assert got.shape == (wanted.height, wanted.width)
+    assert np.abs(got - np.asarray(wanted.convert("L")).astype(int)).mean() <= tolerance
+
+
+def tinted(face: Image.Image = FACE) -> Image.Image:
+    return ImageOps.colorize(face, (20, 0, 60), (255, 240, 220))
+
+
+def faded(face: Image.Image = FACE) -> tuple[Image.Image, Image.Image]:
+    """A face that is transparent to the right, and what is seen of it on white."""
+    alpha = Image.fromarray(np.tile(np.linspace(255, 0, face.width).astype(np.uint8), (face.height, 1)))
+    return Image.merge("LA", (face, alpha)), Image.composite(face, Image.new("L", face.size, 255), alpha)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF", "TGA", "PCX", "SGI", "ICO", "DDS", "QOI"])
+def test_lossless_types_come_out_as_they_went_in(kind: str) -> None:
+    picture = FACE.convert("RGB") if kind in ("ICO", "DDS", "QOI") else FACE
+    options = {"sizes": [FACE.size]} if kind == "ICO" else {}
+    assert_looks_like(gray_of(saved(picture, kind, **options), kind), FACE)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "AVIF", "JPEG2000"])
+def test_lossy_types_come_out_close(kind: str) -> None:
+    picture = tinted()
+    assert_looks_like(
+        gray_of(saved(picture, kind, quality=95) if kind != "JPEG2000" else saved(picture, kind)), picture, 3
+    )
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
+    wide = draw_face(5, 96).crop((0, 0, 96, 60))
+    laid = wide if ORIENTATIONS[orientation] is None else wide.transpose(ORIENTATIONS[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
+    decoded = images.decode(saved(laid, kind, exif=exif, **options))
+    assert (decoded.width, decoded.height) == wide.size
+    assert_looks_like(np.asarray(decoded.pixels).astype(int), wide, 3)
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    data = saved(FACE, "JPEG", quality=95, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
+    assert_looks_like(gray_of(data), FACE, 3)
+
+
+def test_sixteen_bits_are_scaled_not_clipped() -> None:
+    deep = Image.fromarray(np.asarray(FACE).astype(np.uint16) * 257)
+    assert deep.mode.startswith("I;16")
+    for kind in ("PNG", "TIFF"):
+        assert_looks_like(gray_of(saved(deep, kind)), FACE)
+    header = f"P5 {FACE.width} {FACE.height} 65535\n".encode()
+    assert_looks_like(gray_of(header + np.asarray(deep).astype(">u2").tobytes()), FACE)
+
+
+def test_other_deep_images_are_scaled_to_their_range() -> None:
+    values = np.asarray(FACE).astype(np.float32)
+    assert_looks_like(gray_of(saved(Image.fromarray(values / 255), "TIFF")), FACE)
+    assert_looks_like(gray_of(saved(Image.fromarray(values), "TIFF")), FACE)
+    assert_looks_like(gray_of(saved(Image.fromarray(values.astype(np.int32) * 257), "TIFF")), FACE)
+    spread = (values - values.min()) / np.ptp(values)  # below zero: the image's own range
+    assert_looks_like(
+        gray_of(saved(Image.fromarray(spread * 6 - 3), "TIFF")), Image.fromarray((spread * 255).astype("u1"))
+    )
+
+
+def test_transparency_is_laid_over_white() -> None:
+    gray, seen = faded()
+    assert_looks_like(gray_of(saved(gray, "PNG")), seen)
+    assert_looks_like(gray_of(saved(gray.convert("RGBA"), "PNG")), seen)
+    assert_looks_like(gray_of(saved(gray.convert("RGBA"), "WEBP", lossless=True, exact=True)), seen)
+
+
+def test_a_transparent_colour_is_white() -> None:
+    value = int(np.bincount(np.asarray(FACE).ravel()).argmax())
+    seen = FACE.point(lambda v: 255 if v == value else v)
+    assert_looks_like(gray_of(saved(FACE, "PNG", transparency=value)), seen, 0.5)
+    deep = Image.fromarray(np.asarray(FACE).astype(np.uint16) * 257)
+    assert_looks_like(gray_of(saved(deep, "PNG", transparency=value * 257)), seen, 1.5)
+
+
+def test_palette_cmyk_bilevel_and_lab_look_as_seen() -> None:
+    palette = tinted().quantize(64)
+    assert_looks_like(gray_of(saved(palette, "PNG")), palette.convert("RGB"))
+    assert_looks_like(gray_of(saved(palette, "GIF")), palette.convert("RGB"))
+    assert_looks_like(gray_of(saved(tinted().convert("CMYK"), "JPEG", quality=95)), tinted(), 3)
+    assert_looks_like(gray_of(saved(tinted().convert("CMYK"), "TIFF")), tinted(), 3)
+    bilevel = FACE.convert("1")
+    assert_looks_like(gray_of(saved(bilevel, "PNG")), bilevel)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
+    first, second = tinted(), tinted(draw_face(9, 96))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = saved(first, kind, save_all=True, append_images=[second], **options)
+    assert_looks_like(gray_of(data), first, 4)
+
+
+def test_colour_jpegs_give_their_luma() -> None:
+    picture = tinted(draw_face(4, 300))
+    data = saved(picture, "JPEG", quality=95)
+    assert_looks_like(gray_of(data), Image.open(BytesIO(data)).convert("RGB"), 1)
+
+
+def test_large_jpegs_are_decoded_reduced_without_visible_change() -> None:
+    picture = draw_face(2, 48).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = saved(picture, "JPEG", quality=92)
+    reduced = images.decode(data, side=48)
+    assert (reduced.width, reduced.height) == (1600, 1200)
+    assert reduced.pixels.size == (400, 300)
+    whole = images.model_input(images.decode(data).pixels, 48).astype(int)
+    assert np.abs(images.model_input(reduced.pixels, 48) - whole).max() <= 3
+
+
+def test_the_model_input_is_antialiased_and_leaves_its_own_size_alone() -> None:
+    stripes = np.zeros((480, 480), np.uint8)
+    stripes[:, ::2] = 255
+    small = images.model_input(Image.fromarray(stripes), 48)
+    assert small.dtype == np.uint8
+    assert small.shape == (48, 48)
+    assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 8
+    exact = draw_face(1)
+    assert (images.model_input(exact, 48) == np.asarray(exact)).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"", "truncated"),
+        (b"hello, I am a text", "unreadable"),
+        (saved(FACE, "JPEG")[:600], "truncated"),
+        (saved(FACE, "PNG")[:600], "truncated"),
+        (saved(FACE, "PNG")[:20], "truncated"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "unreadable"),
+        (b"\xff\xd8\xff" + bytes(100), "unreadable"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "unsupported"),
+        (b"8BPS\0\1" + bytes(100), "unsupported"),
+        (saved(Image.new("L", (48, 48), 7), "PNG"), "blank"),
+        (saved(Image.new("RGBA", (48, 48), (9, 9, 9, 0)), "PNG"), "blank"),
+        (b"P5 60000 60000 255\n" + bytes(100), "too_large"),
+        (b"P5 15000 12000 255\n" + bytes(100), "too_large"),
+    ],
+)
+def test_what_is_no_image_is_a_kind_and_one_line(data: bytes, kind: str) -> None:
+    with pytest.raises(UnreadableImageError) as caught:
+        images.decode(data)
+    assert caught.value.kind == kind
+    assert str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_every_truncation_of_a_jpeg_is_refused_or_whole() -> None:
+    data = saved(draw_face(0), "JPEG")
+    for length in range(len(data) - 2):
+        with pytest.raises(UnreadableImageError):
+            images.decode(data[:length])
+
+
+def test_files_that_are_not_there_or_no_files_are_said(tmp_path: Path) -> None:
+    for name, kind in ((b"missing.jpg", "not_found"), (b"nul\0.jpg", "not_found"), (b"", "unsupported")):
+        with pytest.raises(UnreadableImageError) as caught:
+            images.read_bytes(bytes(tmp_path) + b"/" + name if name else b"/dev/null")
+        assert caught.value.kind == kind
+
+
+def test_types_without_a_signature_are_believed_only_by_their_name() -> None:
+    data = saved(FACE, "TGA")
+    assert_looks_like(gray_of(data, "TGA"), FACE)
+    with pytest.raises(UnreadableImageError, match="known type"):
+        images.decode(data, "JPEG")
+
+
+def test_a_wrong_extension_does_not_matter() -> None:
+    assert_looks_like(gray_of(saved(FACE, "PNG"), "JPEG"), FACE)
+
+
+def test_every_image_type_is_one_that_pillow_reads() -> None:
+    Image.init()
+    for name, kind in IMAGE_TYPES.items():
+        assert all(
+            suffix == suffix.lower() and type_of_name(b"X" + suffix.upper().encode()) for suffix in kind.suffixes
+        )
+        assert not kind.decoded or name in Image.OPEN
+    assert type_of_bytes(b"plain text here!") is None
+
+
+def manifest() -> list[dict[str, str]]:
+    path = SHARED / "bad_images" / "manifest.csv"
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+@pytest.mark.skipif(not manifest(), reason="the collected malformed images are not beside this checkout")
+def test_no_malformed_image_gets_past_the_door_but_as_an_image_or_a_kind() -> None:
+    outcomes: dict[str, str] = {}
+    for line in manifest():
+        path = SHARED / "bad_images" / "files" / line["file"]
+        try:
+            images.decode(images.read_bytes(bytes(path)), type_of_name(bytes(path)), 48)
+            outcomes[line["file"]] = "ok"
+        except UnreadableImageError as error:
+            outcomes[line["file"]] = error.kind if str(error).isprintable() else "a message that acts"
+    broken = {line["file"] for line in manifest() if "Error" in line["pillow13_result"]}
+    assert broken
+    assert set(outcomes.values()) <= {"ok", *ERROR_KINDS}
+    assert not {name for name in broken if outcomes[name] == "ok"}

@@ -1,0 +1,163 @@
+"""What is installed works from an empty folder, and the README tells the truth."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import ROOT
+
+from ferbatch.cli import app
+from ferbatch.records import ERROR_KINDS, columns
+from ferbatch.weights import read_card, shipped
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def install(folder: Path, *what: str) -> Path:
+    """A virtual environment with ferbatch installed, and everything else taken from ours; its ferbatch command."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    own = sysconfig.get_path("purelib", vars={"base": str(folder)})
+    (Path(own) / "borrowed.pth").write_text("\n".join({*site.getsitepackages(), sysconfig.get_path("purelib")}))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
+    subprocess.run([*command, "--force-reinstall", *what], check=True, capture_output=True)
+    return folder / "bin" / "ferbatch"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_carries_the_weights_the_example_and_the_type_marker(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {f"ferbatch/_weights/{name}.{suffix}" for name in shipped() for suffix in ("json", "safetensors")}
+    assert wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "weights/"))]
+
+
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_the_example_is_happy_from_an_empty_folder(kind: str, wheel: Path, tmp_path: Path) -> None:
+    command = install(tmp_path / "environment", *([str(wheel)] if kind == "wheel" else ["-e", str(ROOT)]))
+    empty = tmp_path / "an empty folder"
+    empty.mkdir()
+    bare = {"PATH": os.defpath}
+    done = subprocess.run(
+        [command, "label", "--example", "-o", "-"], cwd=empty, env=bare, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader(done.stdout.splitlines())
+    assert row["label"] == "happy"
+    home = tmp_path / "environment" if kind == "wheel" else ROOT
+    assert row["path"].startswith(str(home.resolve()))
+    assert os.listdir(empty) == []
+
+
+def commands() -> dict[str, list[str]]:
+    """Every command of the program with its options' long names."""
+    group = typer.main.get_command(app)
+    return {
+        name: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+
+
+def test_the_readme_names_every_command_option_column_and_error_kind() -> None:
+    for command, options in commands().items():
+        assert f"ferbatch {command}" in README
+        for option in options:
+            assert f"`{option}`" in README, f"{command} {option}"
+    for word in (*columns(("happy", "sad", "neutral", "surprise")), *ERROR_KINDS):
+        assert f"`{word}`" in README
+
+
+def test_the_readmes_models_table_is_the_cards() -> None:
+    for name in shipped():
+        card = read_card(name)
+        score = card.scores[0]
+        low, high = score["interval_95"]
+        row = f"| `{name}` | {card.parameters:,} | {score['value']:.3f} ({low:.3f} to {high:.3f}, n = {score['n']:,}) |"
+        assert row in README
+
+
+def block(heading: str, language: str) -> str:
+    """The first code block of a language below a heading."""
+    found = re.search(rf"^## {heading}$.*?^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
+    """The folders the README speaks of, and an environment in which `ferbatch` is this one."""
+    faces("images", 3)
+    shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/one.jpg")
+    shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/two.png")
+    faces("more", 1)
+    shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "more/one.jpg")
+    for name in ("happy", "sad"):
+        faces(f"test/{name}", 2)
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "ferbatch").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferbatch "$@"\n')
+    (scripts / "ferbatch").chmod(0o755)
+    return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+def test_the_readmes_everyday_examples_run(scene: dict[str, str], tmp_path: Path) -> None:
+    lines = [line for line in block("Everyday use", "sh").splitlines() if line]
+    assert len(lines) >= 5
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (line, done.stderr)
+    outputs = {"labels.csv", "out.jsonl", "list.csv", "sure.csv", "labels.csv.report.txt"}
+    assert outputs <= set(os.listdir(tmp_path))
+
+
+def test_the_readmes_cron_line_is_silent_and_can_be_run_again(scene: dict[str, str], tmp_path: Path) -> None:
+    line = block("Cron", "crontab").split(maxsplit=5)[5].replace("/srv/faces", str(tmp_path))
+    line = line.replace("/opt/ferbatch/bin/ferbatch", f"{tmp_path}/scripts/ferbatch")
+    for _ in range(3):
+        done = subprocess.run(["sh", "-c", line], env=scene, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (tmp_path / "labels.csv").read_text().count("\n") == 6
+
+
+def test_the_readmes_python_runs(scene: dict[str, str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", block("Python", "python")]
+    done = subprocess.run(command, cwd=tmp_path, env=scene, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+
+
+def test_the_readme_and_ci_share_the_test_command() -> None:
+    assert len(re.findall(r"/pytest$", README, re.MULTILINE)) >= 1
+    first = next(line for line in README.splitlines() if line.endswith("/pytest"))
+    assert first.startswith("python3 -m venv .venv && .venv/bin/pip install '.[test]'")

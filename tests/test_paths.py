@@ -1,0 +1,70 @@
+"""File names are bytes, and survive."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ferbatch.paths import decode_path, encode_path, replace_file
+
+HOSTILE = [
+    b"plain.jpg",
+    "größe-日本-😀.jpg".encode(),
+    b"new\nline.jpg",
+    b"carriage\rreturn.jpg",
+    b"tab\there.jpg",
+    b'quo"te,comma.jpg',
+    b"escape\x1b[31mred.jpg",
+    "c1\x9bcontrol.jpg".encode(),
+    b"latin-\xe4\xff.jpg",
+    b"back\\slash.jpg",
+    b"looks\\x41escaped.jpg",
+    "right\u202eto-left.jpg".encode(),
+    "line\u2028separator.jpg".encode(),
+    b"=1+1.jpg",
+    b"+plus.jpg",
+    b"-minus.jpg",
+    b"@at.jpg",
+    b"\ttab-first.jpg",
+    b"NA.jpg",
+    b"<script>alert(1)</script>.jpg".replace(b"/", b"_"),
+    b"a" * 251 + b".jpg",
+    b" spaces .jpg",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_name_comes_back(name: bytes) -> None:
+    back = decode_path(encode_path(name))
+    assert os.path.normpath(back) == os.path.normpath(name)
+    assert back.removeprefix(b"./") == name.removeprefix(b"./")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_acts_on_a_terminal_or_a_spreadsheet(name: bytes) -> None:
+    text = encode_path(name)
+    text.encode()  # valid UTF-8
+    assert len(text.splitlines()) == 1
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
+    assert not text.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_only_the_bytes_that_act_are_escaped() -> None:
+    assert encode_path("größe\n\\.jpg".encode()) == "größe\\x0a\\x5c.jpg"
+    assert encode_path(b"\xff\xe4.jpg") == "\\xff\\xe4.jpg"
+    assert encode_path("\x9b".encode()) == "\\xc2\\x9b"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+    with pytest.raises(KeyError), replace_file(str(target)) as stream:
+        stream.write({b"half": b"a line"}[b"missing"])
+    assert target.read_text() == "old"
+    with replace_file(str(target)) as stream:
+        stream.write(b"new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["out.csv"]

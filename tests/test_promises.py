@@ -1,0 +1,167 @@
+"""What holds at scale: the same bytes whatever the batches, bounded memory, a speed near the network's own."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, draw_face
+from PIL import Image
+
+from ferbatch import labelling, models, weights
+from ferbatch.outputs import plan
+from ferbatch.predict import Classifier, normalise, read
+from ferbatch.records import ImageRef, Prediction
+from ferbatch.sources import Listing, list_images
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 different drawn faces."""
+    folder = tmp_path_factory.mktemp("many") / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    drawn = [np.asarray(draw_face(seed)).astype(int) for seed in range(250)]
+    for number in range(5_000):
+        pixels = np.roll(drawn[number % 250], rng.integers(-3, 4, 2), (0, 1)) + rng.integers(-40, 40)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number:05}.jpg", quality=92)
+    return folder
+
+
+def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path) -> None:
+    outputs = {}
+    for batch_size in (1, 7, 64, 256):
+        for workers in (0, 2):
+            name = f"{batch_size}-{workers}.csv"
+            command = [sys.executable, "-m", "ferbatch", "label", "images", "-q", "-o", name]
+            options = ["--batch-size", str(batch_size), "--workers", str(workers)]
+            subprocess.run([*command, *options], cwd=many.parent, env=ENVIRONMENT, check=True)
+            outputs[name] = (many.parent / name).read_bytes()
+    assert len(set(outputs.values())) == 1
+    assert next(iter(outputs.values())).count(b"\n") == 5_001
+
+
+def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(many: Path) -> None:
+    classifier = Classifier.load("cnn-v1", "cpu")
+    listing = list_images([many], classifier.card.labels)
+    pixels = [read(listing[at], 48).pixels for at in range(1_000)]
+    inputs = [p for p in pixels if p is not None]
+    order = np.random.default_rng(1).permutation(len(inputs))
+    straight = classifier.probabilities(inputs)
+    shuffled = classifier.probabilities([inputs[at] for at in order])
+    np.testing.assert_allclose(straight[order], shuffled, atol=1e-6, rtol=0)
+    changed = (straight[order].round(4) != shuffled.round(4)).any(axis=1).sum()
+    print(f"rows whose fourth digit depends on their place: {changed} of {len(inputs)}")
+    assert changed <= 1
+
+
+def peak_of(folder: Path) -> float:
+    """Peak resident memory, in MB, of labelling `folder` in a process of its own."""
+    command = [sys.executable, "-m", "ferbatch", "label", str(folder), "-q", "-o", os.devnull + ".csv"]
+    command[-1] = str(folder.parent / f"{folder.name}.csv")
+    process = subprocess.Popen(command, env=ENVIRONMENT)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+
+
+def test_memory_does_not_grow_with_the_folder_or_the_pictures(tmp_path: Path) -> None:
+    def fill(name: str, n: int, pictures: list[Path]) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(n):
+            picture = pictures[number % len(pictures)]
+            os.link(picture, folder / f"{number:06}{picture.suffix}")
+        return folder
+
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    small, large = [], []
+    for seed in range(20):
+        small.append(sources / f"small{seed}.jpg")
+        draw_face(seed).save(small[-1])
+    for seed in range(3):
+        picture = draw_face(seed).resize((4000, 3000)).convert("RGB")
+        large.append(sources / f"large{seed}.jpg")
+        picture.save(large[-1], quality=90)
+    large.append(sources / "large.png")
+    picture.save(large[-1], compress_level=1)
+    base = peak_of(fill("thousand", 1_000, small))
+    peaks = {
+        "20,000 faces": peak_of(fill("twenty-thousand", 20_000, small)),
+        "300 pictures of 12 megapixels": peak_of(fill("megapixels", 300, large[:3])),
+        "30 pictures of 12 megapixels, some PNG": peak_of(fill("mixed", 30, large)),
+    }
+    listing = {"20,000 faces": 200 * 19_000 / 2**20}
+    for what, peak in peaks.items():
+        print(f"peak memory: {base:.0f} MB for 1,000 faces, {peak:.0f} MB for {what}")
+    for what, peak in peaks.items():
+        assert peak - base < 30 + listing.get(what, 0), what
+
+
+class Silent:
+    """A watcher that looks away."""
+
+    def started(self, listing: Listing, classifier: Classifier) -> None: ...
+    def progressed(self, prediction: Prediction) -> None: ...
+
+
+def rate(n: int, work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return n / (time.perf_counter() - start)
+
+
+def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path, tmp_path: Path) -> None:
+    """A benchmark: a ratio of medians, both halves measured in turn in one process."""
+    n = 1_280
+    refs = [ImageRef("", bytes(many / f"{number:05}.jpg")) for number in range(n)]
+    card, tensors = weights.load("cnn-v1")
+    network = models.build(card.architecture, card.arguments).eval().to(memory_format=torch.channels_last)
+    network.load_state_dict(tensors)
+    batch = normalise(
+        torch.from_numpy(np.stack([p for ref in refs[:64] if (p := read(ref, 48).pixels) is not None])), card
+    )
+    listed = [ref.file for ref in refs]
+
+    def forward_only() -> None:
+        with torch.inference_mode():
+            for _ in range(n // 64):
+                network(batch)
+
+    def end_to_end() -> None:
+        output = plan(str(tmp_path / "labels.csv"), None)
+        options = labelling.Options(paths=("-",), device="cpu")
+        labelling.run(options, output, overwrite=True, listed=listed, watcher=Silent())
+
+    forward_only()
+    rounds = [(rate(n, forward_only), rate(n, end_to_end)) for _ in range(3)]
+    forward, whole = (statistics.median(values) for values in zip(*rounds, strict=True))
+    print(f"forward only {forward:,.0f} images/s, end to end {whole:,.0f} images/s, ratio {whole / forward:.2f}")
+    assert whole / forward >= 0.5
+
+
+@pytest.fixture(scope="module")
+def validation(real_faces: Path) -> Path:
+    return real_faces / "validation"
+
+
+def test_the_cards_accuracy_is_reproduced_to_the_image(validation: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ferbatch", "label", str(validation), "-o", "-", "-q"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    rows = [line.rsplit('",', 1)[1].split(",") for line in done.stdout.splitlines()[1:]]
+    score = weights.read_card("cnn-v1").scores[0]
+    assert len(rows) == score["n"]
+    assert sum(row[0] == row[1] for row in rows) == score["correct"]
+    assert score["value"] >= 0.74

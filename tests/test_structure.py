@@ -1,0 +1,96 @@
+"""The layers hold, and start-up stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+# Imports go down only; a module may import those of a lower rank.
+RANKS = {
+    "__main__": 7,
+    "cli": 6,
+    "console": 5,
+    "labelling": 5,
+    "train": 5,
+    "datasets": 4,
+    "predict": 3,
+    "outputs": 3,
+    "tables": 3,
+    "sources": 2,
+    "images": 2,
+    "models": 2,
+    "weights": 2,
+    "metrics": 2,
+    "writers": 2,
+    "paths": 1,
+    "filetypes": 1,
+    "records": 1,
+    "errors": 0,
+}
+MODULES = sorted(path.stem for path in (ROOT / "ferbatch").glob("*.py") if path.stem != "__init__")
+HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL"}
+
+
+def imported(module: str) -> set[str]:
+    """The ferbatch modules that a module imports when it runs (type-checking blocks aside)."""
+    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "ferbatch":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ferbatch."):
+            names.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ferbatch.")}
+    return names & set(MODULES)
+
+
+def test_every_module_has_a_layer() -> None:
+    assert set(RANKS) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    upward = {name for name in imported(module) if RANKS[name] >= RANKS[module]}
+    assert not upward, f"{module} imports {upward}"
+
+
+@pytest.mark.parametrize("module", ["records", "errors", "paths", "filetypes"])
+def test_the_lowest_layer_is_standard_library_only(module: str) -> None:
+    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+    roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    roots |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    assert roots <= set(sys.stdlib_module_names) | {"ferbatch"}
+
+
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules in a fresh interpreter after `code`."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def running(*arguments: str) -> str:
+    """Code that runs the command line in its own interpreter."""
+    argv = ["ferbatch", *arguments]
+    return f"import sys; sys.argv = {argv!r}\nfrom ferbatch.cli import main\ntry: main()\nexcept SystemExit: pass"
+
+
+def test_importing_ferbatch_loads_nothing_heavy() -> None:
+    assert not loaded_after("import ferbatch; ferbatch.Prediction; ferbatch.decode_path") & HEAVY
+
+
+@pytest.mark.parametrize("command", ["", "label", "train", "models"])
+def test_help_loads_nothing_heavy(command: str) -> None:
+    assert not loaded_after(running(*command.split(), "--help")) & HEAVY
+
+
+def test_listing_the_models_loads_no_torch() -> None:
+    assert not loaded_after(running("models")) & {"torch", "torchvision", "pandas", "sklearn"}
