@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.errors import FerbatchError
 from ferbatch.paths import decode_path
-from ferbatch.records import Prediction
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, Options, Prediction
 
 if TYPE_CHECKING:
     import pandas
@@ -32,9 +32,9 @@ __all__ = ["FerbatchError", "Prediction", "__version__", "decode_path", "label",
 def label(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
-    model: str = "cnn-v1",
+    model: str = DEFAULT_MODEL,
     device: str = "auto",
-    batch_size: int = 256,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     min_confidence: float = 0.0,
     recursive: bool = True,
@@ -48,8 +48,8 @@ def label(
     """
     from ferbatch import labelling
 
-    return labelling.predictions(
-        paths,
+    options = Options(
+        (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths),
         model=model,
         device=device,
         batch_size=batch_size,
@@ -57,9 +57,10 @@ def label(
         min_confidence=min_confidence,
         recursive=recursive,
     )
+    return labelling.predictions(options)
 
 
-def load_model(name: str = "cnn-v1", device: str = "auto") -> Classifier:
+def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> Classifier:
     """A model that labels PIL images or uint8 arrays, one or a list of them, in one call.
 
     Raises FerbatchError if it cannot be loaded or verified, or the device is not there.

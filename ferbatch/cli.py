@@ -18,10 +18,12 @@ import typer
 
 import ferbatch
 from ferbatch.errors import FerbatchError, UsageError
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, Options
 
 app = typer.Typer(
     help="Label folders of face images with the expression they show: happy, sad, neutral or surprise.",
     no_args_is_help=True,
+    rich_markup_mode=None,  # plain help comes three times sooner
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -97,7 +99,7 @@ def _root(
 def label(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATHS...", help="Folders, image files, or - for a list of them on stdin."),
+        typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
@@ -106,7 +108,7 @@ def label(
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
-    model: Model = "cnn-v1",
+    model: Model = DEFAULT_MODEL,
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
@@ -117,7 +119,7 @@ def label(
     ] = False,
     example: Annotated[bool, typer.Option("--example", help="Label a face that comes with ferbatch.")] = False,
     device: Device = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
     ] = None,
@@ -137,7 +139,7 @@ def label(
 
     from ferbatch import console, labelling, sources
 
-    options = labelling.Options(
+    options = Options(
         paths=tuple(chosen),
         model=model,
         device=device,

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
+from ferbatch.paths import count
 from ferbatch.records import LARGE_SIDE, Card, Prediction
 
 if TYPE_CHECKING:  # the error line must not cost an import of torch
@@ -69,8 +70,8 @@ class LabelConsole:
 
     def started(self, listing: Listing, classifier: Classifier) -> None:
         if self.verbose:
-            aside = f", {listing.left_aside:,} other files left aside" if listing.left_aside else ""
-            say(f"{len(listing):,} images{aside}; model {classifier.card.name} on {classifier.device}")
+            aside = f", {count(listing.left_aside, 'other file')} left aside" if listing.left_aside else ""
+            say(f"{count(len(listing), 'image')}{aside}; model {classifier.card.name} on {classifier.device}")
         self.progress = Progress(len(listing), quiet=self.quiet)
 
     def progressed(self, prediction: Prediction) -> None:
@@ -85,9 +86,10 @@ class LabelConsole:
             if run.report is not None:
                 say(run.report)
             _stderr().print(_summary(run))
-            aside = f"; {run.left_aside:,} other files left aside" if run.left_aside else ""
+            aside = f"; {count(run.left_aside, 'other file')} left aside" if run.left_aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
-            say(f"{count(tally.images)} in {run.seconds:.1f} s ({run.images_per_second:,.0f} images/s){where}{aside}")
+            speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
+            say(f"{count(tally.images, 'image')} in {speed}{where}{aside}")
         if run.whole_pictures:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
@@ -95,7 +97,7 @@ class LabelConsole:
             )
         if tally.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in tally.errors.most_common())
-            say(f"{tally.failed:,} of {count(tally.images)} could not be labelled ({kinds}); each has its row")
+            say(f"{tally.failed:,} of {count(tally.images, 'image')} could not be labelled ({kinds}); each has its row")
 
 
 def _summary(run: Run) -> Table:
@@ -159,10 +161,6 @@ def show_models(cards: Sequence[Card]) -> None:
 
 def _stderr() -> Console:
     return Console(stderr=True, highlight=False)
-
-
-def count(images: int) -> str:
-    return f"{images:,} image{'s' * (images != 1)}"
 
 
 def say(message: str) -> None:

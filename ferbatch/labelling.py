@@ -18,27 +18,13 @@ import ferbatch
 from ferbatch import weights
 from ferbatch.errors import NoImagesError
 from ferbatch.outputs import Output
-from ferbatch.paths import encode_path, replace_file
-from ferbatch.predict import Classifier, choose_device, default_workers
-from ferbatch.records import SCHEMA, Prediction
+from ferbatch.paths import count, encode_path, replace_file
+from ferbatch.predict import Classifier, Decoded, choose_device, default_workers
+from ferbatch.records import SCHEMA, Options, Prediction
 from ferbatch.sources import Listing, list_images
 from ferbatch.writers import WRITERS
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `ferbatch label` was asked to do; goes into the sidecar."""
-
-    paths: tuple[str, ...]
-    model: str = weights.DEFAULT_MODEL
-    device: str = "auto"
-    batch_size: int = 256
-    workers: int | None = None
-    min_confidence: float = 0.0
-    recursive: bool = True
-    truth: bool = True
 
 
 @dataclass
@@ -103,30 +89,26 @@ class Watcher(Protocol):
     def progressed(self, prediction: Prediction) -> None: ...
 
 
-def predictions(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    model: str = weights.DEFAULT_MODEL,
-    device: str = "auto",
-    batch_size: int = 256,
-    workers: int | None = None,
-    min_confidence: float = 0.0,
-    recursive: bool = True,
-) -> Iterator[Prediction]:
-    """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
-
-    `workers` counts decode processes (None: what suits the device); `min_confidence` (0..1) marks less sure ones
-    `uncertain`. Raises UsageError for a missing path or device and ModelError for a model that cannot be loaded;
-    an image that cannot be read is a Prediction with status `error`.
-    """
-    if isinstance(paths, str | os.PathLike):
-        paths = [paths]
-    classifier = Classifier.load(model, device)
-    listing = list_images(paths, classifier.card.labels, recursive=recursive)
-    for _, prediction in classifier.stream(
-        listing, batch_size=batch_size, workers=workers, min_confidence=min_confidence
-    ):
+def predictions(options: Options) -> Iterator[Prediction]:
+    """Yield a Prediction per image, in the order `run` writes them; raises what `run` raises before it writes."""
+    classifier = Classifier.load(options.model, options.device)
+    listing = _list(options, ())
+    for _, prediction in _stream(classifier, listing, options):
         yield prediction
+
+
+def _list(options: Options, listed: Iterable[bytes]) -> Listing:
+    labels = weights.read_card(options.model).labels if options.truth else ()
+    return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
+
+
+def _stream(classifier: Classifier, listing: Listing, options: Options) -> Iterator[tuple[Decoded, Prediction]]:
+    return classifier.stream(
+        listing,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        min_confidence=options.min_confidence,
+    )
 
 
 def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[bytes], watcher: Watcher) -> Run:
@@ -137,40 +119,31 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
     began = datetime.now(UTC)
     output.check(overwrite)
     device = choose_device(options.device)
-    labels = weights.read_card(options.model).labels
-    listing = list_images(options.paths, labels if options.truth else (), listed=listed, recursive=options.recursive)
+    listing = _list(options, listed)
     if not listing:
         where = " ".join(encode_path(os.fsencode(path)) for path in options.paths)
-        aside = (
-            f" ({listing.left_aside:,} other file{'s' * (listing.left_aside != 1)} left aside)"
-            if listing.left_aside
-            else ""
-        )
+        aside = f" ({count(listing.left_aside, 'other file')} left aside)" if listing.left_aside else ""
         raise NoImagesError(f"no images found under {where}{aside}")
     with output.held():
         output.check(overwrite)  # again: another run may have finished meanwhile
         classifier = Classifier.load(options.model, device)
         watcher.started(listing, classifier)
-        tally, seconds = _stream(options, output, classifier, listing, watcher)
+        tally, seconds = _write(options, output, classifier, listing, watcher)
+        labels = classifier.card.labels
         result = Run(tally, labels, listing.left_aside, seconds, _report(tally, labels))
         if output.is_file:
             _write_beside(options, output, classifier, result, began)
     return result
 
 
-def _stream(
+def _write(
     options: Options, output: Output, classifier: Classifier, listing: Listing, watcher: Watcher
 ) -> tuple[Tally, float]:
     """Every image through the model and into the output; the counts and the seconds it took."""
     tally, start = Tally(), time.perf_counter()
     with output.stream() as stream:
         writer = WRITERS[output.format](stream, classifier.card.labels)
-        for decoded, prediction in classifier.stream(
-            listing,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            min_confidence=options.min_confidence,
-        ):
+        for decoded, prediction in _stream(classifier, listing, options):
             writer.write([prediction])
             tally.add(prediction, decoded.whole_picture)
             watcher.progressed(prediction)
@@ -185,13 +158,13 @@ def _report(tally: Tally, labels: Sequence[str]) -> str | None:
     from ferbatch import metrics  # scikit-learn and SciPy with it: most runs need neither
 
     lines = [metrics.table(tally.scored, labels), "", metrics.accuracy_line(tally.scored)]
-    for count, what in (
+    for n, what in (
         (tally.failed_with_truth, "could not be labelled, not in the table"),
         (tally.uncertain, "uncertain (under --min-confidence), in the table with the label they have"),
         (tally.without_truth, "without truth, not scored"),
     ):
-        if count:
-            lines.append(f"{count:,} image{'s' * (count != 1)} {what}")
+        if n:
+            lines.append(f"{count(n, 'image')} {what}")
     return "\n".join(lines) + "\n"
 
 

@@ -28,6 +28,11 @@ def escape(text: str) -> str:
     return "".join("".join(f"\\x{b:02x}" for b in os.fsencode(c)) if _acts(c) else c for c in text)
 
 
+def count(n: int, noun: str) -> str:
+    """`1 image`, `1,000 images`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def encode_path(name: bytes) -> str:
     """A file name as every output writes it; one that looks like a formula gets a leading `./`."""
     text = os.fsdecode(name)

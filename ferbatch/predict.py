@@ -20,7 +20,17 @@ from torch.utils.data import DataLoader, Dataset
 from ferbatch import images, models, weights
 from ferbatch.errors import ModelError, UnreadableImageError, UsageError
 from ferbatch.filetypes import type_of_name
-from ferbatch.records import DIGITS, LARGE_SIDE, WIDE_RATIO, Card, Failure, ImageRef, Prediction
+from ferbatch.records import (
+    BATCH_SIZE,
+    DEFAULT_MODEL,
+    DIGITS,
+    LARGE_SIDE,
+    WIDE_RATIO,
+    Card,
+    Failure,
+    ImageRef,
+    Prediction,
+)
 
 BLOCK = {"cpu": 64, "cuda": 256, "mps": 256}  # images the network runs on at a time, always exactly so many
 
@@ -116,7 +126,7 @@ class Classifier:
         self.head = _float64(network.head)
 
     @classmethod
-    def load(cls, name: str = weights.DEFAULT_MODEL, device: str | torch.device = "auto") -> Classifier:
+    def load(cls, name: str = DEFAULT_MODEL, device: str | torch.device = "auto") -> Classifier:
         """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
         card, tensors = weights.load(name)
         try:
@@ -146,7 +156,7 @@ class Classifier:
         self,
         refs: Sequence[ImageRef],
         *,
-        batch_size: int = 256,
+        batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         min_confidence: float = 0.0,
     ) -> Iterator[tuple[Decoded, Prediction]]:

@@ -5,6 +5,7 @@ Standard library only, so that importing ferbatch stays cheap.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,9 @@ ERROR_KINDS = (
     "unsupported",
 )
 STATUSES = ("ok", "uncertain", "no_face", "error")
+DEFAULT_MODEL = "cnn-v1"
+BATCH_SIZE = 256  # images a decode step hands on at once
+
 DIGITS = 4  # of a probability, wherever it is written
 
 LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
@@ -36,6 +40,20 @@ class ImageRef:
     path: str  # as printed; `paths.decode_path` gives the bytes back
     file: bytes  # as opened
     truth: str | None = None  # a label, where a folder at or below PATH is named like one
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `ferbatch label` or `ferbatch.label` was asked to do; goes into the sidecar."""
+
+    paths: tuple[str | os.PathLike[str], ...]
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    batch_size: int = BATCH_SIZE
+    workers: int | None = None  # decode processes; None: what suits the device
+    min_confidence: float = 0.0  # 0..1
+    recursive: bool = True
+    truth: bool = True
 
 
 @dataclass(frozen=True, slots=True)

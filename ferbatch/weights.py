@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 SHIPPED = next((p for p in (HERE / "_weights", HERE.parent / "weights") if p.is_dir()), HERE / "_weights")
-DEFAULT_MODEL = "cnn-v1"
 
 
 def shipped() -> list[str]:

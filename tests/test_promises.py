@@ -19,7 +19,7 @@ from PIL import Image
 from ferbatch import labelling, models, weights
 from ferbatch.outputs import plan
 from ferbatch.predict import Classifier, normalise, read
-from ferbatch.records import ImageRef, Prediction
+from ferbatch.records import ImageRef, Options, Prediction
 from ferbatch.sources import Listing, list_images
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -142,7 +142,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
 
     def end_to_end() -> None:
         output = plan(str(tmp_path / "labels.csv"), None)
-        options = labelling.Options(paths=("-",), device="cpu")
+        options = Options(paths=("-",), device="cpu")
         labelling.run(options, output, overwrite=True, listed=listed, watcher=Silent())
 
     forward_only()
