@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, ParamSpec
+from typing import Annotated, BinaryIO, NoReturn, ParamSpec
 
 import typer
 
@@ -55,6 +55,9 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         signal.signal(signal.SIGTERM, _terminate)
         warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
+        if sys.stderr is None:  # closed: nobody wants to hear
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
         try:
             command(*args, **kwargs)
         except FerbatchError as error:
@@ -77,6 +80,12 @@ def _say(message: str) -> None:
     from ferbatch import console
 
     console.fail(message)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: there is no list to read")
+    return sys.stdin.buffer
 
 
 def _version(wanted: bool) -> None:
@@ -149,7 +158,7 @@ def label(
         recursive=not no_recursive,
         truth=not no_truth,
     )
-    listed = sources.read_list(sys.stdin.buffer, b"\0" if null else b"\n")
+    listed = sources.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
         run = labelling.run(options, target, overwrite=overwrite, listed=listed, watcher=watcher)
     watcher.finished(run, target)
@@ -196,7 +205,7 @@ def models(
 
     cards = [weights.read_card(name) for name in weights.shipped()]
     if format_ == "json":
-        typer.echo(json.dumps([dataclasses.asdict(card) for card in cards], indent=2))
+        console.answer(json.dumps([dataclasses.asdict(card) for card in cards], indent=2))
     elif format_ is None:
         console.show_models(cards)
     else:

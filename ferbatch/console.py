@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from ferbatch.paths import count
+from ferbatch.paths import count, escape, writing
 from ferbatch.records import LARGE_SIDE, Card, Prediction
 
 if TYPE_CHECKING:  # the error line must not cost an import of torch
@@ -71,12 +72,13 @@ class LabelConsole:
     def started(self, listing: Listing, classifier: Classifier) -> None:
         if self.verbose:
             aside = f", {count(listing.left_aside, 'other file')} left aside" if listing.left_aside else ""
-            say(f"{count(len(listing), 'image')}{aside}; model {classifier.card.name} on {classifier.device}")
+            say(f"{count(len(listing), 'image')}{aside}; model {escape(classifier.card.name)} on {classifier.device}")
         self.progress = Progress(len(listing), quiet=self.quiet)
 
     def progressed(self, prediction: Prediction) -> None:
         if self.verbose and prediction.error:
-            tqdm.write(f"{prediction.path}: {prediction.error_kind}: {prediction.error}", file=sys.stderr)
+            with self.progress.bar.external_write_mode(file=sys.stderr):
+                say(f"{prediction.path}: {prediction.error_kind}: {prediction.error}")
         self.progress.tick()
 
     def finished(self, run: Run, output: Output) -> None:
@@ -85,12 +87,15 @@ class LabelConsole:
         if not self.quiet:
             if run.report is not None:
                 say(run.report)
-            _stderr().print(_summary(run))
+            console = Console(stderr=True, highlight=False)
+            with console.capture() as capture:
+                console.print(_summary(run))
+            say(capture.get().rstrip("\n"))
             aside = f"; {count(run.left_aside, 'other file')} left aside" if run.left_aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
             speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
             say(f"{count(tally.images, 'image')} in {speed}{where}{aside}")
-        if run.whole_pictures:
+        if run.whole_pictures and not self.quiet:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
                 " wider than 3:2; whole pictures were labelled, and cropped faces are expected"
@@ -152,20 +157,26 @@ def show_models(cards: Sequence[Card]) -> None:
     for card in cards:
         score = card.scores[0] if card.scores else None
         accuracy = f"{score['value']:.3f} (n = {score['n']:,})" if score else "not measured"
-        table.add_row(
-            *map(Text, (card.name, card.architecture, f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy)),
-            card.sha256[:12],
-        )
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
+        names = (escape(card.name), escape(card.architecture))
+        figures = (f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy, card.sha256[:12])
+        table.add_row(*map(Text, names + figures))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    with console.capture() as capture:
+        console.print(table)
+    answer(capture.get().rstrip("\n"))
 
 
 def say(message: str) -> None:
-    """One message to stderr. Names in it were escaped by whoever made it."""
-    print(message, file=sys.stderr)
+    """One message to stderr, lost if nobody can read it. Names in it were escaped by whoever made it."""
+    with suppress(OSError):
+        print(message, file=sys.stderr)
+
+
+def answer(text: str) -> None:
+    """A command's answer to stdout; OutputError if it cannot be written."""
+    with writing("stdout"):
+        print(text)
+        sys.stdout.flush()
 
 
 def fail(message: str) -> None:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-SIGNATURE_BYTES = 16  # enough of a file's beginning to know it by
+SIGNATURE_BYTES = 64  # enough of a file's beginning to know it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ IMAGE_TYPES: dict[str, ImageType] = {
     "PNG": _type(".png .apng", rb"\x89PNG\r\n\x1a\n"),
     "WEBP": _type(".webp", rb"RIFF....WEBP"),
     "GIF": _type(".gif", rb"GIF8[79]a"),
-    "BMP": _type(".bmp .dib", rb"BM....\0\0\0\0"),
+    "BMP": _type(".bmp .dib", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
     "TIFF": _type(".tif .tiff", rb"II[*+]\0|MM\0[*+]"),
-    "AVIF": _type(".avif .avifs", rb"....ftypavi[fs]"),
+    "AVIF": _type(".avif .avifs", rb"....ftyp(avi[fs]|(mif1|msf1)....(....)*?avi[fs])"),
     "JPEG2000": _type(".jp2 .j2k .j2c .jpc .jpf .jpx", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51\0"),
-    "PPM": _type(".ppm .pgm .pbm .pnm .pfm", rb"P[1-6Ff]\s"),
+    "PPM": _type(".ppm .pgm .pbm .pnm .pfm", rb"P[1-6Ff]\s+(#|\d)"),
     "QOI": _type(".qoi", rb"qoif"),
     "DDS": _type(".dds", rb"DDS \x7c\0\0\0"),
     "SGI": _type(".sgi .rgb .rgba .bw", rb"\x01\xda[\0\x01][\x01\x02]"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +16,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ferbatch.errors import UnreadableImageError
@@ -30,7 +32,10 @@ PREPROCESSING = {
     "filter": "bilinear",
     "antialias": True,
 }
-BITS_PER_SAMPLE = 258  # the TIFF tag
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
+OVERSHOOT = 1.1  # how far resampling may push a value over its range
+PNG_SCALES = {"L;2": 85, "L;4": 17}  # by Pillow's name for the file's own depth
+STRIP_PIXELS = 2**20  # converted to gray at a time
 REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay this many times the model's
 
 
@@ -73,8 +78,8 @@ def decode(data: bytes, suffix_type: str | None = None, side: int | None = None)
     if not data:
         raise UnreadableImageError("truncated", "the file is empty")
     kind = type_of_bytes(data[:SIGNATURE_BYTES])
-    if kind is None and suffix_type and IMAGE_TYPES[suffix_type].signature is None:
-        kind = suffix_type
+    if suffix_type and IMAGE_TYPES[suffix_type].signature is None and kind in (None, "TIFF"):
+        kind = suffix_type  # camera raw files begin like a TIFF
     if kind is None:
         raise UnreadableImageError("unreadable", "not an image of a known type")
     if not IMAGE_TYPES[kind].decoded:
@@ -92,9 +97,12 @@ def _decode(data: bytes, kind: str, side: int | None) -> GrayImage:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise UnreadableImageError("too_large", f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
+        if image.info.get("default_image"):
+            image.seek(1)  # of an animated PNG, what people see first
         if kind == "JPEG":
             wanted = REDUCED_SIDE * side if side else max(width, height)
             image.draft("L", (wanted, wanted))  # luma straight from the file, reduced where that is enough
+        _unpack_transparency(image)
         image.load()
         size = image.size
         with suppress(Exception):  # damaged EXIF says nothing about the pixels
@@ -103,6 +111,14 @@ def _decode(data: bytes, kind: str, side: int | None) -> GrayImage:
             width, height = height, width
         gray = _to_gray(image)
     return GrayImage(_not_blank(gray), width, height)
+
+
+def _unpack_transparency(image: Image.Image) -> None:
+    """Pillow scales the values of a gray PNG of 2 or 4 bits to 8, but not the one that is transparent."""
+    rawmode = image.tile[0].args if isinstance(image, PngImageFile) and len(image.tile) == 1 else None
+    transparent = image.info.get("transparency")
+    if rawmode in PNG_SCALES and isinstance(transparent, int):
+        image.info["transparency"] = transparent * PNG_SCALES[str(rawmode)]
 
 
 def _unreadable(error: Exception, kind: str) -> UnreadableImageError:
@@ -121,31 +137,58 @@ def _unreadable(error: Exception, kind: str) -> UnreadableImageError:
 
 
 def _to_gray(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as L: transparency over white, more than 8 bits scaled."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _scaled(image)
-    if image.has_transparency_data:
-        colours = image.convert("RGBA")
+    """Any Pillow mode as L: transparency over white, more than 8 bits scaled. Strip by strip, to spare memory."""
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    convert = _scaler(image) if image.mode[0] in "IF" else _strip_to_gray
+    gray = Image.new("L", image.size)
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        gray.paste(convert(strip), (0, top))
+    return gray
+
+
+def _strip_to_gray(strip: Image.Image) -> Image.Image:
+    if strip.has_transparency_data:
+        colours = strip.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("L")
-    if image.mode == "LAB":
-        return image.getchannel("L")
-    return image if image.mode == "L" else image.convert("RGB").convert("L")
+    if strip.mode == "LAB":
+        return strip.getchannel("L")
+    return strip.convert("RGB").convert("L")
 
 
-def _scaled(image: Image.Image) -> Image.Image:
-    """Gray of more than 8 bits as L, from the smallest customary range that holds its values."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    low, high = min(0.0, float(values.min())), float(values.max())
+def _scaler(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """What makes L of a strip of this image of more than 8 bits."""
+    low, high = _range(image)
+    inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(PHOTOMETRIC) == 0  # Pillow inverts 8 bits only
+    transparent = image.info.get("transparency")
+
+    def scale(strip: Image.Image) -> Image.Image:
+        values = np.nan_to_num(np.asarray(strip, dtype=np.float64), nan=low, posinf=high, neginf=low)
+        scaled = (values.clip(low, high) - low) * (255 / (high - low))
+        if inverted:
+            scaled = 255 - scaled
+        if isinstance(transparent, int):
+            scaled[values == transparent] = 255
+        return Image.fromarray(scaled.round().astype(np.uint8))
+
+    return scale
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The values that are black and white: by the format, else the smallest customary range that holds them."""
     if image.mode.startswith("I;16"):
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (16,))[0] if isinstance(image, TiffImageFile) else 16
-        high = 2.0**bits - 1
-    elif low == 0.0:
-        high = next((ceiling for ceiling in (1.0, 255.0, 65535.0) if high <= ceiling), high)
-    scaled = (values - low).clip(0, high - low) * (255 / max(high - low, 1e-300))
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        scaled[values == transparent] = 255
-    return Image.fromarray(scaled.round().astype(np.uint8))
+        return 0.0, 2.0**bits - 1
+    if image.mode == "I" and image.format == "PPM":
+        return 0.0, 65535.0
+    values = np.asarray(image)
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if low < 0:
+        return low, max(high, low + 1e-9)
+    return 0.0, next((ceiling for ceiling in (1.0, 255.0, 65535.0) if high <= ceiling * OVERSHOOT), high)
 
 
 def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:

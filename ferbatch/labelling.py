@@ -1,4 +1,6 @@
-"""Use case: images -> labels file, with a run sidecar and, where truth folders are found, a first report."""
+"""Use case: images -> labels file, with a run sidecar and, where truth folders are found, a first report.
+
+Not called label.py, because `ferbatch.label` is the function of the Python API."""
 
 from __future__ import annotations
 
@@ -90,14 +92,13 @@ class Watcher(Protocol):
 
 
 def predictions(options: Options) -> Iterator[Prediction]:
-    """Yield a Prediction per image, in the order `run` writes them; raises what `run` raises before it writes."""
+    """A Prediction per image, one after the other, in the order of `run`; raises what `run` raises before it writes."""
+    listing = _list(options, None)
     classifier = Classifier.load(options.model, options.device)
-    listing = _list(options, ())
-    for _, prediction in _stream(classifier, listing, options):
-        yield prediction
+    return (prediction for _, prediction in _stream(classifier, listing, options))
 
 
-def _list(options: Options, listed: Iterable[bytes]) -> Listing:
+def _list(options: Options, listed: Iterable[bytes] | None) -> Listing:
     labels = weights.read_card(options.model).labels if options.truth else ()
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
 
@@ -111,7 +112,7 @@ def _stream(classifier: Classifier, listing: Listing, options: Options) -> Itera
     )
 
 
-def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[bytes], watcher: Watcher) -> Run:
+def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[bytes] | None, watcher: Watcher) -> Run:
     """Label every image and write `output`, its sidecar and its report.
 
     Raises UsageError, NoImagesError, ModelError, OutputError or LockedError before or instead of writing anything.
@@ -124,31 +125,24 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
         where = " ".join(encode_path(os.fsencode(path)) for path in options.paths)
         aside = f" ({count(listing.left_aside, 'other file')} left aside)" if listing.left_aside else ""
         raise NoImagesError(f"no images found under {where}{aside}")
-    with output.held():
-        output.check(overwrite)  # again: another run may have finished meanwhile
+    with output.held(overwrite):
         classifier = Classifier.load(options.model, device)
         watcher.started(listing, classifier)
-        tally, seconds = _write(options, output, classifier, listing, watcher)
-        labels = classifier.card.labels
-        result = Run(tally, labels, listing.left_aside, seconds, _report(tally, labels))
-        if output.is_file:
-            _write_beside(options, output, classifier, result, began)
+        tally, start = Tally(), time.perf_counter()
+        with output.stream() as stream:
+            writer = WRITERS[output.format](stream, classifier.card.labels)
+            for decoded, prediction in _stream(classifier, listing, options):
+                writer.write(prediction)
+                tally.add(prediction, decoded.whole_picture)
+                watcher.progressed(prediction)
+            writer.close()
+            stream.flush()
+            seconds = time.perf_counter() - start
+            labels = classifier.card.labels
+            result = Run(tally, labels, listing.left_aside, seconds, _report(tally, labels))
+            if output.is_file:  # before the labels appear under their name
+                _write_beside(options, output, classifier, result, began)
     return result
-
-
-def _write(
-    options: Options, output: Output, classifier: Classifier, listing: Listing, watcher: Watcher
-) -> tuple[Tally, float]:
-    """Every image through the model and into the output; the counts and the seconds it took."""
-    tally, start = Tally(), time.perf_counter()
-    with output.stream() as stream:
-        writer = WRITERS[output.format](stream, classifier.card.labels)
-        for decoded, prediction in _stream(classifier, listing, options):
-            writer.write([prediction])
-            tally.add(prediction, decoded.whole_picture)
-            watcher.progressed(prediction)
-        writer.close()
-    return tally, time.perf_counter() - start
 
 
 def _report(tally: Tally, labels: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ferbatch.errors import ModelError
+from ferbatch.paths import escape
 
 KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras calls the latter 0.99
 
@@ -73,7 +74,7 @@ MODELS: dict[str, Callable[..., Network]] = {"cnn": Cnn}
 def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
     """A network with random weights; ModelError where no such architecture is known."""
     if architecture not in MODELS:
-        raise ModelError(f"no architecture called '{architecture}' (known: {', '.join(MODELS)})")
+        raise ModelError(f"no architecture called '{escape(architecture)}' (known: {', '.join(MODELS)})")
     return MODELS[architecture](**arguments)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from ferbatch.errors import LockedError, OutputError, UsageError
-from ferbatch.paths import encode_path, replace_file
+from ferbatch.paths import OutputStream, encode_path, replace_file
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"
@@ -46,21 +46,24 @@ class Output:
         """UsageError or OutputError if this output must not or cannot be written."""
         if not self.is_file:
             return
-        for path in (self.path, self.sidecar, self.report):
-            shown = encode_path(os.fsencode(path))
-            if os.path.lexists(path) and not os.path.isfile(path):
-                raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
-            if os.path.exists(path) and not overwrite:
-                raise UsageError(f"{shown} exists; --overwrite replaces it")
+        self._refuse((self.path, self.sidecar, self.report), overwrite)
         folder = os.path.dirname(self.path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{self.shown} could not be written: no permission to write in its folder")
 
+    def _refuse(self, paths: Iterable[str], overwrite: bool) -> None:
+        for path in paths:
+            shown = encode_path(os.fsencode(path))
+            if os.path.lexists(path) and not os.path.isfile(path):
+                raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
+            if os.path.exists(path) and not overwrite:
+                raise UsageError(f"{shown} exists; --overwrite replaces it")
+
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other runs off this output; LockedError if one has it."""
+    def held(self, overwrite: bool) -> Iterator[None]:
+        """Keep other runs off this output; LockedError if one has it, and what `check` raises if one just had."""
         if not self.is_file:
             yield
             return
@@ -72,6 +75,8 @@ class Output:
         except OSError as error:
             raise OutputError(f"{self.shown} could not be written: {error.strerror}") from error
         try:
+            self.check(overwrite)
+            self._refuse([f"{self.path}.part"], overwrite)
             yield
         finally:
             with suppress(OSError):  # before the release: filelock takes no lock on a file that is gone
@@ -79,19 +84,17 @@ class Output:
             lock.release()
 
     @contextmanager
-    def stream(self) -> Iterator[BinaryIO]:
+    def stream(self) -> Iterator[OutputStream]:
         """The binary stream the rows go to; a file appears under its name only when all are written."""
         if self.is_file:
             with replace_file(self.path) as stream:
                 yield stream
             return
-        try:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"stdout could not be written: {error.strerror}") from error
+        if sys.stdout is None:
+            raise OutputError("stdout is closed")
+        stream = OutputStream(io.FileIO(sys.stdout.fileno(), "wb", closefd=False), self.shown)
+        yield stream
+        stream.flush()
 
     def remove_old_report(self) -> None:
         """Take away the report of the labels that were replaced."""
@@ -99,13 +102,14 @@ class Output:
             os.unlink(self.report)
 
 
-def plan(path: str | None, format_name: str | None, stem: str = "labels") -> Output:
+def plan(path: str | None, format_name: str | None) -> Output:
     """The Output that --output and --format mean together; UsageError where they disagree."""
     if format_name is not None:
         check_format(format_name)
     if path is None:
-        format_name = format_name or "csv"
-        return Output(f"{stem}.{format_name}", check_format(format_name))
+        path = f"labels.{format_name or 'csv'}"
+    if not path:
+        raise UsageError("--output is empty")
     if path == STDOUT:
         return Output(STDOUT, check_format(format_name or "csv"))
     if os.path.islink(path):  # write where the link points, not over the link

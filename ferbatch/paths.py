@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import BinaryIO
+from typing import Any
 
 from ferbatch.errors import OutputError
 
@@ -44,25 +46,59 @@ def decode_path(path: str) -> bytes:
     return _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), os.fsencode(path))
 
 
+class OutputStream(io.BufferedWriter):
+    """A binary stream whose failures are OutputErrors that name it; a reader that went away stays BrokenPipeError."""
+
+    def __init__(self, raw: io.RawIOBase, shown: str) -> None:
+        super().__init__(raw)
+        self.shown = shown
+
+    def write(self, data: Any) -> int:
+        with writing(self.shown):
+            return super().write(data)
+
+    def flush(self) -> None:
+        with writing(self.shown):
+            super().flush()
+
+
 @contextmanager
-def replace_file(path: str) -> Iterator[BinaryIO]:
+def writing(shown: str) -> Iterator[None]:
+    """OutputError for what the system says against writing to what is `shown` so."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{shown} could not be written: {error.strerror}") from error
+
+
+@contextmanager
+def replace_file(path: str) -> Iterator[OutputStream]:
     """A stream into `path`.part, renamed to `path` when all went well: there is the whole new file or the old one.
 
-    Raises OutputError where it cannot be written; whatever ends the block early removes the part.
+    The new file has the old one's permissions. Raises OutputError where it cannot be written; whatever ends the block
+    early removes the part.
     """
-    part = f"{path}.part"
+    part, shown = f"{path}.part", encode_path(os.fsencode(path))
+    with writing(shown):
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+        raw = io.FileIO(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb")
     try:
-        with open(part, "wb") as stream:
+        with OutputStream(raw, shown) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
+            with writing(shown):
+                if os.path.exists(path):
+                    os.chmod(part, stat.S_IMODE(os.stat(path).st_mode))
+                os.fsync(stream.fileno())
+        with writing(shown):
+            os.replace(part, path)
         _sync_folder(os.path.dirname(path) or ".")
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             os.unlink(part)
-        if isinstance(error, OSError):
-            raise OutputError(f"{escape(path)} could not be written: {error.strerror}") from error
         raise
 
 

@@ -6,7 +6,9 @@ import contextlib
 import copy
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+import re
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ferbatch import images, models, weights
 from ferbatch.errors import ModelError, UnreadableImageError, UsageError
 from ferbatch.filetypes import type_of_name
+from ferbatch.paths import escape
 from ferbatch.records import (
     BATCH_SIZE,
     DEFAULT_MODEL,
@@ -78,8 +81,6 @@ def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -
 
 def _start_worker(_: int) -> None:
     """Leave Ctrl-C to the main process, which stops its workers itself."""
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -87,15 +88,15 @@ def choose_device(name: str) -> torch.device:
     """The torch device for auto | cpu | cuda | cuda:N | mps; UsageError if there is none such here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, number = name.partition(":")
+    known = re.fullmatch(r"(cpu|mps|cuda)(?:(?<=cuda):([0-9]+))?", name)
+    if not known:
+        raise UsageError(f"no device called '{escape(name)}' (known: auto, cpu, cuda, cuda:N, mps)")
     there = {
         "cpu": 1,
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
     }
-    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
-        raise UsageError(f"no device called '{name}' (known: auto, cpu, cuda, cuda:N, mps)")
-    if int(number or 0) >= there[kind]:
+    if int(known[2] or 0) >= there[known[1]]:
         raise UsageError(f"device {name} is not available here")
     return torch.device(name)
 
@@ -132,24 +133,26 @@ class Classifier:
         try:
             network = models.build(card.architecture, card.arguments)
             network.load_state_dict(tensors)
-        except (RuntimeError, TypeError) as error:
-            raise ModelError(
-                f"the weights of '{card.name}' do not fit its architecture '{card.architecture}'"
-            ) from error
+            logits = network.eval()(torch.zeros(1, 1, card.size, card.size))
+            fits = logits.shape == (1, len(card.labels))
+        except (RuntimeError, TypeError):
+            fits = False
+        if not fits:
+            raise ModelError(f"the weights of '{escape(card.name)}' do not fit their card")
         return cls(card, network, device)
 
-    def probabilities(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N model inputs, each (size, size) uint8."""
-        blocks = (pixels[at : at + self.block] for at in range(0, len(pixels), self.block))
-        return np.concatenate([self._run(block) for block in blocks] or [np.empty((0, len(self.card.labels)))])
+    def probabilities(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N <= `block` model inputs, each (size, size) uint8.
 
-    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        block = np.zeros((self.block, self.card.size, self.card.size), dtype=np.uint8)
-        for at, image in enumerate(pixels):
-            block[at] = image
+        The row of a None has no meaning; it keeps its place, so that no image moves for another's sake.
+        """
+        pixels = np.zeros((self.block, self.card.size, self.card.size), dtype=np.uint8)
+        for at, image in enumerate(block):
+            if image is not None:
+                pixels[at] = image
         with torch.inference_mode(), _exact_convolutions(self.device):
-            features = self.features(normalise(torch.from_numpy(block).to(self.device), self.card))
-            logits = self.head(features.cpu().to(torch.float64))[: len(pixels)]
+            features = self.features(normalise(torch.from_numpy(pixels).to(self.device), self.card))
+            logits = self.head(features.cpu().to(torch.float64))[: len(block)]
             return torch.softmax(logits / self.card.temperature, dim=1).numpy()
 
     def stream(
@@ -164,15 +167,18 @@ class Classifier:
         workers = default_workers(self.device) if workers is None else workers
         batches = loader(ImageFiles(refs, self.card.size), batch_size, workers)
         decoded = itertools.chain.from_iterable(batches)
-        while block := list(itertools.islice(decoded, self.block)):
-            yield from zip(block, self.predict(block, min_confidence), strict=True)
+        yield from self.predict(decoded, min_confidence)
 
-    def predict(self, block: Sequence[Decoded], min_confidence: float = 0.0) -> list[Prediction]:
-        """One Prediction per Decoded; those without pixels become rows with status `error`."""
-        rows = iter(self.probabilities([d.pixels for d in block if d.pixels is not None]))
-        return [
-            failure(d.ref, d.error) if d.error else self._prediction(d.ref, next(rows), min_confidence) for d in block
-        ]
+    def predict(self, decoded: Iterable[Decoded], min_confidence: float = 0.0) -> Iterator[tuple[Decoded, Prediction]]:
+        """Each Decoded with its Prediction, a block at a time; those without pixels become rows with status `error`."""
+        waiting = iter(decoded)
+        while block := list(itertools.islice(waiting, self.block)):
+            rows = self.probabilities([one.pixels for one in block])
+            for one, row in zip(block, rows, strict=True):
+                if one.error:
+                    yield one, failure(one.ref, one.error)
+                else:
+                    yield one, self._prediction(one.ref, row, min_confidence)
 
     def _prediction(self, ref: ImageRef, row: NDArray[np.float64], min_confidence: float) -> Prediction:
         rounded = [round(float(p), DIGITS) for p in row]
@@ -188,9 +194,9 @@ class Classifier:
         `ferbatch label`, the whole image is taken for one face. An image that cannot be used (all one value) gives
         status `error`.
         """
-        if not isinstance(image, list | tuple):
-            return self.predict([self._from_memory(image)])[0]
-        return self.predict([self._from_memory(one) for one in image])
+        many = image if isinstance(image, list | tuple) else [image]
+        predictions = [prediction for _, prediction in self.predict(map(self._from_memory, many))]
+        return predictions if many is image else predictions[0]
 
     def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
         ref = ImageRef("", b"")

@@ -99,7 +99,7 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
 
 def row(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """A prediction as column -> value, None where a column does not apply."""
-    values = {name: getattr(prediction, name) for name in columns(()) if name}
+    values = {name: getattr(prediction, name) for name in columns(())}
     values |= {label: prediction.probabilities.get(label) for label in labels}
     return {name: values[name] for name in columns(labels)}
 

@@ -1,9 +1,14 @@
-"""Where images come from: folders, files, lists. Lists each path once, in order, at under 200 bytes an image."""
+"""Where images come from: folders, files, lists. Lists each path once, in order.
+
+An image costs its name and some 30 bytes, under 200 in all; a folder costs its path.
+"""
 
 from __future__ import annotations
 
 import os
-from bisect import bisect_left, bisect_right
+import stat
+from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +18,8 @@ from ferbatch.errors import UsageError
 from ferbatch.filetypes import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.paths import encode_path
 from ferbatch.records import ImageRef
+
+_Folder = tuple[bytes, str | None]  # its path as printed, its truth
 
 LIST = b"-"  # among PATHS: the list on stdin
 CHUNK = 2**16  # bytes of a list to read at a time
@@ -36,42 +43,32 @@ def label_of(folder: str, labels: Sequence[str]) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive images of one folder: names alone, because a million whole paths would not be small."""
-
-    folder: bytes  # as printed, with its slash; empty for files named without a folder
-    names: list[bytes]
-    truth: str | None
-
-
 @dataclass
 class Listing(Sequence[ImageRef]):
-    """The images found, in order; made into ImageRefs only when asked for one."""
+    """The images found, in order: a name and a folder's number each, made into ImageRefs only when asked for."""
 
-    runs: list[_Run] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)  # index of each run's first image
+    names: list[bytes] = field(default_factory=list)
+    folder_of: array[int] = field(default_factory=lambda: array("I"))
+    folders: list[_Folder] = field(default_factory=list)
+    numbers: dict[_Folder, int] = field(default_factory=dict)
     left_aside: int = 0  # files that are no images
 
     def __len__(self) -> int:
-        return self.starts[-1] + len(self.runs[-1].names) if self.runs else 0
+        return len(self.names)
 
     def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        at = bisect_right(self.starts, index) - 1
-        run = self.runs[at]
-        file = run.folder + run.names[index - self.starts[at]]
-        return ImageRef(encode_path(file), file, run.truth)
+        prefix, truth = self.folders[self.folder_of[index]]
+        file = prefix + self.names[index]
+        return ImageRef(encode_path(file), file, truth)
 
-    def add(self, folder: bytes, name: bytes, truth: str | None) -> None:
-        """One more image at the end."""
-        last = self.runs[-1] if self.runs else None
-        if last is None or last.folder != folder or last.truth != truth:
-            self.starts.append(len(self))
-            self.runs.append(_Run(folder, [name], truth))
-        else:
-            last.names.append(name)
+    def add(self, prefix: bytes, name: bytes, truth: str | None) -> None:
+        """One more image at the end; `prefix` is its folder as printed, with its slash, or empty."""
+        folder = (prefix, truth)
+        number = self.numbers.setdefault(folder, len(self.folders))
+        if number == len(self.folders):
+            self.folders.append(folder)
+        self.names.append(name)
+        self.folder_of.append(number)
 
 
 class _Lister:
@@ -143,15 +140,19 @@ class _Lister:
 
     def _is_image(self, entry: os.DirEntry[bytes]) -> bool:
         """By its extension, or where that is unknown by its first bytes; what is no image is counted."""
-        known = type_of_name(entry.name) is not None
-        if known and (entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))):
-            return True  # a dangling link is a row that says so
-        if not known and entry.is_file():
-            with suppress(OSError), open(entry.path, "rb") as stream:
-                if type_of_bytes(stream.read(SIGNATURE_BYTES)):
-                    return True
-        self.listing.left_aside += 1
-        return False
+        if type_of_name(entry.name):
+            try:
+                found = stat.S_ISREG(entry.stat().st_mode)
+            except OSError:  # a link to nowhere, or to where we may not look: a row will say so
+                found = True
+        else:
+            found = False
+            with suppress(OSError):
+                if entry.is_file():
+                    with open(entry.path, "rb") as stream:
+                        found = type_of_bytes(stream.read(SIGNATURE_BYTES)) is not None
+        self.listing.left_aside += not found
+        return found
 
 
 def _identity(folder: bytes) -> bytes:
@@ -167,17 +168,17 @@ def list_images(
     paths: Iterable[str | bytes | os.PathLike[str]],
     labels: Sequence[str],
     *,
-    listed: Iterable[bytes] = (),
+    listed: Iterable[bytes] | None = None,
     recursive: bool = True,
 ) -> Listing:
-    """The images under `paths` (folders and files), each path once; `-` among them stands for the paths in `listed`.
+    """The images under `paths` (folders and files), each path once; with `listed`, `-` stands for the paths in it.
 
     Folders are sorted bytewise by whole path. Truth is the nearest folder at or below PATH named like one of
     `labels`. A path that is missing raises UsageError; a missing file in `listed` keeps its place, to become a row.
     """
     lister = _Lister(labels, recursive)
     for path in map(os.fsencode, paths):
-        if path == LIST:
+        if path == LIST and listed is not None:
             for one in listed:
                 lister.add_folder(one) if os.path.isdir(one) else lister.add_file(one)
         elif os.path.isdir(path):
@@ -190,10 +191,17 @@ def list_images(
 
 
 def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    """The paths in a list, one at a time; empty ones are skipped."""
+    """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF."""
+    for path in _split(stream, separator):
+        if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
+            path = path[:-1]
+        if path:
+            yield path
+
+
+def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     rest = b""
     while chunk := stream.read(CHUNK):
         *whole, rest = (rest + chunk).split(separator)
-        yield from filter(None, whole)
-    if rest:
-        yield rest
+        yield from whole
+    yield rest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 
 import pandas as pd
@@ -20,7 +19,7 @@ def read_labels(path: str) -> pd.DataFrame:
     suffix = check_format(os.path.splitext(path)[1].lstrip(".").lower())
     texts = dict.fromkeys(TEXT_COLUMNS, "str")
     if suffix == "csv":
-        frame = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={}, quoting=csv.QUOTE_MINIMAL)
+        frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
     elif suffix == "parquet":
         frame = pd.read_parquet(path)
     else:

@@ -8,6 +8,7 @@ leaves its best.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from ferbatch import metrics, models, weights
 from ferbatch.datasets import LABELS, SIZE, AugmentedFiles, Recipe, Splits, list_splits, read_splits
-from ferbatch.errors import UsageError
+from ferbatch.errors import OutputError, UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.paths import escape
 from ferbatch.predict import Classifier, choose_device, default_workers, loader, normalise
@@ -42,8 +43,6 @@ class Trainer:
     """One training run. `epoch()` is called recipe.epochs times; `card` is that of the best so far."""
 
     def __init__(self, data: Path, splits: Splits, recipe: Recipe, output: Path, device: str = "auto") -> None:
-        if recipe.model not in models.MODELS:
-            raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(models.MODELS)})")
         torch.manual_seed(recipe.seed)
         self.splits, self.recipe, self.output = splits, recipe, output
         self.device = choose_device(device)
@@ -192,6 +191,11 @@ def run(data: Path, recipe: Recipe, output: Path, *, overwrite: bool, device: st
             raise UsageError(f"{escape(str(path))} exists; --overwrite replaces it")
     if not output.parent.is_dir():
         raise UsageError(f"no folder {escape(str(output.parent))} to write {shown} in")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{shown} could not be written: no permission to write in its folder")
+    if recipe.model not in models.MODELS:
+        raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(models.MODELS)})")
+    choose_device(device)
     listings = list_splits(data)
     with watcher.progress(sum(map(len, listings)), "reading") as progress:
         splits = read_splits(data, listings, progress.tick)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,11 +44,23 @@ def read_card(name: str) -> Card:
     path = find(name).with_suffix(".json")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return Card(**{**values, "labels": tuple(values["labels"])})
+        card = Card(**{**values, "labels": tuple(values["labels"])})
+        _check(card)
+        return card
     except OSError as error:
         raise ModelError(f"{escape(str(path))} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{escape(str(path))} is no model card: {escape(str(error))}") from error
+
+
+def _check(card: Card) -> None:
+    """ValueError or TypeError if inference could not trust these values."""
+    numbers = {"mean": card.mean, "std": card.std, "temperature": card.temperature, "size": card.size}
+    for name, value in numbers.items():
+        if not math.isfinite(value) or (name != "mean" and value <= 0):
+            raise ValueError(f"{name} is {value}")
+    if not all(isinstance(label, str) and label.isidentifier() for label in card.labels) or len(set(card.labels)) < 2:
+        raise ValueError("labels must be two or more different words")
 
 
 def load(name: str) -> tuple[Card, dict[str, Tensor]]:
@@ -73,8 +86,8 @@ def save(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:
 
     content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
     card = dataclasses.replace(card, sha256=hashlib.sha256(content).hexdigest())
-    with replace_file(os.fspath(path)) as stream:
-        stream.write(content)
-    with replace_file(os.fspath(path.with_suffix(".json"))) as stream:
-        stream.write((json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False) + "\n"
+    with replace_file(os.fspath(path)) as tensor_file, replace_file(os.fspath(path.with_suffix(".json"))) as card_file:
+        tensor_file.write(content)
+        card_file.write(text.encode())
     return card

@@ -1,10 +1,10 @@
-"""WRITERS: format name -> how rows become bytes. Each takes rows in batches and keeps none, whatever their number."""
+"""WRITERS: format name -> how rows become bytes. Memory does not grow with their number."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from ferbatch.errors import UsageError
@@ -16,9 +16,9 @@ ROW_GROUP = 16_384  # rows of a Parquet row group
 
 
 class Writer(Protocol):
-    """Writes predictions to a binary stream it was made with; the stream stays open."""
+    """Writes predictions to the binary stream it was made with; the stream stays open."""
 
-    def write(self, predictions: Iterable[Prediction]) -> None: ...
+    def write(self, prediction: Prediction) -> None: ...
     def close(self) -> None: ...
 
 
@@ -29,10 +29,9 @@ class CsvWriter:
         self.stream, self.labels = stream, labels
         self.stream.write((",".join(columns(labels)) + "\n").encode())
 
-    def write(self, predictions: Iterable[Prediction]) -> None:
-        for prediction in predictions:
-            fields = (self._field(name, value) for name, value in row(prediction, self.labels).items())
-            self.stream.write((",".join(fields) + "\n").encode())
+    def write(self, prediction: Prediction) -> None:
+        fields = (self._field(name, value) for name, value in row(prediction, self.labels).items())
+        self.stream.write((",".join(fields) + "\n").encode())
 
     @staticmethod
     def _field(name: str, value: Any) -> str:
@@ -55,11 +54,10 @@ class JsonLinesWriter:
         self.stream, self.labels = stream, labels
         self.empty = True
 
-    def write(self, predictions: Iterable[Prediction]) -> None:
-        for prediction in predictions:
-            text = json.dumps(row(prediction, self.labels), ensure_ascii=False)
-            self.stream.write(((self.before if self.empty else self.between) + text).encode())
-            self.empty = False
+    def write(self, prediction: Prediction) -> None:
+        text = json.dumps(row(prediction, self.labels), ensure_ascii=False)
+        self.stream.write(((self.before if self.empty else self.between) + text).encode())
+        self.empty = False
 
     def close(self) -> None:
         self.stream.write(((self.before if self.empty else "") + self.after).encode())
@@ -88,11 +86,10 @@ class ParquetWriter:
     def _type(name: str) -> str:
         return "string" if name in TEXT_COLUMNS else "int32" if name in WHOLE_COLUMNS else "float64"
 
-    def write(self, predictions: Iterable[Prediction]) -> None:
-        for prediction in predictions:
-            self.waiting.append(row(prediction, self.labels))
-            if len(self.waiting) == ROW_GROUP:
-                self._flush()
+    def write(self, prediction: Prediction) -> None:
+        self.waiting.append(row(prediction, self.labels))
+        if len(self.waiting) == ROW_GROUP:
+            self._flush()
 
     def _flush(self) -> None:
         self.file.write_table(self.table.from_pylist(self.waiting, self.schema))
@@ -104,7 +101,7 @@ class ParquetWriter:
         self.file.close()
 
 
-WRITERS: dict[str, type[CsvWriter | JsonLinesWriter | ParquetWriter]] = {
+WRITERS: dict[str, Callable[[BinaryIO, Sequence[str]], Writer]] = {
     "csv": CsvWriter,
     "json": JsonWriter,
     "jsonl": JsonLinesWriter,

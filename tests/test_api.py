@@ -70,7 +70,7 @@ def test_what_cannot_be_labelled_is_said() -> None:
     with pytest.raises(ferbatch.FerbatchError, match="no model called"):
         ferbatch.load_model("smal")
     with pytest.raises(ferbatch.FerbatchError, match="no such file"):
-        next(ferbatch.label("nowhere"))
+        ferbatch.label("nowhere")
 
 
 def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:

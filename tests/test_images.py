@@ -101,10 +101,24 @@ def test_other_deep_images_are_scaled_to_their_range() -> None:
     assert_looks_like(gray_of(saved(Image.fromarray(values / 255), "TIFF")), FACE)
     assert_looks_like(gray_of(saved(Image.fromarray(values), "TIFF")), FACE)
     assert_looks_like(gray_of(saved(Image.fromarray(values.astype(np.int32) * 257), "TIFF")), FACE)
+    assert_looks_like(gray_of(saved(Image.fromarray(values / 250), "TIFF")), FACE, 3)  # a little over 1: overshoot
+    broken = (values / 255).copy()
+    broken[0, :3] = np.inf, -np.inf, np.nan
+    assert_looks_like(gray_of(saved(Image.fromarray(broken), "TIFF"))[1:], FACE.crop((0, 1, 96, 96)))
     spread = (values - values.min()) / np.ptp(values)  # below zero: the image's own range
     assert_looks_like(
         gray_of(saved(Image.fromarray(spread * 6 - 3), "TIFF")), Image.fromarray((spread * 255).astype("u1"))
     )
+
+
+def test_dark_sixteen_bit_pgms_stay_dark() -> None:
+    values = np.asarray(FACE).astype(int) * 16
+    assert gray_of(b"P5 96 96 65535\n" + values.astype(">u2").tobytes()).max() <= 16
+
+
+def test_deep_tiffs_where_zero_is_white_are_seen_so() -> None:
+    inverted = Image.fromarray(65535 - np.asarray(FACE).astype(np.uint16) * 257)
+    assert_looks_like(gray_of(saved(inverted, "TIFF", tiffinfo={262: 0})), FACE)
 
 
 def test_transparency_is_laid_over_white() -> None:
@@ -130,6 +144,29 @@ def test_palette_cmyk_bilevel_and_lab_look_as_seen() -> None:
     assert_looks_like(gray_of(saved(tinted().convert("CMYK"), "TIFF")), tinted(), 3)
     bilevel = FACE.convert("1")
     assert_looks_like(gray_of(saved(bilevel, "PNG")), bilevel)
+
+
+def test_the_transparent_gray_of_a_four_bit_png_is_white() -> None:
+    import zlib
+
+    rows = (np.asarray(FACE.resize((16, 16))) // 16).astype(np.uint8)
+    packed = b"".join(b"\0" + (row[::2] * 16 + row[1::2]).tobytes() for row in rows)
+    value = int(rows[8, 8])
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+    header = (16).to_bytes(4) * 2 + bytes([4, 0, 0, 0, 0])
+    chunks = [(b"IHDR", header), (b"tRNS", value.to_bytes(2)), (b"IDAT", zlib.compress(packed)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+    seen = np.where(rows == value, 255, rows.astype(int) * 17)
+    assert np.abs(gray_of(data) - seen).max() == 0
+
+
+def test_the_hidden_picture_of_an_animated_png_is_not_the_first_frame() -> None:
+    hidden, first, second = draw_face(11, 96), draw_face(12, 96), draw_face(13, 96)
+    data = saved(hidden, "PNG", save_all=True, append_images=[first, second], default_image=True)
+    assert_looks_like(gray_of(data), first)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -212,6 +249,8 @@ def test_types_without_a_signature_are_believed_only_by_their_name() -> None:
     assert_looks_like(gray_of(data, "TGA"), FACE)
     with pytest.raises(UnreadableImageError, match="known type"):
         images.decode(data, "JPEG")
+    with pytest.raises(UnreadableImageError, match="camera raw images are not supported"):
+        images.decode(saved(FACE, "TIFF"), "camera raw")
 
 
 def test_a_wrong_extension_does_not_matter() -> None:
@@ -225,7 +264,14 @@ def test_every_image_type_is_one_that_pillow_reads() -> None:
             suffix == suffix.lower() and type_of_name(b"X" + suffix.upper().encode()) for suffix in kind.suffixes
         )
         assert not kind.decoded or name in Image.OPEN
-    assert type_of_bytes(b"plain text here!") is None
+    for text in (
+        b"plain text here!",
+        b"P1 incident: the printer is on fire",
+        b"BM is how this text begins" + bytes(60),
+    ):
+        assert type_of_bytes(text) is None
+    assert type_of_bytes(b"\0\0\0\x20ftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"
+    assert type_of_bytes(b"\0\0\0\x20ftypmif1\0\0\0\0mif1heicmiaf") == "HEIF"
 
 
 def manifest() -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, draw_face
+from numpy.typing import NDArray
 from PIL import Image
 
 from ferbatch import labelling, models, weights
@@ -54,15 +55,17 @@ def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path) -> None:
 def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(many: Path) -> None:
     classifier = Classifier.load("cnn-v1", "cpu")
     listing = list_images([many], classifier.card.labels)
-    pixels = [read(listing[at], 48).pixels for at in range(1_000)]
-    inputs = [p for p in pixels if p is not None]
+    inputs = [read(listing[at], 48).pixels for at in range(1_024)]
+
+    def all_of(order: NDArray[np.int64]) -> NDArray[np.float64]:
+        blocks = (order[at : at + classifier.block] for at in range(0, len(order), classifier.block))
+        return np.concatenate([classifier.probabilities([inputs[at] for at in block]) for block in blocks])
+
+    straight = np.arange(len(inputs))
     order = np.random.default_rng(1).permutation(len(inputs))
-    straight = classifier.probabilities(inputs)
-    shuffled = classifier.probabilities([inputs[at] for at in order])
-    np.testing.assert_allclose(straight[order], shuffled, atol=1e-6, rtol=0)
-    changed = (straight[order].round(4) != shuffled.round(4)).any(axis=1).sum()
-    print(f"rows whose fourth digit depends on their place: {changed} of {len(inputs)}")
-    assert changed <= 1
+    difference = np.abs(all_of(straight)[order] - all_of(order)).max()
+    print(f"largest difference of a probability between two places: {difference:.1e}")
+    assert difference < 1e-6
 
 
 def peak_of(folder: Path) -> float:
@@ -95,13 +98,15 @@ def test_memory_does_not_grow_with_the_folder_or_the_pictures(tmp_path: Path) ->
         picture = draw_face(seed).resize((4000, 3000)).convert("RGB")
         large.append(sources / f"large{seed}.jpg")
         picture.save(large[-1], quality=90)
-    large.append(sources / "large.png")
-    picture.save(large[-1], compress_level=1)
+    deep = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257)
+    for name, kind in (("rgb", picture), ("rgba", picture.convert("RGBA")), ("deep", deep)):
+        large.append(sources / f"{name}.png")
+        kind.save(large[-1], compress_level=1)
     base = peak_of(fill("thousand", 1_000, small))
     peaks = {
         "20,000 faces": peak_of(fill("twenty-thousand", 20_000, small)),
         "300 pictures of 12 megapixels": peak_of(fill("megapixels", 300, large[:3])),
-        "30 pictures of 12 megapixels, some PNG": peak_of(fill("mixed", 30, large)),
+        "24 pictures of 12 megapixels, half PNG": peak_of(fill("mixed", 24, large)),
     }
     listing = {"20,000 faces": 200 * 19_000 / 2**20}
     for what, peak in peaks.items():

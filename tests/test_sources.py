@@ -108,9 +108,11 @@ def test_links_to_folders_are_followed_only_as_paths(here: Path) -> None:
 def test_dangling_links_are_listed_and_pipes_are_not(here: Path) -> None:
     os.makedirs("in")
     os.symlink("nowhere", "in/gone.jpg")
+    os.symlink("self.jpg", "in/self.jpg")
     os.mkfifo("in/pipe.jpg")
+    touch("in/whole.jpg")
     listing = list_images(["in"], LABELS)
-    assert paths_of(listing) == ["in/gone.jpg"]
+    assert paths_of(listing) == ["in/gone.jpg", "in/self.jpg", "in/whole.jpg"]
     assert listing.left_aside == 1
 
 
@@ -147,6 +149,11 @@ def test_lists_are_split_at_their_separator_alone(separator: bytes) -> None:
     stream = BytesIO(separator.join([*names[:2], b"", *names[2:]]))
     assert list(read_list(stream, separator)) == names
     assert list(read_list(BytesIO(b"a\nb\0c\n"), b"\0")) == [b"a\nb", b"c\n"]
+
+
+def test_lists_from_windows_are_understood(here: Path) -> None:
+    touch("a.png", "odd\r")
+    assert list(read_list(BytesIO(b"a.png\r\nodd\r\n"), b"\n")) == [b"a.png", b"odd\r"]
 
 
 def test_truth_is_the_nearest_folder_named_like_a_label(here: Path) -> None:
@@ -217,3 +224,18 @@ def test_the_listing_costs_under_200_bytes_an_image(here: Path, faces: Callable[
     assert len(listing) == 20_000
     print(f"bytes an image: {peak / 20_000:.0f} at the peak of the listing, {kept / 20_000:.0f} kept")
     assert kept / 20_000 < peak / 20_000 < 200
+
+
+def test_a_shuffled_list_costs_no_more() -> None:
+    import random
+    import tracemalloc
+
+    lines = [b"folder-%03d/picture-%08d.jpg" % (number % 500, number) for number in range(20_000)]
+    random.Random(0).shuffle(lines)
+    tracemalloc.start()
+    listing = list_images(["-"], LABELS, listed=(bytes(line) for line in lines))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(listing) == 20_000
+    print(f"bytes an image: {peak / 20_000:.0f} at the peak of the listing, {kept / 20_000:.0f} kept")
+    assert peak / 20_000 < 200
