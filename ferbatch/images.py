@@ -28,7 +28,7 @@ MAX_PIXELS = 2 * 89_478_485  # of one image; where Pillow itself begins to refus
 # What `model_input` does, for the card: change both together.
 PREPROCESSING = {
     "gray": "ITU-R 601-2 luma, over white where transparent",
-    "aspect": "stretched to the square",
+    "aspect": "kept, centred on a black square",
     "filter": "bilinear",
     "antialias": True,
 }
@@ -216,6 +216,11 @@ def _not_blank(gray: Image.Image) -> Image.Image:
 
 def model_input(gray: Image.Image, size: int) -> NDArray[np.uint8]:
     """The pixels the network sees, (size, size) uint8: PREPROCESSING in code, for train, label and evaluate."""
-    if gray.size != (size, size):
-        gray = gray.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's filters antialias when shrinking
-    return np.array(gray)
+    if gray.size == (size, size):
+        return np.array(gray)
+    scale = size / max(gray.size)  # ImageOps.pad would do, but fails where a side comes out as 0
+    width, height = (max(1, round(side * scale)) for side in gray.size)
+    square = Image.new("L", (size, size))  # black, as the borders that augmentation makes in training
+    resized = gray.resize((width, height), Image.Resampling.BILINEAR)  # Pillow's filters antialias when shrinking
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return np.array(square)

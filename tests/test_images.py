@@ -193,6 +193,14 @@ def test_large_jpegs_are_decoded_reduced_without_visible_change() -> None:
     assert np.abs(images.model_input(reduced.pixels, 48) - whole).max() <= 3
 
 
+def test_the_model_input_keeps_the_aspect_on_a_black_square() -> None:
+    tall = draw_face(1, 96).crop((18, 0, 78, 96))
+    square = images.model_input(tall, 48)
+    assert not square[:, :9].any()
+    assert not square[:, 39:].any()
+    assert_looks_like(square[:, 9:39].astype(int), tall.resize((30, 48), Image.Resampling.BILINEAR), 0)
+
+
 def test_the_model_input_is_antialiased_and_leaves_its_own_size_alone() -> None:
     stripes = np.zeros((480, 480), np.uint8)
     stripes[:, ::2] = 255
@@ -201,6 +209,7 @@ def test_the_model_input_is_antialiased_and_leaves_its_own_size_alone() -> None:
     assert small.shape == (48, 48)
     assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 8
     exact = draw_face(1)
+    assert not images.model_input(Image.new("L", (1, 9_000), 9), 48)[:, :23].any()
     assert (images.model_input(exact, 48) == np.asarray(exact)).all()
 
 
