@@ -6,11 +6,14 @@ the dense layers, which inference runs in float64 (see predict.Classifier).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import fuse_conv_bn_eval
 from torch.utils.flop_counter import FlopCounterMode
 
 from ferbatch.errors import ModelError
@@ -53,8 +56,8 @@ class Cnn(Network):
             nn.ZeroPad2d((0, 1, 0, 1)),  # Keras pads an even kernel at the right and the bottom
             nn.Conv2d(inputs, outputs, kernel_size=2),
             nn.BatchNorm2d(outputs, **KERAS_BATCH_NORM),  # type: ignore[arg-type]
+            nn.MaxPool2d(2),  # before the activation, which is monotonic: the same numbers for a quarter of its work
             nn.LeakyReLU(0.1),
-            nn.MaxPool2d(2),
             nn.Dropout(0.2),
         )
 
@@ -76,6 +79,17 @@ def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
     if architecture not in MODELS:
         raise ModelError(f"no architecture called '{escape(architecture)}' (known: {', '.join(MODELS)})")
     return MODELS[architecture](**arguments)
+
+
+def folded(features: nn.Module) -> nn.Module:
+    """A copy for inference with each batch norm folded into the convolution before it: a pass over memory less."""
+    features = copy.deepcopy(features).eval()
+    for parent in [module for module in features.modules() if isinstance(module, nn.Sequential)]:
+        for (name, conv), (after, norm) in pairwise(parent.named_children()):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, after, nn.Identity())
+    return features
 
 
 def parameters(network: nn.Module) -> int:

@@ -35,7 +35,9 @@ from ferbatch.records import (
     Prediction,
 )
 
-BLOCK = {"cpu": 64, "cuda": 256, "mps": 256}  # images the network runs on at a time, always exactly so many
+# Images the network runs on at a time, always exactly so many. On a CPU, 32 would be 7 % faster, but then the peak of
+# memory differs by 37 MB from run to run; with 16, by 17 MB.
+BLOCK = {"cpu": 16, "cuda": 256, "mps": 256}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def choose_device(name: str) -> torch.device:
     if not known:
         raise UsageError(f"no device called '{escape(name)}' (known: auto, cpu, cuda, cuda:N, mps)")
     there = {
-        "cpu": 1,
+        "cpu": 8,
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
     }
@@ -123,7 +125,7 @@ class Classifier:
         self.card = card
         self.device = choose_device(device) if isinstance(device, str) else device
         self.block = BLOCK[self.device.type]
-        self.features = network.features.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.features = models.folded(network.features).to(self.device).to(memory_format=torch.channels_last)
         self.head = _float64(network.head)
 
     @classmethod
