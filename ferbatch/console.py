@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -156,14 +157,17 @@ def show_models(cards: Sequence[Card]) -> None:
     table.add_column("sha256")
     for card in cards:
         score = card.scores[0] if card.scores else None
-        accuracy = f"{score['value']:.3f} (n = {score['n']:,})" if score else "not measured"
+        accuracy = "not measured"
+        if score:
+            low, high = score["interval_95"]
+            accuracy = f"{score['value']:.3f} ({low:.3f} to {high:.3f}, n = {score['n']:,})"
         names = (escape(card.name), escape(card.architecture))
         figures = (f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy, card.sha256[:12])
         table.add_row(*map(Text, names + figures))
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    with console.capture() as capture:
-        console.print(table)
-    answer(capture.get().rstrip("\n"))
+    terminal = sys.stdout.isatty()
+    drawn = io.StringIO()  # rich has its own ways with a stdout that fails
+    Console(file=drawn, force_terminal=terminal, highlight=False, width=None if terminal else 120).print(table)
+    answer(drawn.getvalue().rstrip("\n"))
 
 
 def say(message: str) -> None:
