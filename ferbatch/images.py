@@ -12,10 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -102,23 +103,33 @@ def _decode(data: bytes, kind: str, side: int | None) -> GrayImage:
         if kind == "JPEG":
             wanted = REDUCED_SIDE * side if side else max(width, height)
             image.draft("L", (wanted, wanted))  # luma straight from the file, reduced where that is enough
-        _unpack_transparency(image)
-        image.load()
-        size = image.size
-        with suppress(Exception):  # damaged EXIF says nothing about the pixels
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.size != size:
-            width, height = height, width
         gray = _to_gray(image)
-    return GrayImage(_not_blank(gray), width, height)
+        upright = _upright(gray, image)
+    if upright.size != gray.size:
+        width, height = height, width
+    return GrayImage(_not_blank(upright), width, height)
 
 
-def _unpack_transparency(image: Image.Image) -> None:
-    """Pillow scales the values of a gray PNG of 2 or 4 bits to 8, but not the one that is transparent."""
-    rawmode = image.tile[0].args if isinstance(image, PngImageFile) and len(image.tile) == 1 else None
+def _transparent(image: Image.Image) -> Any:
+    """What is transparent, as values of the decoded image: Pillow brings a PNG's pixels to 8 bits, but not this."""
     transparent = image.info.get("transparency")
+    rawmode = image.tile[0].args if isinstance(image, PngImageFile) and len(image.tile) == 1 else None
     if rawmode in PNG_SCALES and isinstance(transparent, int):
-        image.info["transparency"] = transparent * PNG_SCALES[str(rawmode)]
+        return transparent * PNG_SCALES[str(rawmode)]
+    if rawmode == "RGB;16B" and isinstance(transparent, tuple):
+        return tuple(value >> 8 for value in transparent)
+    return transparent
+
+
+def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
+    """`gray` turned as the EXIF data of the image it was made from says."""
+    with suppress(Exception):  # damaged EXIF says nothing about the pixels
+        if gray is not image:
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+            gray.info["exif"] = exif.tobytes()
+        return ImageOps.exif_transpose(gray)
+    return gray
 
 
 def _unreadable(error: Exception, kind: str) -> UnreadableImageError:
@@ -137,7 +148,12 @@ def _unreadable(error: Exception, kind: str) -> UnreadableImageError:
 
 
 def _to_gray(image: Image.Image) -> Image.Image:
-    """Any Pillow mode as L: transparency over white, more than 8 bits scaled. Strip by strip, to spare memory."""
+    """Any Pillow mode as L: transparency over white, more than 8 bits scaled. Strip by strip, to spare memory.
+
+    The image itself is left as it is, but for being loaded.
+    """
+    transparent = _transparent(image)  # loading forgets how the values were stored
+    image.load()
     if image.mode == "L" and "transparency" not in image.info:
         return image
     convert = _scaler(image) if image.mode[0] in "IF" else _strip_to_gray
@@ -145,6 +161,8 @@ def _to_gray(image: Image.Image) -> Image.Image:
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        if transparent is not None:
+            strip.info["transparency"] = transparent
         gray.paste(convert(strip), (0, top))
     return gray
 
@@ -194,16 +212,20 @@ def _range(image: Image.Image) -> tuple[float, float]:
 def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
     """An image that is in memory already, as `decode` would give it.
 
-    Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8. Raises TypeError or ValueError for anything else,
-    UnreadableImageError for an image of one value.
+    Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8. Of an animation, the frame it stands at counts. Raises TypeError
+    or ValueError for anything else, UnreadableImageError for an image of one value.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8:
             raise TypeError(f"an array of {image.dtype}; uint8 (0..255) is expected")
+        if not image.size:
+            raise ValueError("an image without pixels")
         image = Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise TypeError(f"a PIL image or a uint8 array is expected, not {type(image).__name__}")
-    gray = _to_gray(ImageOps.exif_transpose(image))
+    if not image.width or not image.height:
+        raise ValueError("an image without pixels")
+    gray = _upright(_to_gray(image), image)
     return GrayImage(_not_blank(gray), gray.width, gray.height)
 
 
