@@ -72,7 +72,7 @@ class LabelConsole:
 
     def started(self, listing: Listing, classifier: Classifier) -> None:
         if self.verbose:
-            aside = f", {count(listing.left_aside, 'other file')} left aside" if listing.left_aside else ""
+            aside = f", {listing.aside}" if listing.aside else ""
             say(f"{count(len(listing), 'image')}{aside}; model {escape(classifier.card.name)} on {classifier.device}")
         self.progress = Progress(len(listing), quiet=self.quiet)
 
@@ -92,7 +92,7 @@ class LabelConsole:
             with console.capture() as capture:
                 console.print(_summary(run))
             say(capture.get().rstrip("\n"))
-            aside = f"; {count(run.left_aside, 'other file')} left aside" if run.left_aside else ""
+            aside = f"; {run.listing.aside}" if run.listing.aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
             speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
             say(f"{count(tally.images, 'image')} in {speed}{where}{aside}")
@@ -153,7 +153,7 @@ def show_models(cards: Sequence[Card]) -> None:
     """The models table, to stdout."""
     table = Table("model", "architecture", box=None, pad_edge=False)
     for name in ("parameters", "multiply-adds", "validation accuracy"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     table.add_column("sha256")
     for card in cards:
         score = card.scores[0] if card.scores else None

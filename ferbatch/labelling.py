@@ -66,7 +66,7 @@ class Run:
 
     tally: Tally
     labels: tuple[str, ...]
-    left_aside: int  # files under PATHS that are no images
+    listing: Listing
     seconds: float  # of the streaming alone: not the listing, not the loading of the model
     report: str | None
 
@@ -103,6 +103,11 @@ def _list(options: Options, listed: Iterable[bytes] | None) -> Listing:
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
 
 
+def _shown(options: Options) -> list[str]:
+    """PATHS as they may be printed."""
+    return ["-" if path == "-" else encode_path(os.fsencode(path)) for path in options.paths]
+
+
 def _stream(classifier: Classifier, listing: Listing, options: Options) -> Iterator[tuple[Decoded, Prediction]]:
     return classifier.stream(
         listing,
@@ -122,9 +127,8 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
     device = choose_device(options.device)
     listing = _list(options, listed)
     if not listing:
-        where = " ".join(encode_path(os.fsencode(path)) for path in options.paths)
-        aside = f" ({count(listing.left_aside, 'other file')} left aside)" if listing.left_aside else ""
-        raise NoImagesError(f"no images found under {where}{aside}")
+        where = ", ".join("the list on stdin" if path == "-" else path for path in _shown(options))
+        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
     with output.held(overwrite):
         classifier = Classifier.load(options.model, device)
         watcher.started(listing, classifier)
@@ -139,7 +143,7 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
             stream.flush()
             seconds = time.perf_counter() - start
             labels = classifier.card.labels
-            result = Run(tally, labels, listing.left_aside, seconds, _report(tally, labels))
+            result = Run(tally, labels, listing, seconds, _report(tally, labels))
             if output.is_file:  # before the labels appear under their name
                 _write_beside(options, output, classifier, result, began)
     return result
@@ -183,7 +187,7 @@ def _sidecar(options: Options, output: Output, classifier: Classifier, result: R
         "torch": torch.__version__,
         "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
         "options": asdict(options)
-        | {"paths": [encode_path(os.fsencode(path)) for path in options.paths]}
+        | {"paths": _shown(options)}
         | {"output": output.shown, "format": output.format, "workers": workers}
         | {"device": str(classifier.device), "precision": "fp32", "decoder": f"pillow {PIL.__version__}"},
         "counts": {
@@ -192,7 +196,8 @@ def _sidecar(options: Options, output: Output, classifier: Classifier, result: R
             "uncertain": tally.uncertain,
             "errors": dict(sorted(tally.errors.items())),
             "without_truth": tally.without_truth,
-            "left_aside": result.left_aside,
+            "left_aside": result.listing.left_aside,
+            "links_not_followed": result.listing.links,
             "large_or_wide": tally.whole_pictures,
         },
         "started": began.isoformat(timespec="seconds"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from filelock import FileLock, Timeout
 
 from ferbatch.errors import LockedError, OutputError, UsageError
-from ferbatch.paths import OutputStream, encode_path, replace_file
+from ferbatch.paths import OutputStream, encode_path, replace_file, writing
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"
@@ -56,6 +56,8 @@ class Output:
     def _refuse(self, paths: Iterable[str], overwrite: bool) -> None:
         for path in paths:
             shown = encode_path(os.fsencode(path))
+            with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(path)  # what the system has against the name itself
             if os.path.lexists(path) and not os.path.isfile(path):
                 raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
             if os.path.exists(path) and not overwrite:
@@ -76,7 +78,8 @@ class Output:
             raise OutputError(f"{self.shown} could not be written: {error.strerror}") from error
         try:
             self.check(overwrite)
-            self._refuse([f"{self.path}.part"], overwrite)
+            if os.path.lexists(f"{self.path}.part") and not overwrite:
+                raise UsageError(f"{self.shown}.part is left of a run that was killed; --overwrite replaces it")
             yield
         finally:
             with suppress(OSError):  # before the release: filelock takes no lock on a file that is gone
@@ -98,7 +101,7 @@ class Output:
 
     def remove_old_report(self) -> None:
         """Take away the report of the labels that were replaced."""
-        with suppress(FileNotFoundError):
+        with writing(encode_path(os.fsencode(self.report))), suppress(FileNotFoundError):
             os.unlink(self.report)
 
 

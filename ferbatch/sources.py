@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from ferbatch.errors import UsageError
 from ferbatch.filetypes import SIGNATURE_BYTES, type_of_bytes, type_of_name
-from ferbatch.paths import encode_path
+from ferbatch.paths import count, encode_path
 from ferbatch.records import ImageRef
 
 _Folder = tuple[bytes, str | None]  # its path as printed, its truth
@@ -52,6 +52,14 @@ class Listing(Sequence[ImageRef]):
     folders: list[_Folder] = field(default_factory=list)
     numbers: dict[_Folder, int] = field(default_factory=dict)
     left_aside: int = 0  # files that are no images
+    links: int = 0  # to folders, not followed
+
+    @property
+    def aside(self) -> str:
+        """What was met and is not listed, in words; empty if there is nothing."""
+        files = [f"{count(self.left_aside, 'other file')} left aside"] if self.left_aside else []
+        links = [f"{count(self.links, 'link')} to folders not followed"] if self.links else []
+        return ", ".join(files + links)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -123,6 +131,8 @@ class _Lister:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         found.append(entry.name + b"/")
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        self.listing.links += 1
                     elif self._is_image(entry):
                         found.append(entry.name)
         except OSError:  # not ours to list: a row says so, and the run goes on
@@ -191,8 +201,13 @@ def list_images(
 
 
 def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF."""
+    """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF.
+
+    UsageError where a path holds a NUL, which none can.
+    """
     for path in _split(stream, separator):
+        if b"\0" in path:
+            raise UsageError("the list on stdin holds NUL bytes: say --null (-0) if they separate its paths")
         if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
             path = path[:-1]
         if path:

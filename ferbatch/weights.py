@@ -48,7 +48,9 @@ def read_card(name: str) -> Card:
         _check(card)
         return card
     except OSError as error:
-        raise ModelError(f"{escape(str(path))} cannot be read: {error.strerror}") from error
+        if not find(name).exists():
+            raise ModelError(f"no file {escape(str(find(name)))}") from error
+        raise ModelError(f"{escape(str(find(name)))} has no card: {escape(path.name)}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{escape(str(path))} is no model card: {escape(str(error))}") from error
 

@@ -57,6 +57,8 @@ def ferbatch_in(tmp_path: Path) -> Ferbatch:
     def call(*args: str | bytes | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **options.pop("env", {})}  # type: ignore[dict-item]
         command = [sys.executable, "-m", "ferbatch", *args]
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
 
     return call

@@ -135,6 +135,7 @@ def test_every_format_holds_the_same_rows(
         as_text = {k: "" if v is None else f"{v:.4f}" if isinstance(v, float) else str(v) for k, v in row.items()}
         assert as_text == want
     frame = ferbatch.read_labels(out)
+    pd.testing.assert_frame_equal(frame, ferbatch.read_labels(tmp_path / "labels.csv"), check_exact=True)
     assert frame["path"].tolist() == [row["path"] for row in wanted]
     assert frame["label"].tolist() == [row["label"] for row in wanted]
     assert frame["happy"].isna().tolist() == [row["happy"] == "" for row in wanted]
@@ -272,7 +273,10 @@ def test_an_overwritten_output_leaves_no_stale_report(
         (["label", "images", "--example"], 2, "--example takes no PATHS"),
         (["label", "empty"], 4, "no images found under empty (1 other file left aside)"),
         (["label", "images", "--model", "smal"], 6, "no model called 'smal' (known: cnn-v1"),
-        (["label", "images", "--model", "gone.safetensors"], 6, "gone.json cannot be read"),
+        (["label", "images", "--model", "gone.safetensors"], 6, "no file gone.safetensors"),
+        (["label", "images", "--model", "images/0000.json"], 6, "no file images/0000.safetensors"),
+        (["label", "images", "-o", f"{'x' * 243}.csv"], 74, "File name too long"),
+        (["label", "-"], 4, "no images found under the list on stdin"),
         (["models", "--format", "xml"], 2, "json"),
     ],
 )
@@ -293,11 +297,12 @@ def test_existing_outputs_are_left_alone_unless_told(
     faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 2)
-    for name in ("labels.csv", "labels.csv.run.json", "labels.csv.report.txt", "labels.csv.part"):
+    names = dict.fromkeys(("labels.csv", "labels.csv.run.json", "labels.csv.report.txt"), "exists")
+    for name, said in {**names, "labels.csv.part": "is left of a run that was killed"}.items():
         (tmp_path / name).write_text("precious")
         done = ferbatch_in("label", "images")
         assert done.returncode == 2
-        assert f"ferbatch: {name} exists; --overwrite replaces it" in done.stderr.decode()
+        assert f"ferbatch: {name} {said}; --overwrite replaces it" in done.stderr.decode()
         assert (tmp_path / name).read_text() == "precious"
         (tmp_path / name).unlink()
     (tmp_path / "labels.csv").write_text("precious")

@@ -101,7 +101,9 @@ def test_links_to_folders_are_followed_only_as_paths(here: Path) -> None:
     os.makedirs("in")
     os.symlink(here / "real", "in/link")
     os.symlink(here / "in", "in/loop")
-    assert paths_of(list_images(["in"], LABELS)) == []
+    listing = list_images(["in"], LABELS)
+    assert paths_of(listing) == []
+    assert (listing.aside, listing.left_aside) == ("2 links to folders not followed", 0)
     assert paths_of(list_images(["in/link"], LABELS)) == ["in/link/1.png"]
 
 
@@ -149,6 +151,8 @@ def test_lists_are_split_at_their_separator_alone(separator: bytes) -> None:
     stream = BytesIO(separator.join([*names[:2], b"", *names[2:]]))
     assert list(read_list(stream, separator)) == names
     assert list(read_list(BytesIO(b"a\nb\0c\n"), b"\0")) == [b"a\nb", b"c\n"]
+    with pytest.raises(UsageError, match="--null"):
+        list(read_list(BytesIO(b"a\0b\0"), b"\n"))
 
 
 def test_lists_from_windows_are_understood(here: Path) -> None:
