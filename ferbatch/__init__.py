@@ -44,7 +44,8 @@ def label(
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
     `workers` counts decode processes (None: what suits the device); predictions less sure than `min_confidence`
     (0..1) get the status `uncertain`. An image that cannot be read is a Prediction with status `error`.
-    Raises FerbatchError for a missing path or device, or a model that cannot be loaded.
+    Raises FerbatchError for a missing path or device, or a model that cannot be loaded, ValueError for a number out of
+    its range.
     """
     from ferbatch import labelling
 

@@ -55,6 +55,14 @@ class Options:
     recursive: bool = True
     truth: bool = True
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence is {self.min_confidence}, not 0..1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}, not 0 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

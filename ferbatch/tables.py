@@ -23,10 +23,10 @@ def read_labels(path: str) -> pd.DataFrame:
     elif suffix == "parquet":
         frame = pd.read_parquet(path)
     else:
-        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False)
+        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False, precise_float=True)
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
         raise UsageError(f"{encode_path(os.fsencode(path))} is no labels file: no column {', '.join(sorted(missing))}")
     for name in frame.columns:
-        frame[name] = frame[name].fillna("") if name in TEXT_COLUMNS else pd.to_numeric(frame[name])
+        frame[name] = frame[name].fillna("").astype("str") if name in TEXT_COLUMNS else pd.to_numeric(frame[name])
     return frame

@@ -71,6 +71,11 @@ def test_what_cannot_be_labelled_is_said() -> None:
         ferbatch.load_model("smal")
     with pytest.raises(ferbatch.FerbatchError, match="no such file"):
         ferbatch.label("nowhere")
+    with pytest.raises(ValueError, match="without pixels"):
+        MODEL(np.zeros((0, 5), np.uint8))
+    for out_of_range in ({"min_confidence": 60}, {"batch_size": 0}, {"workers": -1}):
+        with pytest.raises(ValueError, match=next(iter(out_of_range))):
+            ferbatch.label(".", **out_of_range)  # type: ignore[arg-type]
 
 
 def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:
