@@ -88,10 +88,7 @@ class LabelConsole:
         if not self.quiet:
             if run.report is not None:
                 say(run.report)
-            console = Console(stderr=True, highlight=False)
-            with console.capture() as capture:
-                console.print(_summary(run))
-            say(capture.get().rstrip("\n"))
+            say(_drawn(_summary(run), sys.stderr.isatty()))
             aside = f"; {run.listing.aside}" if run.listing.aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
             speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
@@ -164,16 +161,23 @@ def show_models(cards: Sequence[Card]) -> None:
         names = (escape(card.name), escape(card.architecture))
         figures = (f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy, card.sha256[:12])
         table.add_row(*map(Text, names + figures))
-    terminal = sys.stdout.isatty()
-    drawn = io.StringIO()  # rich has its own ways with a stdout that fails
-    Console(file=drawn, force_terminal=terminal, highlight=False, width=None if terminal else 120).print(table)
-    answer(drawn.getvalue().rstrip("\n"))
+    answer(_drawn(table, sys.stdout.isatty()))
+
+
+def _drawn(table: Table, terminal: bool) -> str:
+    """A table as text, drawn apart from the stream it goes to: rich has its own ways with one that fails."""
+    text = io.StringIO()
+    Console(file=text, force_terminal=terminal, highlight=False, width=None if terminal else 120).print(table)
+    return text.getvalue().rstrip("\n")
 
 
 def say(message: str) -> None:
     """One message to stderr, lost if nobody can read it. Names in it were escaped by whoever made it."""
-    with suppress(OSError):
-        print(message, file=sys.stderr)
+    try:
+        print(message, file=sys.stderr, flush=True)
+    except OSError:  # what stays in the buffer would fail again at exit, and make the exit code 120
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def answer(text: str) -> None:

@@ -469,6 +469,19 @@ def test_a_lost_reader_of_stderr_costs_no_labels(faces: Callable[..., Path], tmp
     assert len(rows_of(tmp_path / "labels.csv")) == 201
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_stderr_costs_no_labels(unbuffered: str, faces: Callable[..., Path], tmp_path: Path) -> None:
+    if not os.path.exists("/dev/full"):
+        return
+    faces("images", 2)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "ferbatch", "label", "images"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, stderr=full)
+    assert done.returncode == 0
+    assert len(rows_of(tmp_path / "labels.csv")) == 2
+
+
 def test_the_models_table_obeys_its_pipe(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for target, code in (("| true; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 74)):
