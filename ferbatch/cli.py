@@ -18,7 +18,7 @@ import typer
 
 import ferbatch
 from ferbatch.errors import FerbatchError, UsageError
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, Options
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Options
 
 app = typer.Typer(
     help="Label folders of face images with the expression they show: happy, sad, neutral or surprise.",
@@ -163,6 +163,96 @@ def label(
         run = labelling.run(options, target, overwrite=overwrite, listed=listed, watcher=watcher)
     watcher.finished(run, target)
     raise typer.Exit(run.exit_code)
+
+
+@app.command(no_args_is_help=True)
+@exits
+def evaluate(
+    truth: Annotated[
+        str | None, typer.Option("--truth", help="Class folders, or a table with the columns path and label.")
+    ] = None,
+    predictions: Annotated[
+        str | None, typer.Option("--predictions", help="A labels file made earlier, in place of running a model.")
+    ] = None,
+    models_: Annotated[
+        list[str] | None,
+        typer.Option("--model", help=f"A model; give it more than once to compare.  [default: {DEFAULT_MODEL}]"),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="What other class names mean: 0=happy,1=sad,2=neutral,3=surprise")
+    ] = None,
+    others: Annotated[
+        bool, typer.Option("--others", help='Show what the model says of other classes: "none of these".')
+    ] = False,
+    votes: Annotated[
+        str | None, typer.Option("--votes", help="A table of people's votes: a column votes_ANSWER per answer.")
+    ] = None,
+    slices: Annotated[
+        str | None, typer.Option("--slices", help="A table of metadata: the figures per value of its columns.")
+    ] = None,
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option("--strip-prefix", help="Take this off the predictions' paths to find the images."),
+    ] = None,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Show what is left, and how right it is, from this confidence on.")
+    ] = 0.0,
+    report: Annotated[
+        str | None, typer.Option("--report", help="A folder to write the report to: HTML, Markdown, JSON, figures.")
+    ] = None,
+    thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Show faces in the report.")] = False,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option("--fail-under", help="FIGURE=NUMBER, accuracy=0.75 for one: exit 5 where it falls short."),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="json: the whole report, for machines.  [default: tables]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Hold labels against the truth: how good they are, how sure that is, and what they confuse."""
+    if format_ not in (None, "json"):
+        raise UsageError(f"the report comes as tables or as json, not as '{format_}' (a folder of files: --report DIR)")
+    if predictions is not None and models_:
+        raise UsageError("say --model or --predictions: labels made earlier need no model")
+    if predictions is None and strip_prefix is not None:
+        raise UsageError("--strip-prefix needs --predictions")
+    if thumbnails and report is None:
+        raise UsageError("--thumbnails needs --report")
+    options = EvaluateOptions(
+        truth=truth,
+        predictions=predictions,
+        models=tuple(models_ or (DEFAULT_MODEL,)),
+        classes=classes,
+        others=others,
+        votes=votes,
+        slices=slices,
+        strip_prefix=strip_prefix,
+        min_confidence=min_confidence,
+        report=report,
+        thumbnails=thumbnails,
+        fail_under=tuple(fail_under or ()),
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    if truth is None and predictions is None:
+        raise UsageError("say --truth: class folders, or a table with the columns path and label")
+
+    from ferbatch import console, pages
+    from ferbatch import evaluate as evaluating
+
+    with console.EvaluateConsole(quiet=quiet, verbose=verbose) as watcher:
+        evaluation = evaluating.run(options, overwrite=overwrite, watcher=watcher)
+    watcher.finished(evaluation, json=pages.as_json(evaluation.report) if format_ == "json" else None)
+    raise typer.Exit(evaluation.exit_code)
 
 
 @app.command()

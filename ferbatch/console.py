@@ -6,25 +6,29 @@ import io
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from ferbatch.paths import count, escape, writing
-from ferbatch.records import LARGE_SIDE, Card, Prediction
+from ferbatch import screen
+from ferbatch.paths import count, encode_path, escape, writing
+from ferbatch.records import LARGE_SIDE, NONE, Card, Prediction
 
 if TYPE_CHECKING:  # the error line must not cost an import of torch
+    from ferbatch.annotations import Joined
     from ferbatch.datasets import Splits
+    from ferbatch.evaluate import Evaluation
     from ferbatch.labelling import Run
     from ferbatch.outputs import Output
     from ferbatch.predict import Classifier
     from ferbatch.sources import Listing
     from ferbatch.train import Epoch
+    from ferbatch.truth import Truth
 
 PLAIN_LINE_EVERY = 30.0  # seconds, where progress cannot be drawn
 
@@ -57,24 +61,18 @@ class Progress:
         self.bar.close()
 
 
-class LabelConsole:
-    """What `ferbatch label` shows while it runs and when it is done."""
+class _RunConsole:
+    """What every command that labels images shows while it runs."""
 
     def __init__(self, *, quiet: bool, verbose: bool) -> None:
         self.quiet, self.verbose = quiet, verbose
         self.progress = Progress(0, quiet=True)
 
-    def __enter__(self) -> LabelConsole:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.progress.bar.close()
-
-    def started(self, listing: Listing, classifier: Classifier) -> None:
-        if self.verbose:
-            aside = f", {listing.aside}" if listing.aside else ""
-            say(f"{count(len(listing), 'image')}{aside}; model {escape(classifier.card.name)} on {classifier.device}")
-        self.progress = Progress(len(listing), quiet=self.quiet)
 
     def progressed(self, prediction: Prediction) -> None:
         if self.verbose and prediction.error:
@@ -82,17 +80,29 @@ class LabelConsole:
                 say(f"{prediction.path}: {prediction.error_kind}: {prediction.error}")
         self.progress.tick()
 
+
+class LabelConsole(_RunConsole):
+    """What `ferbatch label` shows while it runs and when it is done."""
+
+    def started(self, listing: Listing, classifier: Classifier) -> None:
+        if self.verbose:
+            aside = f", {listing.aside}" if listing.aside else ""
+            say(f"{count(len(listing), 'image')}{aside}; model {escape(classifier.card.name)} on {classifier.device}")
+        self.progress = Progress(len(listing), quiet=self.quiet)
+
     def finished(self, run: Run, output: Output) -> None:
         """The summary, the report, and what went wrong; with --quiet only the last."""
         tally = run.tally
         if not self.quiet:
             if run.report is not None:
-                say(run.report)
+                say(_report_text(run.report, sys.stderr.isatty()) + "\n")
             say(_drawn(_summary(run), sys.stderr.isatty()))
             aside = f"; {run.listing.aside}" if run.listing.aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
             speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
             say(f"{count(tally.images, 'image')} in {speed}{where}{aside}")
+            if run.report is not None:
+                self._scored(run, output)
         if run.whole_pictures and not self.quiet:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
@@ -101,6 +111,91 @@ class LabelConsole:
         if tally.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in tally.errors.most_common())
             say(f"{tally.failed:,} of {count(tally.images, 'image')} could not be labelled ({kinds}); each has its row")
+
+    def _scored(self, run: Run, output: Output) -> None:
+        """What the report rests on, where that is not every image, and where it is."""
+        if run.tally.uncertain:
+            n = count(run.tally.uncertain, "image")
+            say(f"{n} uncertain (under --min-confidence), in the table with the label they have")
+        if run.tally.without_truth:
+            say(f"{count(run.tally.without_truth, 'image')} without truth, not scored")
+        if output.is_file:
+            say(f"report: {encode_path(os.fsencode(output.report))}.html, .md, .json")
+
+
+class EvaluateConsole(_RunConsole):
+    """What `ferbatch evaluate` shows while it runs and when it is done."""
+
+    def known(self, truth: Truth, others: bool) -> None:
+        """What the truth holds besides the labels."""
+        if self.quiet:
+            return
+        named = ", ".join(f"{name} ({n:,})" for name, n in truth.others().most_common())
+        if named and others:
+            say(f"kept as none of these: {named}")
+        elif named:
+            say(f"left out, for the model has no such label: {named}; --others shows what it says of them")
+        if n := int((truth.codes == NONE).sum()):
+            say(f"{count(n, 'image')} without a class left out")
+        if truth.conflicts:
+            say(f"{truth.conflicts:,} paths with two different labels left out")
+        if truth.aside:
+            say(truth.aside)
+
+    def joined(self, what: str, joined: Joined) -> None:
+        """Which images a table says nothing of, and which of its rows speak of no image."""
+        if self.quiet:
+            return
+        parts = []
+        if joined.missing:
+            parts.append(f"no row for {count(joined.missing, 'image')}, {joined.missing_example} for one")
+        if joined.surplus and (what == "labels" or self.verbose):
+            parts.append(f"no image for {count(joined.surplus, 'row')}, {joined.surplus_example} for one")
+        if joined.ambiguous:
+            parts.append(f"{joined.ambiguous:,} not joined, for they could be more than one")
+        if joined.by_tail and self.verbose:
+            parts.append(f"{count(joined.by_tail, 'image')} joined by the end of the path")
+        if parts:
+            say(f"{what}, {joined.file}: {'; '.join(parts)}")
+
+    def left_out(self, columns: tuple[str, ...]) -> None:
+        """Columns of metadata that are no use as slices."""
+        if columns and not self.quiet:
+            say(f"metadata: too many different values to slice by: {', '.join(columns)}")
+
+    def started(self, images: int, name: str, device: str) -> None:
+        if self.verbose:
+            say(f"{name} on {device}: {count(images, 'image')}")
+        self.progress = Progress(images, quiet=self.quiet, what=name)
+        self.start = time.monotonic()
+
+    def labelled(self, name: str) -> None:
+        """How fast a model was."""
+        self.progress.bar.close()
+        seconds = time.monotonic() - self.start
+        if not self.quiet:
+            n = self.progress.done
+            say(f"{name}: {count(n, 'image')} in {seconds:.1f} s ({n / max(seconds, 1e-9):,.0f} images/s)")
+
+    def finished(self, evaluation: Evaluation, *, json: str | None) -> None:
+        """The answer on stdout, then what fell short; with --quiet only the JSON that was asked for, and the latter."""
+        if json is not None:
+            answer(json.rstrip("\n"))
+        elif not self.quiet:
+            answer(_report_text(evaluation.report, sys.stdout.isatty()))
+        if evaluation.folder and not self.quiet:
+            say(f"report: {encode_path(os.fsencode(evaluation.folder.file('report.html')))}")
+        if evaluation.failed:
+            say(f"{count(evaluation.failed, 'image')} could not be labelled")
+        if evaluation.missed:
+            fail("--fail-under: " + "; ".join(evaluation.missed))
+
+
+def _report_text(report: Mapping[str, Any], terminal: bool) -> str:
+    return "\n".join(
+        part.plain if isinstance(part, Text) and not terminal else _drawn(part, terminal)  # no line is broken in a file
+        for part in screen.drawn(report)
+    )
 
 
 def _summary(run: Run) -> Table:
@@ -164,8 +259,8 @@ def show_models(cards: Sequence[Card]) -> None:
     answer(_drawn(table, sys.stdout.isatty()))
 
 
-def _drawn(table: Table, terminal: bool) -> str:
-    """A table as text, drawn apart from the stream it goes to: rich has its own ways with one that fails."""
+def _drawn(table: RenderableType, terminal: bool) -> str:
+    """What rich draws as text, drawn apart from the stream it goes to: rich has its own ways with one that fails."""
     text = io.StringIO()
     Console(file=text, force_terminal=terminal, highlight=False, width=None if terminal else 120).print(table)
     return text.getvalue().rstrip("\n")
@@ -182,6 +277,8 @@ def say(message: str) -> None:
 
 def answer(text: str) -> None:
     """A command's answer to stdout; OutputError if it cannot be written."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
     with writing("stdout"):
         print(text)
         sys.stdout.flush()

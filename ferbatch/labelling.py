@@ -1,4 +1,4 @@
-"""Use case: images -> labels file, with a run sidecar and, where truth folders are found, a first report.
+"""Use case: images -> labels file, with a run sidecar and, where truth folders are found, a report.
 
 Not called label.py, because `ferbatch.label` is the function of the Python API."""
 
@@ -8,11 +8,12 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import numpy as np
 import PIL
 import torch
 
@@ -20,9 +21,10 @@ import ferbatch
 from ferbatch import weights
 from ferbatch.errors import NoImagesError
 from ferbatch.outputs import Output
-from ferbatch.paths import count, encode_path, replace_file
+from ferbatch.paths import encode_path, replace_file
 from ferbatch.predict import Classifier, Decoded, choose_device, default_workers
-from ferbatch.records import SCHEMA, Options, Prediction
+from ferbatch.records import NONE, SCHEMA, Options, Prediction
+from ferbatch.scores import Scores
 from ferbatch.sources import Listing, list_images
 from ferbatch.writers import WRITERS
 
@@ -39,8 +41,6 @@ class Tally:
     uncertain: int = 0
     whole_pictures: int = 0
     without_truth: int = 0
-    scored: Counter[tuple[str, str]] = field(default_factory=Counter)  # (truth, label)
-    failed_with_truth: int = 0
 
     def add(self, prediction: Prediction, whole_picture: bool) -> None:
         self.images += 1
@@ -48,12 +48,9 @@ class Tally:
         self.without_truth += prediction.truth is None
         if prediction.label is None:
             self.errors[str(prediction.error_kind)] += 1
-            self.failed_with_truth += prediction.truth is not None
             return
         self.labels[prediction.label] += 1
         self.uncertain += prediction.status == "uncertain"
-        if prediction.truth is not None:
-            self.scored[prediction.truth, prediction.label] += 1
 
     @property
     def failed(self) -> int:
@@ -68,7 +65,7 @@ class Run:
     labels: tuple[str, ...]
     listing: Listing
     seconds: float  # of the streaming alone: not the listing, not the loading of the model
-    report: str | None
+    report: Mapping[str, Any] | None
 
     @property
     def images_per_second(self) -> float:
@@ -135,35 +132,49 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
         tally, start = Tally(), time.perf_counter()
         with output.stream() as stream:
             writer = WRITERS[output.format](stream, classifier.card.labels)
-            for decoded, prediction in _stream(classifier, listing, options):
+            scores = _unscored(listing, classifier.card.labels)
+            for at, (decoded, prediction) in enumerate(_stream(classifier, listing, options)):
                 writer.write(prediction)
                 tally.add(prediction, decoded.whole_picture)
+                if scores:
+                    scores.put(at, prediction)
                 watcher.progressed(prediction)
             writer.close()
             stream.flush()
             seconds = time.perf_counter() - start
-            labels = classifier.card.labels
-            result = Run(tally, labels, listing, seconds, _report(tally, labels))
+            report = _report(options, classifier, listing, scores)
+            result = Run(tally, classifier.card.labels, listing, seconds, report)
             if output.is_file:  # before the labels appear under their name
                 _write_beside(options, output, classifier, result, began)
     return result
 
 
-def _report(tally: Tally, labels: Sequence[str]) -> str | None:
-    """The first report's text, where at least two labels occur among the truths."""
-    if len({truth for truth, _ in tally.scored}) < 2:
+def _unscored(listing: Listing, labels: Sequence[str]) -> Scores | None:
+    """Scores to fill for the images of the listing; None where fewer than two labels are the truth of any."""
+    if len({truth for _, truth in listing.folders if truth}) < 2:
         return None
-    from ferbatch import metrics  # scikit-learn and SciPy with it: most runs need neither
+    of_folder = np.array([labels.index(truth) if truth else NONE for _, truth in listing.folders], np.int16)
+    return Scores.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
 
-    lines = [metrics.table(tally.scored, labels), "", metrics.accuracy_line(tally.scored)]
-    for n, what in (
-        (tally.failed_with_truth, "could not be labelled, not in the table"),
-        (tally.uncertain, "uncertain (under --min-confidence), in the table with the label they have"),
-        (tally.without_truth, "without truth, not scored"),
-    ):
-        if n:
-            lines.append(f"{count(n, 'image')} {what}")
-    return "\n".join(lines) + "\n"
+
+def _report(
+    options: Options, classifier: Classifier, listing: Listing, scores: Scores | None
+) -> Mapping[str, Any] | None:
+    """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
+    if scores is None or len(set(scores.truth[scores.labelled].tolist()) - {NONE}) < 2:
+        return None
+    from ferbatch import report  # scikit-learn and SciPy with it: most runs need neither
+
+    card = classifier.card
+    counts = np.bincount(scores.truth[scores.truth != NONE], minlength=len(card.labels)).tolist()
+    subject = report.Subject(
+        truth=", ".join(_shown(options)),
+        labels=card.labels,
+        images=sum(counts),
+        per_label=dict(zip(card.labels, counts, strict=True)),
+        without_truth=int((scores.truth == NONE).sum()),
+    )
+    return report.build(subject, [report.System(card.name, listing, scores, card)], options.min_confidence)
 
 
 def _write_beside(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> None:
@@ -171,8 +182,9 @@ def _write_beside(options: Options, output: Output, classifier: Classifier, resu
     if result.report is None:
         output.remove_old_report()
     else:
-        with replace_file(output.report) as stream:
-            stream.write(result.report.encode())
+        from ferbatch import pages  # draws with matplotlib
+
+        pages.write(result.report, output.report)
     sidecar = _sidecar(options, output, classifier, result, began)
     with replace_file(output.sidecar) as stream:
         stream.write((json.dumps(sidecar, indent=2) + "\n").encode())

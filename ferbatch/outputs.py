@@ -13,6 +13,8 @@ from filelock import FileLock, Timeout
 
 from ferbatch.errors import LockedError, OutputError, UsageError
 from ferbatch.paths import OutputStream, encode_path, replace_file, writing
+from ferbatch.records import REPORT_ENDINGS
+from ferbatch.sources import MARKER
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"
@@ -35,7 +37,12 @@ class Output:
 
     @property
     def report(self) -> str:
-        return f"{self.path}.report.txt"
+        """What the names of the report's files begin with."""
+        return f"{self.path}.report"
+
+    @property
+    def report_files(self) -> list[str]:
+        return [f"{self.report}.{ending}" for ending in REPORT_ENDINGS]
 
     @property
     def shown(self) -> str:
@@ -46,7 +53,7 @@ class Output:
         """UsageError or OutputError if this output must not or cannot be written."""
         if not self.is_file:
             return
-        self._refuse((self.path, self.sidecar, self.report), overwrite)
+        self._refuse((self.path, self.sidecar, *self.report_files), overwrite)
         folder = os.path.dirname(self.path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
@@ -101,8 +108,68 @@ class Output:
 
     def remove_old_report(self) -> None:
         """Take away the report of the labels that were replaced."""
-        with writing(encode_path(os.fsencode(self.report))), suppress(FileNotFoundError):
-            os.unlink(self.report)
+        for path in self.report_files:
+            remove(path)
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFolder:
+    """A folder for a report. It carries a marker that lists the files ferbatch wrote; nothing else in it is touched."""
+
+    path: str
+
+    @property
+    def marker(self) -> str:
+        return os.path.join(self.path, MARKER)
+
+    @property
+    def shown(self) -> str:
+        """The path, safe to print."""
+        return encode_path(os.fsencode(self.path))
+
+    def file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def check(self, overwrite: bool) -> None:
+        """UsageError or OutputError if the report must not or cannot be written here."""
+        if os.path.lexists(self.path) and not os.path.isdir(self.path):
+            raise UsageError(f"{self.shown} is not a folder")
+        parent = self.path if os.path.isdir(self.path) else os.path.dirname(os.path.abspath(self.path))
+        if not os.path.isdir(parent):
+            raise UsageError(f"no folder {encode_path(os.fsencode(parent))} to write {self.shown} in")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"{self.shown} could not be written: no permission")
+        if os.path.lexists(self.marker):
+            if not overwrite:
+                raise UsageError(f"{self.shown} holds a report; --overwrite replaces it")
+        elif os.path.isdir(self.path) and os.listdir(self.path):
+            raise UsageError(f"{self.shown} is not empty and holds no report: choose a new folder")
+
+    def begin(self) -> None:
+        """Make the folder, and take away the files of the report it held."""
+        with writing(self.shown):
+            os.makedirs(self.path, exist_ok=True)
+            names = []
+            with suppress(FileNotFoundError), open(self.marker, encoding="utf-8", errors="surrogateescape") as stream:
+                names = stream.read().splitlines()
+        for name in names:
+            if name == os.path.basename(name) and name not in ("", ".", ".."):
+                remove(self.file(name))
+        self._mark(())
+
+    def finish(self, names: Iterable[str]) -> None:
+        """Note the files that were written."""
+        self._mark(names)
+
+    def _mark(self, names: Iterable[str]) -> None:
+        with replace_file(self.marker) as stream:
+            stream.write("".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
+
+
+def remove(path: str) -> None:
+    """Take a file of ours away, if it is there; OutputError where that fails."""
+    with writing(encode_path(os.fsencode(path))), suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def plan(path: str | None, format_name: str | None) -> Output:

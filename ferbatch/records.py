@@ -27,6 +27,11 @@ STATUSES = ("ok", "uncertain", "no_face", "error")
 DEFAULT_MODEL = "cnn-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
 
+NONE = -1  # in place of a label's index
+
+REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
+REPORT_ENDINGS = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report's files
+
 DIGITS = 4  # of a probability, wherever it is written
 
 LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
@@ -62,6 +67,27 @@ class Options:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, not 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What `ferbatch evaluate` was asked to do."""
+
+    truth: str | None = None  # class folders, or a table with path and label; None: the predictions' own column
+    predictions: str | None = None  # a labels file made earlier, in place of models
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    classes: str | None = None  # NAME=LABEL,...
+    others: bool = False
+    votes: str | None = None  # a table, as the next
+    slices: str | None = None
+    strip_prefix: str | None = None  # of the paths in `predictions`
+    min_confidence: float = 0.0  # 0..1
+    report: str | None = None  # the folder to write
+    thumbnails: bool = False
+    fail_under: tuple[str, ...] = ()  # FIGURE=NUMBER
+    device: str = "auto"
+    batch_size: int = BATCH_SIZE
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ import os
 import stat
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from ferbatch.errors import UsageError
@@ -33,9 +34,14 @@ SPELLINGS = {  # what people call a folder -> its label
 }
 
 
-def label_of(folder: str, labels: Sequence[str]) -> str | None:
-    """The label a folder of this name stands for, whatever its case or plural; None if it stands for none."""
+def label_of(folder: str, labels: Sequence[str], classes: Mapping[str, str] | None = None) -> str | None:
+    """The label a folder of this name stands for, whatever its case or plural; None if it stands for none.
+
+    `classes` holds names, in lower case, that stand for a label besides the common spellings.
+    """
     name = folder.strip().casefold()
+    if classes and name in classes:
+        return classes[name]
     for spelling in (name, name.removesuffix("s")):
         label = SPELLINGS.get(spelling, spelling)
         if label in labels:
@@ -82,8 +88,8 @@ class Listing(Sequence[ImageRef]):
 class _Lister:
     """Walks PATHS into a Listing, remembering what it has listed."""
 
-    def __init__(self, labels: Sequence[str], recursive: bool) -> None:
-        self.labels = labels
+    def __init__(self, truth_of: Callable[[str], str | None], recursive: bool) -> None:
+        self.truth_of = truth_of  # a folder's name
         self.recursive = recursive
         self.listing = Listing()
         self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
@@ -109,7 +115,7 @@ class _Lister:
             raise UsageError(f"{encode_path(path)} was written by ferbatch and is not read as a source")
         prefix = path.rstrip(b"/") + b"/"
         root = _identity(path)
-        truth = label_of(os.fsdecode(os.path.basename(root)), self.labels)
+        truth = self.truth_of(os.fsdecode(os.path.basename(root)))
         stack = [self._entries(prefix, root, truth)]
         while stack:
             for below, name, key, label, is_folder in stack[-1]:
@@ -144,7 +150,7 @@ class _Lister:
             if not name.endswith(b"/"):
                 yield prefix, name, key, truth, False
             elif self.recursive and not os.path.lexists(prefix + name + os.fsencode(MARKER)):
-                label = label_of(os.fsdecode(name[:-1]), self.labels)
+                label = self.truth_of(os.fsdecode(name[:-1]))
                 yield prefix, name[:-1], key, label or truth, True
         self.walked[key] = found
 
@@ -180,13 +186,15 @@ def list_images(
     *,
     listed: Iterable[bytes] | None = None,
     recursive: bool = True,
+    classes: Mapping[str, str] | None = None,
 ) -> Listing:
     """The images under `paths` (folders and files), each path once; with `listed`, `-` stands for the paths in it.
 
-    Folders are sorted bytewise by whole path. Truth is the nearest folder at or below PATH named like one of
-    `labels`. A path that is missing raises UsageError; a missing file in `listed` keeps its place, to become a row.
+    Folders are sorted bytewise by whole path. Truth is the nearest folder at or below PATH named like one of `labels`,
+    or by a name in `classes`. A path that is missing raises UsageError; a missing file in `listed` keeps its place, to
+    become a row.
     """
-    lister = _Lister(labels, recursive)
+    lister = _Lister(partial(label_of, labels=labels, classes=classes), recursive)
     for path in map(os.fsencode, paths):
         if path == LIST and listed is not None:
             for one in listed:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ferbatch import metrics, models, weights
+from ferbatch import models, rates, weights
 from ferbatch.datasets import LABELS, SIZE, AugmentedFiles, Recipe, Splits, list_splits, read_splits
 from ferbatch.errors import OutputError, UsageError
 from ferbatch.images import PREPROCESSING
@@ -138,7 +138,7 @@ class Trainer:
         )
 
     def _save(self, correct: int, n: int) -> None:
-        low, high = metrics.wilson(correct, n)
+        low, high = rates.wilson(correct, n)
         score = {
             "data": "validation",
             "metric": "accuracy",

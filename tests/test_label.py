@@ -24,7 +24,7 @@ from sklearn.metrics import classification_report
 from test_paths import HOSTILE
 
 import ferbatch
-from ferbatch.records import ERROR_KINDS, columns
+from ferbatch.records import ERROR_KINDS, REPORT_ENDINGS, columns
 from ferbatch.writers import WRITERS
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -218,16 +218,19 @@ def test_truth_folders_bring_the_studys_report(
     scored = [row for row in rows if row["truth"] and row["label"]]
     assert len(scored) == 24
     assert {row["truth"] for row in rows if "/angry/" in row["path"]} == {""}
-    report = (tmp_path / "labels.csv.report.txt").read_text()
+    report = (tmp_path / "labels.csv.report.md").read_text()
     truths, predicted = [r["truth"] for r in scored], [r["label"] for r in scored]
     table = classification_report(truths, predicted, labels=LABELS, digits=2, zero_division=0)
-    assert report.startswith(table.strip("\n"))
+    assert table.strip("\n") in report
     correct = sum(t == p for t, p in zip(truths, predicted, strict=True))
-    assert f"accuracy {correct / 24:.3f} (95 % interval" in report
-    assert f"{correct} of 24 images" in report
-    assert "1 image could not be labelled" in report
-    assert "2 images without truth" in report
-    assert report.encode() in done.stderr
+    assert f"{100 * correct / 24:.1f} % of 24 images are labelled right" in report
+    assert f"1 more could not be labelled; counting them as wrong, it is {100 * correct / 25:.1f} %" in report
+    (result,) = json.loads((tmp_path / "labels.csv.report.json").read_text())["results"]
+    assert result["accuracy"]["value"] == correct / 24
+    assert result["accuracy_with_failed"]["value"] == correct / 25
+    assert "<script>" in (tmp_path / "labels.csv.report.html").read_text()
+    assert b"2 images without truth" in done.stderr
+    assert "\n".join(result["words"]).encode() in done.stderr
 
 
 def test_one_label_or_no_truth_brings_no_report(
@@ -238,7 +241,7 @@ def test_one_label_or_no_truth_brings_no_report(
     assert {row["truth"] for row in rows_of(tmp_path / "labels.csv")} == {"happy"}
     ferbatch_in("label", "test", "--no-truth", "-o", "plain.csv")
     assert {row["truth"] for row in rows_of(tmp_path / "plain.csv")} == {""}
-    assert not list(tmp_path.glob("*.report.txt"))
+    assert not list(tmp_path.glob("*.report.*"))
 
 
 def test_an_overwritten_output_leaves_no_stale_report(
@@ -246,9 +249,9 @@ def test_an_overwritten_output_leaves_no_stale_report(
 ) -> None:
     truth_folders(faces, 2)
     ferbatch_in("label", "test")
-    assert (tmp_path / "labels.csv.report.txt").exists()
+    assert {path.name.partition(".report.")[2] for path in tmp_path.glob("*.report.*")} == set(REPORT_ENDINGS)
     assert ferbatch_in("label", "test", "--no-truth", "--overwrite").returncode == 0
-    assert not (tmp_path / "labels.csv.report.txt").exists()
+    assert not list(tmp_path.glob("*.report.*"))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +300,7 @@ def test_existing_outputs_are_left_alone_unless_told(
     faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 2)
-    names = dict.fromkeys(("labels.csv", "labels.csv.run.json", "labels.csv.report.txt"), "exists")
+    names = dict.fromkeys(("labels.csv", "labels.csv.run.json", "labels.csv.report.html"), "exists")
     for name, said in {**names, "labels.csv.part": "is left of a run that was killed"}.items():
         (tmp_path / name).write_text("precious")
         done = ferbatch_in("label", "images")
@@ -498,7 +501,7 @@ def test_quiet_is_silent_when_clean_and_one_line_when_not(
     truth_folders(faces, 2)
     done = ferbatch_in("label", "test", "-q", "--workers", "70")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert (tmp_path / "labels.csv.report.txt").exists()
+    assert (tmp_path / "labels.csv.report.html").exists()
     (tmp_path / "test/happy/broken.jpg").write_bytes(b"no")
     done = ferbatch_in("label", "test", "-q", "--overwrite")
     assert done.returncode == 3

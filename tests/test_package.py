@@ -20,7 +20,7 @@ from conftest import ROOT
 
 from ferbatch.cli import app
 from ferbatch.records import ERROR_KINDS, columns
-from ferbatch.weights import read_card, shipped
+from ferbatch.weights import SHIPPED, read_card, shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -57,7 +57,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_weights_the_example_and_the_type_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"ferbatch/_weights/{name}.{suffix}" for name in shipped() for suffix in ("json", "safetensors")}
-    assert wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed"} <= names
+    assert wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed", "ferbatch/report.schema.json"} <= names
+    assert {f"ferbatch/templates/report.{kind}" for kind in ("css", "js", "html.jinja", "md.jinja")} <= names
     assert not [name for name in names if name.startswith(("tests/", "weights/"))]
 
 
@@ -137,8 +138,24 @@ def test_the_readmes_everyday_examples_run(scene: dict[str, str], tmp_path: Path
             ["bash", "-o", "pipefail", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True
         )
         assert done.returncode == 0, (line, done.stderr)
-    outputs = {"labels.csv", "out.jsonl", "list.csv", "sure.csv", "labels.csv.report.txt"}
+    outputs = {"labels.csv", "out.jsonl", "list.csv", "sure.csv", "labels.csv.report.html"}
     assert outputs <= set(os.listdir(tmp_path))
+
+
+def test_the_readmes_evaluations_run(scene: dict[str, str], tmp_path: Path) -> None:
+    for name in ("surprise", "neutral"):
+        shutil.copytree(tmp_path / "test/sad", tmp_path / "test" / name)
+    for suffix in ("safetensors", "json"):
+        shutil.copy(SHIPPED / f"cnn-v1.{suffix}", tmp_path / f"my.{suffix}")
+    paths = sorted((tmp_path / "test").rglob("*.jpg"))
+    (tmp_path / "truth.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
+    subprocess.run([tmp_path / "scripts/ferbatch", "label", "test", "-q"], cwd=tmp_path, env=scene, check=True)
+    lines = [line for line in block("How good are the labels\\?", "sh").splitlines() if line]
+    assert len(lines) >= 7
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True)
+        assert done.returncode == (5 if "--fail-under" in line else 0), (line, done.stderr)  # these are drawn faces
+    assert {"report.html", "report.md", "report.json", "labels.csv"} <= set(os.listdir(tmp_path / "report"))
 
 
 def test_the_readmes_cron_line_is_silent_and_can_be_run_again(scene: dict[str, str], tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""How far the probabilities can be trusted: proper scores, calibration, accuracy against coverage.
+
+Everything is whole-number arithmetic on units of 1/10,000, but for the logarithms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch.figures import Bin, Figure, Point
+from ferbatch.rates import rate
+from ferbatch.scores import UNIT, Scores
+
+Counts = NDArray[np.int64]
+
+ECE_BINS = 15  # of equal width, as in Guo et al., https://arxiv.org/abs/1706.04599
+LEAST_PROBABILITY = 5e-5  # NLL takes no probability for less: what is written 0.0000 lies below
+COVERAGE_STEPS = 100  # thresholds between 0 and 1
+
+
+def point(scores: Scores, min_confidence: float) -> Point:
+    """Coverage and accuracy of labelled images when those under `min_confidence` (0..1) are set aside."""
+    kept = scores.confidence / UNIT >= min_confidence
+    n = int(kept.sum())
+    return Point(
+        min_confidence,
+        rate(n, len(scores), "no image was labelled"),
+        rate(int(scores.correct[kept].sum()), n, f"no label is as sure as {min_confidence:g}"),
+    )
+
+
+def coverage(scores: Scores) -> list[Point]:
+    """The points of labelled images at evenly spaced thresholds from 0 to 1."""
+    return [point(scores, step / COVERAGE_STEPS) for step in range(COVERAGE_STEPS + 1)]
+
+
+def mean_confidence(scores: Scores, nothing: str) -> Figure:
+    """Of labelled images; undefined for the reason `nothing` where there are none, as are the next three."""
+    return _over_images(int(scores.confidence.sum(dtype=np.int64)) / UNIT, len(scores), nothing)
+
+
+def _of_truth(scores: Scores) -> NDArray[np.int64]:
+    """(N,) the probability of what is true, in 0..UNIT."""
+    return scores.probabilities[np.arange(len(scores)), scores.truth].astype(np.int64)
+
+
+def nll(scores: Scores, nothing: str) -> Figure:
+    """Mean of -ln(probability of the truth)."""
+    counts = np.bincount(_of_truth(scores), minlength=UNIT + 1)
+    costs = -np.log(np.maximum(np.arange(UNIT + 1) / UNIT, LEAST_PROBABILITY))
+    return _over_images(float(counts @ costs), len(scores), nothing)
+
+
+def brier(scores: Scores, nothing: str) -> Figure:
+    """Brier's score in its first form, summed over the labels: 0 is best, 2 is worst."""
+    squares = (scores.probabilities.astype(np.int64) ** 2).sum() + (UNIT**2 - 2 * UNIT * _of_truth(scores)).sum()
+    return _over_images(int(squares) / UNIT**2, len(scores), nothing)
+
+
+def _bin_sums(scores: Scores) -> tuple[Counts, Counts, Counts]:
+    """Images, correct images and summed confidence per bin; whole numbers, so that no edge is a matter of rounding."""
+    confidence = scores.confidence.astype(np.int64)
+    number = np.maximum(-(-confidence * ECE_BINS // UNIT) - 1, 0)
+    sums = (np.ones(len(scores), np.int64), scores.correct.astype(np.int64), confidence)
+    n, correct, total = (np.bincount(number, weights=each, minlength=ECE_BINS).astype(np.int64) for each in sums)
+    return n, correct, total
+
+
+def ece(scores: Scores, nothing: str) -> Figure:
+    """Expected calibration error: the gaps between confidence and accuracy per bin, weighted by their images."""
+    _, correct, confidence = _bin_sums(scores)
+    return _over_images(int(np.abs(correct * UNIT - confidence).sum()) / UNIT, len(scores), nothing)
+
+
+def bins(scores: Scores) -> list[Bin]:
+    """The bins that `ece` weighs."""
+    sums = zip(*(each.tolist() for each in _bin_sums(scores)), strict=True)
+    return [
+        Bin(
+            at / ECE_BINS,
+            (at + 1) / ECE_BINS,
+            n,
+            confidence / UNIT / n if n else None,
+            rate(correct, n, "no label is as sure as this bin says"),
+        )
+        for at, (n, correct, confidence) in enumerate(sums)
+    ]
+
+
+def _over_images(total: float, n: int, reason: str) -> Figure:
+    return Figure(total / n, n) if n else Figure(None, 0, reason=reason)

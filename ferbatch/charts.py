@@ -1,0 +1,140 @@
+"""The report's figures as SVG, drawn by matplotlib from a result of the report."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written is no news for the user
+
+import matplotlib as mpl  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+INK = "#1a1d21"  # becomes the page's own colour where a chart stands in one
+BLUES = "Blues"
+SERIES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a24c86", ":"))  # readable on white and on black
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ferbatch",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+Result = Mapping[str, Any]
+
+
+def _confusion_matrix(axes: Axes, result: Result) -> None:
+    labels, matrix = list(result["labels"]), result["confusion_matrix"]
+    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_xlabel("labelled")
+    axes.set_ylabel("truth")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for row, counts in enumerate(matrix):
+        for at, count in enumerate(counts):
+            dark = shares[row][at] > 0.5
+            text = f"{count:,}\n{shares[row][at]:.0%}"
+            axes.text(at, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
+
+
+def _reliability(axes: Axes, result: Result) -> None:
+    bins = [one for one in result["calibration"] if one["n"]]
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
+    color = SERIES[0][0]
+    most = max((one["n"] for one in bins), default=1)
+    for one in bins:
+        width = one["up_to"] - one["above"]
+        axes.bar(one["above"], 0.18 * one["n"] / most, width, align="edge", color=color, alpha=0.25)
+        low, high = one["accuracy"]["interval_95"]
+        axes.plot([one["confidence"]] * 2, [low, high], color=color, linewidth=1)
+    axes.plot(
+        [one["confidence"] for one in bins], [one["accuracy"]["value"] for one in bins], "o-", color=color, markersize=4
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right")
+    axes.text(0.02, 0.95, "surer than it should be: below the dashed line", transform=axes.transAxes, fontsize=8)
+
+
+def _precision_recall(axes: Axes, result: Result) -> None:
+    for at, (label, figures) in enumerate(result["labels"].items()):
+        if figures["curve"]:
+            color, dashes = SERIES[at % len(SERIES)]
+            area = figures["average_precision"]["value"]
+            _, precision, recall = zip(*figures["curve"], strict=True)
+            axes.plot(recall, precision, dashes, color=color, label=f"{label} ({area:.2f})")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    if axes.lines:
+        axes.legend(loc="lower left", title="label (average precision)")
+
+
+def _coverage(axes: Axes, result: Result) -> None:
+    points = [one for one in result["coverage"] if one["accuracy"]["value"] is not None]
+    share = [one["coverage"]["value"] for one in points]
+    low, high = ([one["accuracy"]["interval_95"][end] for one in points] for end in (0, 1))
+    color = SERIES[0][0]
+    axes.fill_between(share, low, high, color=color, alpha=0.25, linewidth=0)
+    axes.plot(share, [one["accuracy"]["value"] for one in points], color=color)
+    chosen = result["min_confidence"]
+    if chosen and chosen["accuracy"]["value"] is not None:
+        at = chosen["coverage"]["value"], chosen["accuracy"]["value"]
+        axes.plot(*at, "o", color=SERIES[1][0])
+        text = f"min. confidence {chosen['min_confidence']:g}"
+        axes.annotate(text, at, (-6, -6), textcoords="offset points", ha="right", va="top")
+    bottom = min([0.5, *low])
+    axes.set(xlim=(0, 1), ylim=(bottom, 1.01), xlabel="share of images kept, the surest first", ylabel="accuracy")
+
+
+CHARTS: dict[str, tuple[str, Callable[[Axes, Result], None]]] = {
+    "confusion-matrix": (
+        "Confusion matrix: truth in rows, label given in columns, counts and shares",
+        _confusion_matrix,
+    ),
+    "reliability": (
+        "Reliability diagram: confidence against the share that is right, with 95 % intervals",
+        _reliability,
+    ),
+    "precision-recall": ("Precision-recall curves, each label against the rest", _precision_recall),
+    "coverage": ("Accuracy against coverage, with 95 % intervals", _coverage),
+}
+
+
+def draw(name: str, result: Result, *, transparent: bool = False) -> str:
+    """A chart of CHARTS as an SVG file's text: no time stamp, the same for the same result."""
+    title, plot = CHARTS[name]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+        FigureCanvasSVG(figure)
+        plot(figure.subplots(), result)
+        text = io.StringIO()
+        metadata = {"Date": None, "Creator": None, "Title": title}
+        figure.savefig(text, format="svg", transparent=transparent, metadata=metadata)
+    return text.getvalue()
+
+
+def element(name: str, result: Result, place: str) -> str:
+    """A chart as an element of a page: in the page's colours, as wide as there is room; `place` parts its ids."""
+    svg = draw(name, result, transparent=True)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{place}-", svg)
+    svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
+    for at, (color, _) in enumerate(SERIES):
+        svg = svg.replace(color, f"var(--series-{at})")
+    title = escape(CHARTS[name][0])
+    return svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -1,0 +1,244 @@
+"""Use case: images with known truth -> how good a model's labels are, or those of a labels file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch import gates, pages, report, weights
+from ferbatch.agreement import Votes
+from ferbatch.annotations import Joined, LabelsFile, Slices, read_slices, read_votes
+from ferbatch.errors import UsageError
+from ferbatch.outputs import ReportFolder
+from ferbatch.paths import escape, replace_file
+from ferbatch.records import NONE, Card, EvaluateOptions, Prediction
+from ferbatch.report import Subject, System
+from ferbatch.scores import Scores
+from ferbatch.tables import shown
+from ferbatch.truth import Truth, parse_classes, read_truth
+from ferbatch.writers import WRITERS, Writer
+
+
+class Watcher(Protocol):
+    """What a caller sees of an evaluation while it goes on."""
+
+    def known(self, truth: Truth, others: bool) -> None: ...
+    def joined(self, what: str, joined: Joined) -> None: ...
+    def left_out(self, columns: tuple[str, ...]) -> None: ...
+    def started(self, images: int, name: str, device: str) -> None: ...
+    def progressed(self, prediction: Prediction) -> None: ...
+    def labelled(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished evaluation."""
+
+    report: Mapping[str, Any]
+    missed: list[str]  # gates, in words
+    failed: int  # images that could not be labelled in this run
+    folder: ReportFolder | None
+
+    @property
+    def exit_code(self) -> int:
+        return 5 if self.missed else 3 if self.failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The images whose truth is one of the labels, and what tables say of them."""
+
+    truth: Truth
+    votes: Votes | None
+    slices: Slices | None
+
+    def system(self, name: str, scores: Scores) -> System:
+        return System(name, self.truth.images, scores, votes=self.votes, slices=self.slices)
+
+
+def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evaluation:
+    """Hold labels against the truth, write the report folder if one is asked for, and try the gates.
+
+    Raises what a wrong option, a bad table or a model that cannot be loaded raises before any image is labelled;
+    OutputError where the report cannot be written.
+    """
+    wanted = gates.parse(options.fail_under)
+    folder = ReportFolder(options.report) if options.report is not None else None
+    if folder:
+        folder.check(overwrite)
+    if options.predictions is not None:
+        subject, systems = _of_file(options, LabelsFile.read(options.predictions), wanted, watcher)
+    else:
+        subject, systems = _of_models(options, wanted, folder, watcher)
+    built = report.build(subject, systems, options.min_confidence)
+    if folder:
+        _write(folder, built, systems, options)
+    failed = 0  # of images labelled now
+    if options.predictions is None:
+        groups = [(system.scores, *system.others.values()) for system in systems]
+        failed = sum(int((~scores.labelled).sum()) for group in groups for scores in group)
+    return Evaluation(built, gates.missed(wanted, built["results"]), failed, folder)
+
+
+def _of_file(
+    options: EvaluateOptions, file: LabelsFile, wanted: list[gates.Gate], watcher: Watcher
+) -> tuple[Subject, list[System]]:
+    classes = parse_classes(options.classes, file.labels)
+    truth = file.truth() if options.truth is None else read_truth(options.truth, file.labels, classes)
+    watcher.known(truth, options.others)
+    scores, joined, at = file.scores(truth, options.strip_prefix)
+    watcher.joined("labels", joined)
+    has_row = np.zeros(len(truth.codes), bool)
+    has_row[at] = True
+    known, subject = _annotated(options, truth, truth.has_label & has_row, watcher)
+    judged = scores.where(scores.truth != NONE)
+    system = replace(known.system(shown(file.path), judged), joined=joined)
+    system = replace(system, others=_by_class(truth, at, scores) if options.others else {})
+    gates.check(wanted, report.blank(system, options.min_confidence))
+    return subject, [system]
+
+
+def _of_models(
+    options: EvaluateOptions, wanted: list[gates.Gate], folder: ReportFolder | None, watcher: Watcher
+) -> tuple[Subject, list[System]]:
+    if options.truth is None:
+        raise UsageError("say --truth: class folders, or a table with the columns path and label")
+    from ferbatch.predict import Classifier, choose_device  # torch with it: labels given earlier need none
+
+    device = choose_device(options.device)
+    cards = _cards(options.models)
+    labels = next(iter(cards.values())).labels
+    truth = read_truth(options.truth, labels, parse_classes(options.classes, labels))
+    watcher.known(truth, options.others)
+    shown_to_model = truth.has_label | (truth.is_other & options.others)
+    known, subject = _annotated(options, truth, truth.has_label, watcher)
+    at = np.flatnonzero(shown_to_model)
+    chosen = truth.where(shown_to_model)
+    nothing = Scores.unpredicted(labels, np.zeros(0, np.int16))
+    others = dict.fromkeys(truth.others(), nothing) if options.others else {}
+    blank = report.blank(
+        replace(known.system("", Scores.unpredicted(labels, known.truth.codes)), others=others), options.min_confidence
+    )
+    gates.check(wanted, blank)
+    systems: list[System] = []
+    for name, (model, card) in zip(_names(cards), cards.items(), strict=True):
+        classifier = Classifier.load(model, device)
+        if folder and not systems:
+            folder.begin()
+        watcher.started(len(chosen.images), name, str(classifier.device))
+        truths = np.where(chosen.codes < len(labels), chosen.codes, NONE).astype(np.int16)
+        scores = Scores.unpredicted(labels, truths)
+        with _labels_writer(folder, len(systems), card.labels) as writer:
+            stream = classifier.stream(
+                chosen.images,
+                batch_size=options.batch_size,
+                workers=options.workers,
+                min_confidence=options.min_confidence,
+            )
+            for place, (_, prediction) in enumerate(stream):
+                scores.put(place, prediction)
+                if writer:
+                    writer.write(prediction)
+                watcher.progressed(prediction)
+        watcher.labelled(name)
+        system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card)
+        systems.append(replace(system, others=_by_class(truth, at, scores) if options.others else {}))
+    return subject, systems
+
+
+def _cards(models: tuple[str, ...]) -> dict[str, Card]:
+    """The cards by what the models were called on the command line; each once."""
+    cards = {model: weights.read_card(model) for model in models}
+    first = next(iter(cards.values()))
+    for card in cards.values():
+        if set(card.labels) != set(first.labels):
+            raise UsageError(
+                f"{escape(card.name)} labels {', '.join(card.labels)}, {escape(first.name)} labels"
+                f" {', '.join(first.labels)}: models side by side need the same labels"
+            )
+    return cards
+
+
+def _names(cards: Mapping[str, Card]) -> list[str]:
+    """A name for each model, with its path where two have the same."""
+    names = [escape(card.name) for card in cards.values()]
+    return [
+        f"{name} ({escape(model)})" if names.count(name) > 1 else name for name, model in zip(names, cards, strict=True)
+    ]
+
+
+def _annotated(
+    options: EvaluateOptions, truth: Truth, judged: NDArray[np.bool_], watcher: Watcher
+) -> tuple[_Known, Subject]:
+    """The images to judge with their votes and slices, and what the report says of them all."""
+    chosen = truth.where(judged)
+    votes, votes_joined = read_votes(options.votes, chosen) if options.votes else (None, None)
+    slices, slices_joined = read_slices(options.slices, chosen) if options.slices else (None, None)
+    if votes_joined:
+        watcher.joined("votes", votes_joined)
+    if slices and slices_joined:
+        watcher.joined("metadata", slices_joined)
+        watcher.left_out(slices.left_out)
+    counts = np.bincount(chosen.codes, minlength=len(truth.labels)).tolist()
+    subject = Subject(
+        truth=shown(options.truth if options.truth is not None else str(options.predictions)),
+        labels=truth.labels,
+        images=len(chosen.images),
+        per_label=dict(zip(truth.labels, counts, strict=True)),
+        others=dict(truth.others().most_common()),
+        others_kept=options.others,
+        without_truth=int((truth.codes == NONE).sum()),
+        conflicts=truth.conflicts,
+        votes=votes_joined,
+        slices=slices_joined,
+        slices_left_out=slices.left_out if slices else (),
+    )
+    return _Known(chosen, votes, slices), subject
+
+
+def _by_class(truth: Truth, at: NDArray[np.int64], scores: Scores) -> dict[str, Scores]:
+    """The scores of images of classes that are no label; scores[i] is of image at[i]."""
+    codes = truth.codes[at]
+    return {
+        name: scores.where(codes == code)
+        for code, name in enumerate(truth.names)
+        if code >= len(truth.labels) and (codes == code).any()
+    }
+
+
+def _labels_file(at: int) -> str:
+    """The file in the report folder that holds the rows of the model with index `at`."""
+    return f"labels-{at + 1}.csv" if at else "labels.csv"
+
+
+@contextmanager
+def _labels_writer(folder: ReportFolder | None, at: int, labels: tuple[str, ...]) -> Iterator[Writer | None]:
+    if not folder:
+        yield None
+        return
+    with replace_file(folder.file(_labels_file(at))) as stream:
+        writer = WRITERS["csv"](stream, labels)
+        yield writer
+        writer.close()
+
+
+def _write(folder: ReportFolder, built: Mapping[str, Any], systems: list[System], options: EvaluateOptions) -> None:
+    if options.predictions:
+        folder.begin()
+    written = pages.write(built, folder.file("report"), _thumbnails(built, systems) if options.thumbnails else None)
+    names = [os.path.basename(path) for path in written]
+    folder.finish(names if options.predictions else [*names, *map(_labels_file, range(len(systems)))])
+
+
+def _thumbnails(built: Mapping[str, Any], systems: list[System]) -> dict[str, str]:
+    """Pictures of the mistakes that the page shows, by path."""
+    wanted = {mistake["path"] for result in built["results"] for mistake in result["mistakes"]}
+    refs = {ref.path: ref for ref in systems[0].images if ref.path in wanted}
+    pictures = {path: pages.thumbnail(ref) for path, ref in refs.items()}
+    return {path: picture for path, picture in pictures.items() if picture}

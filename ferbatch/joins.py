@@ -1,0 +1,127 @@
+"""Joins images with the rows of a table that speaks of them: by real path, else by what both paths end in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNMATCHED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """For each of N images its row in a table."""
+
+    rows: NDArray[np.int64]  # (N,) index of the row, UNMATCHED where there is none
+    surplus: NDArray[np.int64]  # indices of the rows that no image has
+    by_real_path: int  # images
+    by_tail: int  # images
+    ambiguous: int  # images that more than one row, or rows that more than one image, could be; not joined
+
+    @property
+    def missing(self) -> NDArray[np.int64]:
+        """Indices of the images without a row."""
+        return np.flatnonzero(self.rows == UNMATCHED)
+
+
+def join(
+    images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes], strip_prefix: bytes | None = None
+) -> Join:
+    """Find the row of each image.
+
+    `images` are paths to open, `below` the same paths from the folder (or table) of the truth on, `rows` the paths
+    that the table gives, relative ones from the working folder on. What the real path does not join is joined where,
+    in whole parts, the row's path ends in the image's `below`, or the image's path ends in the row's, and no second
+    image or row would fit. With `strip_prefix`, what follows it in a row's path must be the image's `below`.
+    """
+    found = _by_real_path(images, rows)
+    by_path = int((found != UNMATCHED).sum())
+    taken = set(found.tolist())
+    left = [at for at in range(len(rows)) if at not in taken]
+    open_images = np.flatnonzero(found == UNMATCHED).tolist()
+    pairs = _tails(open_images, left, images, below, rows, strip_prefix) if open_images and left else []
+    uses = Counter(image for image, _ in pairs), Counter(row for _, row in pairs)
+    ambiguous = 0
+    for image, row in pairs:
+        if uses[0][image] == 1 and uses[1][row] == 1:
+            found[image] = row
+        else:
+            ambiguous += 1
+    matched = int((found != UNMATCHED).sum())
+    surplus = np.setdiff1d(np.arange(len(rows)), found)
+    return Join(found, surplus, by_path, matched - by_path, ambiguous)
+
+
+def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes]) -> NDArray[np.int64]:
+    """A row per image by the very path, else by the file that it leads to; the first row where there are several."""
+    found = np.full(len(images), UNMATCHED)
+    for same in (os.path.abspath, real_path):
+        by_path: dict[bytes, int] = {}
+        for at, row in enumerate(rows):
+            by_path.setdefault(same(row), at)
+        for at in np.flatnonzero(found == UNMATCHED).tolist():
+            found[at] = by_path.get(same(images[at]), UNMATCHED)
+        if (found != UNMATCHED).all():
+            break
+    return found
+
+
+def real_path(path: bytes) -> bytes:
+    """The path with every link followed; the folder's once only for all files in it."""
+    folder, name = os.path.split(path)
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(folder: bytes) -> bytes:
+    return os.path.realpath(folder or b".")
+
+
+def _tails(
+    open_images: Sequence[int],
+    left: Sequence[int],
+    images: Sequence[bytes],
+    below: Sequence[bytes],
+    rows: Sequence[bytes],
+    strip_prefix: bytes | None,
+) -> list[tuple[int, int]]:
+    """Every (image, row) that the ends of their paths make a pair."""
+    by_below: dict[bytes, list[int]] = {}
+    for image in open_images:
+        by_below.setdefault(_plain(below[image]), []).append(image)
+    if strip_prefix is not None:
+        prefix = strip_prefix.rstrip(b"/") + b"/"
+        under = [(row, rows[row]) for row in left if rows[row].startswith(prefix)]
+        return [(image, row) for row, path in under for image in by_below.get(_plain(path[len(prefix) :]), [])]
+    pairs: dict[tuple[int, int], None] = {}
+    by_row: dict[bytes, list[int]] = {}
+    for row in left:
+        plain = _plain(rows[row])
+        by_row.setdefault(plain, []).append(row)
+        longest = next((by_below[tail] for tail in _ends(plain) if tail in by_below), [])
+        pairs |= dict.fromkeys((image, row) for image in longest)
+    for image in open_images:
+        longest = next((by_row[tail] for tail in _ends(_plain(os.path.abspath(images[image]))) if tail in by_row), [])
+        pairs |= dict.fromkeys((image, row) for row in longest)
+    return list(pairs)
+
+
+def _plain(path: bytes) -> bytes:
+    return os.path.normpath(path).lstrip(b"/")
+
+
+def _ends(path: bytes) -> Iterator[bytes]:
+    """The path, then what is left of it without its first part, its first two, ..."""
+    yield path
+    at = path.find(b"/")
+    while at != -1:
+        yield path[at + 1 :]
+        at = path.find(b"/", at + 1)

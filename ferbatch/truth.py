@@ -1,0 +1,186 @@
+"""The truth in the forms people have it: class folders, or a table of paths and labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch import tables
+from ferbatch.errors import NoImagesError, UsageError
+from ferbatch.paths import decode_path, escape
+from ferbatch.records import NONE, ImageRef
+from ferbatch.sources import Listing, label_of, list_images
+
+T = TypeVar("T")
+
+LABEL_COLUMNS = ("truth", "label", "class", "expression", "emotion")
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """N images and what each one shows: a label, a class that is no label (angry, say), or nothing known."""
+
+    images: Sequence[ImageRef]
+    below: Sequence[bytes]  # their paths from the truth folder or table on
+    codes: NDArray[np.int16]  # (N,) index into `names`, NONE where no class is given
+    names: tuple[str, ...]  # the labels, then the other classes
+    labels: tuple[str, ...]
+    conflicts: int = 0  # paths that a table gives two classes; not among the images
+    aside: str = ""  # what a folder held besides images, in words
+
+    def others(self) -> Counter[str]:
+        """Images per class that is no label."""
+        return Counter(self.names[code] for code in self.codes.tolist() if code >= len(self.labels))
+
+    @property
+    def has_label(self) -> NDArray[np.bool_]:
+        """(N,) whether the image's truth is one of the labels."""
+        return np.asarray((self.codes != NONE) & (self.codes < len(self.labels)))
+
+    @property
+    def is_other(self) -> NDArray[np.bool_]:
+        """(N,) whether the image belongs to a class that is no label."""
+        return np.asarray(self.codes >= len(self.labels))
+
+    def where(self, which: NDArray[np.bool_]) -> Truth:
+        """The images that a mask chooses."""
+        at = np.flatnonzero(which)
+        return Truth(_Chosen(self.images, at), _Chosen(self.below, at), self.codes[which], self.names, self.labels)
+
+
+class _Chosen(Sequence[T]):
+    """Some of a sequence's items, each made only when asked for."""
+
+    def __init__(self, items: Sequence[T], at: NDArray[np.int64]) -> None:
+        self.items, self.at = items, at.astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def __getitem__(self, index: int) -> T:  # type: ignore[override]  # no slices: nothing needs them
+        return self.items[int(self.at[index])]
+
+
+class _Below(Sequence[bytes]):
+    """The paths of a listing from the truth folder on."""
+
+    def __init__(self, listing: Listing, start: int) -> None:
+        self.listing, self.start = listing, start
+
+    def __len__(self) -> int:
+        return len(self.listing)
+
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]
+        return self.listing[index].file[self.start :]
+
+
+def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
+    """`0=happy,1=sad` as name in lower case -> label; UsageError where it says something else."""
+    classes: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in (text or "").split(","))):
+        name, equals, spelling = pair.partition("=")
+        label = label_of(spelling, labels)
+        if not equals or not name.strip() or label is None:
+            raise UsageError(
+                f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {', '.join(labels)}"
+            )
+        classes[name.strip().casefold()] = label
+    return classes
+
+
+def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+    """The images of a folder of class folders, or of a csv, json, jsonl or parquet table with path and label.
+
+    Raises UsageError where it is neither or no image of it has a label, NoImagesError where there is no image.
+    """
+    if os.path.isdir(path):
+        truth = _of_folders(path, labels, classes)
+    elif os.path.exists(path):
+        truth = _of_table(path, labels, classes)
+    else:
+        raise UsageError(f"no such file or folder: {tables.shown(path)}")
+    if not len(truth.images):
+        aside = f" ({truth.aside})" if truth.aside else ""
+        raise NoImagesError(f"no images found under {tables.shown(path)}{aside}")
+    if not truth.has_label.any():
+        _refuse(path, truth)
+    return truth
+
+
+def _refuse(path: str, truth: Truth) -> None:
+    others = [escape(name) for name, _ in truth.others().most_common(8)]
+    numbers = [name for name in others if re.fullmatch(r"\d+", name)]
+    if numbers:
+        pairs = ",".join(f"{name}=LABEL" for name in sorted(numbers, key=int))
+        raise UsageError(
+            f"the classes of {tables.shown(path)} are numbers: say what they mean with --classes {pairs}"
+            f" (labels: {', '.join(truth.labels)})"
+        )
+    found = f" (found: {', '.join(others)})" if others else ""
+    raise UsageError(
+        f"nothing in {tables.shown(path)} is named like a label: {', '.join(truth.labels)}{found};"
+        " --classes NAME=LABEL says what other names mean"
+    )
+
+
+def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+    listing = list_images([path], labels, classes=classes)
+    names = list(labels)
+    root = os.fsencode(path).rstrip(b"/") + b"/"
+    code_of_folder = []
+    for prefix, truth in listing.folders:
+        name = truth or os.fsdecode(os.path.basename(prefix.rstrip(b"/")))
+        if truth is None and len(prefix) <= len(root):  # beside the class folders, in none
+            code_of_folder.append(NONE)
+            continue
+        if name not in names:
+            names.append(name)
+        code_of_folder.append(names.index(name))
+    codes = np.array(code_of_folder, np.int16)[np.array(listing.folder_of, np.int64)]
+    below = _Below(listing, len(root))
+    return Truth(listing, below, codes, _shown(names, labels), tuple(labels), aside=listing.aside)
+
+
+def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+    frame = tables.read_table(path)
+    paths = [decode_path(value) for value in frame[tables.column(frame, tables.PATH_COLUMNS, path)]]
+    given = [value.strip() for value in frame[tables.column(frame, LABEL_COLUMNS, path)]]
+    class_of: dict[bytes, set[str]] = {}
+    for file, name in zip(paths, given, strict=True):
+        class_of.setdefault(file, set()).add(label_of(name, labels, classes) or name)
+    names = list(labels)
+    names += sorted({name for found in class_of.values() for name in found} - {"", *names})
+    number = {name: at for at, name in enumerate(names)} | {"": NONE}
+    base, listing = _base(path, paths), Listing()
+    codes, below = array("h"), list[bytes]()
+    for file, found in class_of.items():
+        if len(found) > 1:
+            continue
+        (name,) = found
+        folder, base_name = os.path.split(os.path.join(base, file))
+        listing.add(folder + b"/" if folder else b"", base_name, name if name in labels else None)
+        codes.append(number[name])
+        below.append(file)
+    conflicts = sum(len(found) > 1 for found in class_of.values())
+    return Truth(listing, below, np.array(codes, np.int16), _shown(names, labels), tuple(labels), conflicts)
+
+
+def _base(path: str, files: Sequence[bytes]) -> bytes:
+    """The folder that a table's paths start from: its own, or the working folder where only that one has them."""
+    own = os.path.dirname(os.fsencode(path))
+    some = files[:: max(1, len(files) // 100)]
+    if not any(os.path.lexists(os.path.join(own, file)) for file in some) and any(map(os.path.lexists, some)):
+        return b""
+    return own
+
+
+def _shown(names: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:
+    return (*labels, *(escape(name) for name in names[len(labels) :]))

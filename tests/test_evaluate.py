@@ -1,0 +1,491 @@
+"""`ferbatch evaluate`, as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import ROOT, SHARED, Ferbatch
+from sklearn.metrics import classification_report
+from test_metrics import LABELS, draw_scores
+from test_paths import HOSTILE
+
+import ferbatch
+from ferbatch.paths import encode_path
+from ferbatch.records import REPORT_ENDINGS, columns, row
+from ferbatch.scores import UNIT
+from ferbatch.weights import SHIPPED
+
+NAMES = {"happy": "happy", "sad": "Sadness", "neutral": "neutral", "surprise": "surprised"}
+
+
+def labels_file(
+    folder: Path, n: int = 400, seed: int = 0, hits: float = 0.4, failed: int = 0, root: str = "test"
+) -> None:
+    """`labels.csv` and the images (empty files: nothing reads them) that it speaks of, in class folders."""
+    scores = draw_scores(n, seed, hits=hits)
+    with (folder / "labels.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns(LABELS), lineterminator="\n")
+        writer.writeheader()
+        for at in range(n):
+            truth = LABELS[scores.truth[at]]
+            path = f"{root}/{NAMES[truth]}/{at:04}.jpg"
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).touch()
+            if at < failed:
+                prediction = ferbatch.Prediction(path, truth, "error", error_kind="truncated", error="short")
+            else:
+                p = dict(zip(LABELS, (scores.probabilities[at] / UNIT).tolist(), strict=True))
+                label = LABELS[scores.predicted[at]]
+                prediction = ferbatch.Prediction(path, truth, "ok", label, p[label], p)
+            writer.writerow(row(prediction, LABELS))
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+SCHEMA = json.loads((ROOT / "ferbatch" / "report.schema.json").read_text())
+
+
+def report_of(done: subprocess.CompletedProcess[bytes]) -> dict[str, Any]:
+    """The report on stdout, which must be as the schema says."""
+    assert done.returncode in (0, 3, 5), done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    jsonschema.validate(found, SCHEMA)
+    return found
+
+
+def faces_with_truth(faces: Callable[..., Path], n: int = 6) -> None:
+    for at, name in enumerate(NAMES.values()):
+        faces(f"test/{name}", n, first=at * n)
+
+
+def test_a_model_is_held_against_class_folders(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces)
+    faces("test/angry", 3)
+    done = ferbatch_in("evaluate", "--truth", "test")
+    assert done.returncode == 0
+    text = done.stdout.decode()
+    ferbatch_in("label", "test")
+    rows = [r for r in rows_of(tmp_path / "labels.csv") if r["truth"]]
+    correct = sum(r["truth"] == r["label"] for r in rows)
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{100 * correct / 24:.1f} % of 24 images are labelled right")
+    assert all(line.endswith((".", ").")) for line in lines[:5])
+    assert not lines[5]
+    for line in classification_report(
+        [r["truth"] for r in rows], [r["label"] for r in rows], zero_division=0
+    ).splitlines():
+        parts = line.split()
+        if parts and parts[0] in LABELS:
+            mine = next(one for one in lines[6:] if one.startswith(parts[0]))
+            assert re.sub(r"\(.*?\)", "", mine).split() == parts
+    assert "truth \\ labelled" in text
+    assert b"left out, for the model has no such label: angry (3)" in done.stderr
+
+
+def test_a_run_its_labels_file_and_labels_own_report_agree_to_the_bit(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces)
+    (tmp_path / "test/happy/broken.jpg").write_bytes(b"no")
+    direct = ferbatch_in(
+        "evaluate", "--truth", "test", "--format", "json", "--report", "out", "--min-confidence", "0.5"
+    )
+    assert direct.returncode == 3
+    assert (tmp_path / "out/report.json").read_bytes() == direct.stdout
+    assert ferbatch_in("label", "test", "--min-confidence", "0.5").returncode == 3
+    shutil.copy(tmp_path / "labels.csv", tmp_path / "moved.csv")
+    reports = [report_of(direct), json.loads((tmp_path / "labels.csv.report.json").read_text())]
+    for arguments in (["--truth", "test", "--predictions", "out/labels.csv"], ["--predictions", "moved.csv"]):
+        done = ferbatch_in("evaluate", *arguments, "--format", "json", "--min-confidence", "0.5")
+        assert done.returncode == 0
+        reports.append(report_of(done))
+    results = [report["results"][0] for report in reports]
+    for result in results:
+        for key in ("name", "model", "predictions"):
+            result.pop(key)
+    assert results[0] == results[1] == results[2] == results[3]
+    assert (results[0]["images"], results[0]["failed"]) == (24, 1)
+    assert [*rows_of(tmp_path / "out/labels.csv")] == [*rows_of(tmp_path / "labels.csv")]
+
+
+def test_every_figure_in_the_report_follows_from_the_labels_file(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 500, failed=10)
+    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
+    (result,) = report_of(done)["results"]
+    rows = [r for r in rows_of(tmp_path / "labels.csv") if r["label"]]
+    wanted = classification_report(
+        [r["truth"] for r in rows], [r["label"] for r in rows], labels=LABELS, output_dict=True
+    )
+    text = classification_report([r["truth"] for r in rows], [r["label"] for r in rows], labels=LABELS)
+    assert result["table"] == text.strip("\n")
+    assert result["accuracy"]["value"] == wanted["accuracy"]
+    assert result["accuracy_with_failed"]["value"] == pytest.approx(wanted["accuracy"] * 490 / 500)
+    assert result["macro_avg"]["f1"]["value"] == pytest.approx(wanted["macro avg"]["f1-score"])
+    for one in result["confusions"]:
+        assert one["count"] == sum(r["truth"] == one["truth"] and r["label"] == one["label"] for r in rows)
+    first = result["confusions"][0]
+    assert f"{first['truth']} taken for {first['label']}: {first['count']} of {first['of']}" in " ".join(
+        result["words"]
+    )
+    wrong = [r for r in rows if r["truth"] != r["label"]]
+    most = [float(r["confidence"]) for r in sorted(wrong, key=lambda r: -float(r["confidence"]))[:24]]
+    assert [one["confidence"] for one in result["mistakes"]] == most
+    for one in result["mistakes"]:
+        (r,) = [r for r in rows if r["path"] == one["path"]]
+        assert (r["truth"], r["label"], float(r[r["truth"]])) == (
+            one["truth"],
+            one["label"],
+            one["probability_of_truth"],
+        )
+
+
+def test_missing_and_surplus_rows_are_said_and_too_few_are_refused(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 100)
+    command = ("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
+    whole = report_of(ferbatch_in(*command))["results"][0]["predictions"]
+    assert (whole["by_real_path"], whole["missing"], whole["surplus"]) == (100, 0, 0)
+    moved = sorted((tmp_path / "test").rglob("*.jpg"))
+    for path in moved[:5]:
+        path.rename(path.with_name(f"other-{path.name}"))
+    done = ferbatch_in(*command)
+    assert report_of(done)["results"][0]["images"] == 95
+    assert b"no row for 5 images, test/Sadness/other-" in done.stderr
+    assert b"no image for 5 rows, test/Sadness/" in done.stderr
+    text = (tmp_path / "labels.csv").read_text()
+    (tmp_path / "labels.csv").write_text(text.replace("test/", "/mnt/disk/test/"))
+    elsewhere = report_of(ferbatch_in(*command))["results"][0]["predictions"]
+    assert (elsewhere["by_real_path"], elsewhere["by_tail"]) == (0, 95)
+    for path in moved[5:60]:
+        path.unlink()
+    surplus_only = ferbatch_in(*command)
+    assert report_of(surplus_only)["results"][0]["images"] == 40
+    (tmp_path / "labels.csv").write_text(text.replace("test/", "a/x"))
+    done = ferbatch_in(*command)
+    assert done.returncode == 2
+    assert b"has a row for only 0 of 45 images of the truth" in done.stderr
+    assert b"an image without: test/" in done.stderr
+    assert b"a row without: a/x" in done.stderr
+    assert done.stdout == b""
+
+
+def test_strip_prefix_says_where_the_rows_paths_begin(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    text = (tmp_path / "labels.csv").read_text().splitlines(keepends=True)
+    twice = [line.replace("test/", f"/runs/{run}/") for run in ("a", "b") for line in text[1:]]
+    (tmp_path / "labels.csv").write_text(text[0] + "".join(twice))
+    command = ("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
+    done = ferbatch_in(*command)
+    assert done.returncode == 2  # every image could be of a or of b
+    assert b"could be more than one" in done.stderr
+    joined = report_of(ferbatch_in(*command, "--strip-prefix", "/runs/b"))["results"][0]["predictions"]
+    assert (joined["by_tail"], joined["missing"], joined["surplus"]) == (60, 0, 60)
+
+
+def test_others_are_named_or_shown_but_never_scored(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces)
+    faces("test/angry", 5, first=100)
+    (tmp_path / "test/angry/broken.jpg").write_bytes(b"no")
+    without = ferbatch_in("evaluate", "--truth", "test", "--format", "json")
+    done = ferbatch_in("evaluate", "--truth", "test", "--format", "json", "--others", "--report", "out")
+    assert (without.returncode, done.returncode) == (0, 3)
+    plain, report = report_of(without)["results"][0], report_of(done)
+    (result,) = report["results"]
+    assert plain["others"] is None
+    angry = result["others"]["angry"]
+    assert (angry["images"], angry["failed"]) == (5, 1)
+    said = [r for r in rows_of(tmp_path / "out/labels.csv") if "/angry/" in r["path"] and r["label"]]
+    assert {r["truth"] for r in said} == {""}
+    for label in LABELS:
+        assert angry["labelled"][label]["value"] == sum(r["label"] == label for r in said) / 5
+    assert angry["mean_confidence"]["value"] == pytest.approx(sum(float(r["confidence"]) for r in said) / 5)
+    assert result["accuracy"] == plain["accuracy"]
+    assert report["subject"]["others"] == {"angry": 6}
+    again = ferbatch_in(
+        "evaluate", "--truth", "test", "--predictions", "out/labels.csv", "--format", "json", "--others"
+    )
+    assert report_of(again)["results"][0]["others"] == result["others"]
+
+
+def test_numbered_folders_and_tables_are_truths(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    command = ("evaluate", "--predictions", "labels.csv", "--format", "json", "--truth")
+    wanted = report_of(ferbatch_in(*command, "test"))["results"][0]["accuracy"]
+    for at, name in enumerate(NAMES.values()):
+        (tmp_path / "numbered").mkdir(exist_ok=True)
+        shutil.copytree(tmp_path / "test" / name, tmp_path / "numbered" / str(at))
+    rows = rows_of(tmp_path / "labels.csv")
+    text = (tmp_path / "labels.csv").read_text()
+    for at, name in enumerate(NAMES.values()):
+        text = text.replace(f"test/{name}/", f"numbered/{at}/")
+    (tmp_path / "numbered.csv").write_text(text)
+    done = ferbatch_in("evaluate", "--predictions", "numbered.csv", "--truth", "numbered")
+    assert done.returncode == 2
+    assert b"--classes 0=LABEL,1=LABEL,2=LABEL,3=LABEL" in done.stderr
+    classes = ("--classes", "0=happy,1=sad,2=neutral,3=surprise")
+    done = ferbatch_in("evaluate", "--predictions", "numbered.csv", "--truth", "numbered", "--format", "json", *classes)
+    assert report_of(done)["results"][0]["accuracy"] == wanted
+    with (tmp_path / "truth.csv").open("w") as stream:
+        stream.write("path,label\n" + "".join(f"{r['path']},{r['truth'].upper()}\n" for r in rows))
+    assert report_of(ferbatch_in(*command, "truth.csv"))["results"][0]["accuracy"] == wanted
+
+
+def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 300)
+    rows = rows_of(tmp_path / "labels.csv")
+    with (tmp_path / "votes.csv").open("w") as stream:
+        stream.write("file,votes_happiness,votes_sadness,votes_neutral,votes_surprise,votes_anger\n")
+        for at, r in enumerate(rows):
+            cast = [10 * (label == (r["label"] if at % 3 else r["truth"])) for label in LABELS]
+            stream.write(f"{os.path.basename(r['path'])},{','.join(map(str, cast))},0\n")
+    with (tmp_path / "meta.csv").open("w") as stream:
+        stream.write("path,camera\n" + "".join(f"{r['path']},{'AB'[at % 6 == 0]}\n" for at, r in enumerate(rows)))
+    command = (
+        "evaluate",
+        "--truth",
+        "test",
+        "--predictions",
+        "labels.csv",
+        "--votes",
+        "votes.csv",
+        "--slices",
+        "meta.csv",
+    )
+    (result,) = report_of(ferbatch_in(*command, "--format", "json"))["results"]
+    right = [r["truth"] == r["label"] for r in rows]
+    agreeing = sum(ok or at % 3 != 0 for at, ok in enumerate(right))
+    assert result["votes"]["majority"]["model"]["value"] == agreeing / 300
+    assert result["votes"]["majority"]["truth"]["value"] == sum(ok or at % 3 == 0 for at, ok in enumerate(right)) / 300
+    assert result["votes"]["blame"]["truth_alone"] == sum(not ok and at % 3 != 0 for at, ok in enumerate(right))
+    cameras = result["slices"]["camera"]
+    assert (cameras["A"]["images"], cameras["A"]["small"]) == (250, False)
+    assert (cameras["B"]["images"], cameras["B"]["small"]) == (50, True)
+    assert cameras["B"]["accuracy"]["value"] == sum(right[::6]) / 50
+    assert set(cameras["B"]) >= {"macro_avg", "labels", "confusion_matrix", "nll", "brier", "ece", "roc_auc"}
+    text = ferbatch_in(*command).stdout.decode()
+    assert "whose error:" in text
+    assert "by camera" in text
+    assert next(line for line in text.splitlines() if line.startswith("B ")).endswith("small")
+
+
+def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    faces_with_truth(faces, 12)
+    (tmp_path / "mine").mkdir()
+    for suffix in ("safetensors", "json"):
+        shutil.copy(SHIPPED / f"cnn-v1.{suffix}", tmp_path / "mine" / f"other.{suffix}")
+    card = json.loads((tmp_path / "mine/other.json").read_text())
+    card |= {"name": "other", "mean": 0.1, "temperature": 2.0}  # the same weights, badly fed
+    (tmp_path / "mine/other.json").write_text(json.dumps(card))
+    models = ("--model", "cnn-v1", "--model", "mine/other.safetensors")
+    done = ferbatch_in("evaluate", "--truth", "test", *models, "--report", "out", "--format", "json")
+    report = report_of(done)
+    assert [result["name"] for result in report["results"]] == ["cnn-v1", "other"]
+    (comparison,) = report["comparisons"]
+    first, second = rows_of(tmp_path / "out/labels.csv"), rows_of(tmp_path / "out/labels-2.csv")
+    right = [[r["truth"] == r["label"] for r in rows] for rows in (first, second)]
+    assert comparison["only_this_right"] == sum(b and not a for a, b in zip(*right, strict=True))
+    assert comparison["accuracy"]["value"] == pytest.approx((sum(right[1]) - sum(right[0])) / 48)
+    assert report["results"][1]["model"]["parameters"] == 1_677_124
+    text = ferbatch_in("evaluate", "--truth", "test", *models).stdout.decode()
+    assert "other against cnn-v1: accuracy" in text
+    assert "McNemar p" in text
+    names = {f"report.{ending}" for ending in REPORT_ENDINGS} | {".ferbatch", "labels.csv", "labels-2.csv"}
+    names |= {f"report.{ending.replace('.svg', '-2.svg')}" for ending in REPORT_ENDINGS if ending.endswith("svg")}
+    assert set(os.listdir(tmp_path / "out")) == names
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "said"),
+    [
+        ("accuracy=0.2", 0, b""),
+        ("accuracy=0.999", 5, b"ferbatch: --fail-under: accuracy is 0."),
+        ("ece=0.0001", 5, b" over 0.0001"),
+        ("ece=0.9", 0, b""),
+        ("sad.recall=0.999", 5, b"sad.recall is 0."),
+        ("macro_avg.f1=1", 5, b" short of 1"),
+        ("images=401", 5, b"images is 400.0000, 1.0000 short of 401"),
+        ("nll=0.001", 5, b"nll is "),
+        ("acuracy=0.7", 2, b"no figure 'acuracy' (it has: accuracy"),
+        ("accuracy", 2, b"say FIGURE=NUMBER"),
+        ("accuracy=75", 2, b"this figure lies between 0 and 1"),
+        ("accuracy=nan", 2, b"say FIGURE=NUMBER"),
+        ("votes.majority.model=0.5", 2, b"no figure 'votes.majority.model'"),
+    ],
+)
+def test_gates(gate: str, code: int, said: bytes, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    done = ferbatch_in("evaluate", "--predictions", "labels.csv", "-q", "--fail-under", gate)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count(b"\n") == bool(said)
+    assert done.stdout == b""
+
+
+def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    shutil.rmtree(tmp_path / "test/surprised")
+    gates = (
+        "--fail-under",
+        "accuracy=0.99",
+        "--fail-under",
+        "surprise.recall=0.1",
+        "--fail-under",
+        "happy.recall=0.01",
+    )
+    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "labels.csv", "-q", *gates)
+    assert done.returncode == 5
+    assert done.stderr.count(b"\n") == 1
+    assert b"; surprise.recall is undefined: no image is surprise" in done.stderr
+    assert b"happy" not in done.stderr
+
+
+def test_a_report_folder_is_only_ever_ferbatchs_own(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    command = ("evaluate", "--predictions", "labels.csv", "-q", "--report")
+    assert ferbatch_in(*command, "out").returncode == 0
+    assert set(os.listdir(tmp_path / "out")) == {".ferbatch", *(f"report.{ending}" for ending in REPORT_ENDINGS)}
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out/mine.txt").write_text("keep")
+    done = ferbatch_in(*command, "out")
+    assert (done.returncode, b"--overwrite replaces it" in done.stderr) == (2, True)
+    assert ferbatch_in(*command, "out", "--overwrite").returncode == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first | {"mine.txt": b"keep"}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/report.json").write_text("mine")
+    for option in ((), ("--overwrite",)):
+        done = ferbatch_in(*command, "full", *option)
+        assert (done.returncode, b"is not empty and holds no report" in done.stderr) == (2, True)
+    assert (tmp_path / "full/report.json").read_text() == "mine"
+    assert ferbatch_in(*command, "labels.csv").returncode == 2
+    assert ferbatch_in(*command, "no/where").returncode == 2
+
+
+def test_a_report_folder_is_no_source_of_images(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces, 2)
+    assert ferbatch_in("evaluate", "--truth", "test", "--report", "test/happy/report", "-q").returncode == 0
+    shutil.copy(tmp_path / "test/happy/0000.jpg", tmp_path / "test/happy/report/face.jpg")
+    done = ferbatch_in("evaluate", "--truth", "test", "--format", "json")
+    assert report_of(done)["subject"]["images"] == 8
+
+
+def test_faces_are_shown_only_when_asked_for(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    faces_with_truth(faces, 3)
+    assert ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
+    assert "data:image" not in (tmp_path / "out/report.html").read_text()
+    ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q", "--overwrite", "--thumbnails")
+    html = (tmp_path / "out/report.html").read_text()
+    mistakes = json.loads((tmp_path / "out/report.json").read_text())["results"][0]["mistakes"]
+    assert html.count("data:image/png;base64,") == len(mistakes) > 0
+
+
+def test_hostile_names_reach_every_file_as_data(
+    ferbatch_in: Ferbatch, tmp_path: Path, faces: Callable[..., Path]
+) -> None:
+    face = faces("one", 1) / "0000.jpg"
+    for at, name in enumerate(HOSTILE):
+        folder = tmp_path / "test" / ("happy", "sad")[at % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(face, os.fsencode(folder) + b"/" + name)
+    done = ferbatch_in("evaluate", "--truth", "test", "--report", "out", "--min-confidence", "0.3", "-v")
+    assert done.returncode == 0
+    for stream in (done.stdout, done.stderr):
+        assert not set(stream) & {*range(0x20)} - {0x0A}
+    paths = [encode_path(b"test/" + (b"happy/", b"sad/")[at % 2] + name) for at, name in enumerate(HOSTILE)]
+    assert {r["path"] for r in rows_of(tmp_path / "out/labels.csv")} == set(paths)
+    html, text = ((tmp_path / f"out/report.{kind}").read_text() for kind in ("html", "md"))
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert(1)&lt;_script&gt;" in html
+    assert "<script" not in text
+    for content in (html, text):
+        assert not {ord(c) for c in content} & ({*range(0x20)} - {0x0A}) | {0x202E, 0x2028, 0x9B} & set(
+            map(ord, content)
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Usage"),
+        (("--votes", "v.csv"), "say --truth"),
+        (("--truth", "nowhere"), "no such file or folder: nowhere"),
+        (("--truth", "test", "--predictions", "nope.csv"), "no such file: nope.csv"),
+        (("--truth", "test", "--predictions", "labels.csv", "--model", "cnn-v1"), "say --model or --predictions"),
+        (("--truth", "test", "--strip-prefix", "x"), "--strip-prefix needs --predictions"),
+        (("--truth", "test", "--thumbnails"), "--thumbnails needs --report"),
+        (("--truth", "test", "--format", "xml"), "comes as tables or as json"),
+        (("--truth", "test", "--predictions", "votes.csv"), "is no labels file"),
+        (("--truth", "test", "--device", "tpu"), "no device called 'tpu'"),
+        (("--truth", "test", "--classes", "0:happy"), "say NAME=LABEL"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: tuple[str, ...], said: str, ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    labels_file(tmp_path, 20)
+    (tmp_path / "votes.csv").write_text("file,a\n1,2\n")
+    done = ferbatch_in("evaluate", *arguments)
+    assert done.returncode == 2
+    output = (done.stdout + done.stderr).decode()
+    assert said in output
+    assert "Traceback" not in output
+    assert not arguments or output.count("\n") == 1
+
+
+def test_labels_without_truth_say_so(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 20)
+    frame = ferbatch.read_labels(tmp_path / "labels.csv").assign(truth="")
+    frame.to_csv(tmp_path / "labels.csv", index=False)
+    done = ferbatch_in("evaluate", "--predictions", "labels.csv")
+    assert (done.returncode, b"names no truth: say --truth" in done.stderr) == (2, True)
+
+
+def test_labels_given_earlier_need_no_torch(tmp_path: Path) -> None:
+    labels_file(tmp_path, 20)
+    argv = ["ferbatch", "evaluate", "--predictions", "labels.csv"]
+    code = (
+        f"import sys; sys.argv = {argv!r}\nfrom ferbatch.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_a_home_that_cannot_be_written_is_no_news(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 40)
+    nowhere = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent", "XDG_CONFIG_HOME": "/nonexistent"}
+    done = ferbatch_in("evaluate", "--predictions", "labels.csv", "--report", "out", "-q", env=nowhere)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path, ferbatch_in: Ferbatch) -> None:
+    votes = SHARED / "data" / "labels.csv"
+    done = ferbatch_in("evaluate", "--truth", real_faces / "validation", "--votes", votes, "--format", "json")
+    (result,) = report_of(done)["results"]
+    score = json.loads((SHIPPED / "cnn-v1.json").read_text())["scores"][0]
+    assert result["accuracy"]["n"] == score["n"]
+    assert sum(result["confusion_matrix"][at][at] for at in range(4)) == score["correct"]
+    assert [round(end, 4) for end in result["accuracy"]["interval_95"]] == score["interval_95"]
+    assert result["votes"]["images"] == 2_501
+    assert result["votes"]["majority"]["truth"]["value"] == pytest.approx(0.758, abs=5e-4)
+    assert result["confusions"][0]["truth"] == "sad"
+    assert result["confusions"][0]["label"] == "neutral"
