@@ -285,6 +285,26 @@ def train(
 
 @app.command()
 @exits
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A Keras Sequential: a .keras or .h5 file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write, NAME.safetensors.")],
+    labels: Annotated[str, typer.Option("--labels", help="The outputs in their order: happy,sad,neutral,surprise")],
+    scale: Annotated[
+        str, typer.Option("--scale", help="What black and white pixels were to the model: 0,1 or 0,255 or -1,1")
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry a Keras model of the study's kind over: weights and card, to label with."""
+    from ferbatch import console
+    from ferbatch import convert as converting
+
+    card = converting.run(source, output, labels=labels, scale=scale, overwrite=overwrite)
+    console.converted(card, output.with_name(f"{card.name}.safetensors"), quiet=quiet)
+
+
+@app.command()
+@exits
 def models(
     format_: Annotated[
         str | None, typer.Option("--format", help="json: the whole cards, for machines.  [default: a table]")

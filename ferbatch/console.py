@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, RenderableType
@@ -239,6 +240,13 @@ class TrainConsole:
         if not self.quiet:
             score = card.scores[0]
             say(f"{path}: epoch {card.recipe['best_epoch']}, validation {score['value']:.4f} (n = {score['n']:,})")
+
+
+def converted(card: Card, output: Path, *, quiet: bool) -> None:
+    """What `ferbatch convert` wrote."""
+    if not quiet:
+        said = f"{card.parameters:,} parameters, {card.size}x{card.size} pixels, labels {', '.join(card.labels)}"
+        say(f"{escape(str(output))}: {said}; ferbatch label IMAGES --model {escape(str(output))}")
 
 
 def show_models(cards: Sequence[Card]) -> None:

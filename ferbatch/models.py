@@ -71,14 +71,63 @@ class Cnn(Network):
         )
 
 
-MODELS: dict[str, Callable[..., Network]] = {"cnn": Cnn}
+class FlattenRows(nn.Module):
+    """(B, C, H, W) -> (B, H * W * C): in the order of Keras, whose images have their channels last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _padded(pad: Sequence[int], value: float, module: nn.Module) -> nn.Module:
+    """`module` after padding (left, right, top, bottom) with `value`, if there is any."""
+    return nn.Sequential(nn.ConstantPad2d(tuple(pad), value), module) if any(pad) else module  # type: ignore[arg-type]
+
+
+def _batch_norm(of: type[nn.Module]) -> Callable[..., nn.Module]:
+    return lambda features, eps: of(features, eps=eps, momentum=KERAS_BATCH_NORM["momentum"])
+
+
+PARTS: dict[str, Callable[..., nn.Module]] = {  # what a Sequential is made of
+    "conv": lambda inputs, outputs, kernel, stride, pad, bias: _padded(
+        pad, 0.0, nn.Conv2d(inputs, outputs, kernel, stride, bias=bias)
+    ),
+    "max_pool": lambda size, stride, pad: _padded(pad, float("-inf"), nn.MaxPool2d(size, stride)),
+    "average_pool": lambda size, stride: nn.AvgPool2d(size, stride),
+    "batch_norm_2d": _batch_norm(nn.BatchNorm2d),
+    "batch_norm_1d": _batch_norm(nn.BatchNorm1d),
+    "flatten": FlattenRows,
+    "global_average_pool": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    "dense": lambda inputs, outputs, bias: nn.Linear(inputs, outputs, bias=bias),
+    "leaky_relu": lambda slope: nn.LeakyReLU(slope),
+    "elu": lambda alpha: nn.ELU(alpha),
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "dropout": lambda p: nn.Dropout(p),
+}
+TO_VECTOR = ("flatten", "global_average_pool")  # the part that ends the body
+
+
+class Sequential(Network):
+    """Any chain of PARTS, as `ferbatch convert` finds it in a Keras model; the card holds the chain."""
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        kinds = [part["kind"] for part in parts]
+        end = next(at for at, kind in enumerate(kinds) if kind in TO_VECTOR) + 1
+        modules = [PARTS[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in parts]
+        self.features = nn.Sequential(*modules[:end])  # (B, 1, size, size) -> (B, N)
+        self.head = nn.Sequential(*modules[end:])  # (B, N) -> (B, labels)
+
+
+MODELS: dict[str, Callable[..., Network]] = {"cnn": Cnn}  # those that can be trained
+ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential}  # those that weights may have
 
 
 def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
     """A network with random weights; ModelError where no such architecture is known."""
-    if architecture not in MODELS:
-        raise ModelError(f"no architecture called '{escape(architecture)}' (known: {', '.join(MODELS)})")
-    return MODELS[architecture](**arguments)
+    if architecture not in ARCHITECTURES:
+        raise ModelError(f"no architecture called '{escape(architecture)}' (known: {', '.join(ARCHITECTURES)})")
+    return ARCHITECTURES[architecture](**arguments)
 
 
 def folded(features: nn.Module) -> nn.Module:

@@ -137,7 +137,7 @@ class Classifier:
             network.load_state_dict(tensors)
             logits = network.eval()(torch.zeros(1, 1, card.size, card.size))
             fits = logits.shape == (1, len(card.labels))
-        except (RuntimeError, TypeError):
+        except (RuntimeError, TypeError, KeyError, StopIteration):
             fits = False
         if not fits:
             raise ModelError(f"the weights of '{escape(card.name)}' do not fit their card")

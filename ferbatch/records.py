@@ -138,6 +138,15 @@ def row(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     return {name: values[name] for name in columns(labels)}
 
 
+# Of every model, whoever trained it.
+INTENDED_USE = "Sorting and describing images of faces by the expression they show."
+LIMITS = (
+    "The labels are guesses at the expression a picture shows, not at what a person feels. Not for inferring emotions"
+    " of people at work or in schools (prohibited in the EU by the AI Act, Article 5(1)(f)), nor for any decision"
+    " about a person."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """What a weights file knows about itself; stands beside it as NAME.json."""

@@ -24,7 +24,7 @@ from ferbatch.errors import OutputError, UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.paths import escape
 from ferbatch.predict import Classifier, choose_device, default_workers, loader, normalise
-from ferbatch.records import Card
+from ferbatch.records import INTENDED_USE, LIMITS, Card
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +151,6 @@ class Trainer:
         self.card = weights.save(
             self.output, dataclasses.replace(self.card, scores=[score], recipe=recipe), self.network.state_dict()
         )
-
-
-INTENDED_USE = "Sorting and describing images of faces by the expression they show."
-LIMITS = (
-    "The labels are guesses at the expression a picture shows, not at what a person feels. Not for inferring emotions"
-    " of people at work or in schools (prohibited in the EU by the AI Act, Article 5(1)(f)), nor for any decision"
-    " about a person."
-)
 
 
 class Progress(Protocol):

@@ -15,6 +15,7 @@ RANKS = {
     "cli": 11,
     "console": 10,
     "labelling": 10,
+    "convert": 10,
     "evaluate": 10,
     "train": 10,
     "datasets": 9,
@@ -103,7 +104,7 @@ def test_importing_ferbatch_loads_nothing_heavy() -> None:
     assert not loaded_after("import ferbatch; ferbatch.Prediction; ferbatch.decode_path") & HEAVY
 
 
-@pytest.mark.parametrize("command", ["", "label", "evaluate", "train", "models"])
+@pytest.mark.parametrize("command", ["", "label", "evaluate", "train", "convert", "models"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert not loaded_after(running(*command.split(), "--help")) & HEAVY
 
