@@ -126,9 +126,9 @@ def _distribution(scores: Scores, votes: Votes) -> Distribution:
     given = scores.probabilities[some] / UNIT
     nobody = "nobody voted for a label"
     return Distribution(
-        model_share=mean(shares[rows, scores.predicted], NO_VOTES),
-        truth_share=mean(shares[rows, scores.truth], NO_VOTES),
-        overlap=mean(np.minimum(given, wanted).sum(1), nobody),
+        model_share=mean(shares[rows, scores.predicted], NO_VOTES, most=1),
+        truth_share=mean(shares[rows, scores.truth], NO_VOTES, most=1),
+        overlap=mean(np.minimum(given, wanted).sum(1), nobody, most=1),
         cross_entropy=mean(-(wanted * np.log(np.maximum(given, LEAST_PROBABILITY))).sum(1), nobody),
     )
 

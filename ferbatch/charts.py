@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written is no news for the user
+os.environ.pop("MPLBACKEND", None)  # a wrong one ends the import; none is needed here
 
 import matplotlib as mpl  # noqa: E402
+import matplotlib.style  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
@@ -118,7 +122,8 @@ CHARTS: dict[str, tuple[str, Callable[[Axes, Result], None]]] = {
 def draw(name: str, result: Result, *, transparent: bool = False) -> str:
     """A chart of CHARTS as an SVG file's text: no time stamp, the same for the same result."""
     title, plot = CHARTS[name]
-    with mpl.rc_context(STYLE):
+    with warnings.catch_warnings(), mpl.style.context(["default", STYLE]):  # not the user's own style
+        warnings.simplefilter("ignore")  # of glyphs that are measured here, and drawn by whoever shows the file
         figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         FigureCanvasSVG(figure)
         plot(figure.subplots(), result)

@@ -222,8 +222,8 @@ def evaluate(
         raise UsageError(f"the report comes as tables or as json, not as '{format_}' (a folder of files: --report DIR)")
     if predictions is not None and models_:
         raise UsageError("say --model or --predictions: labels made earlier need no model")
-    if predictions is None and strip_prefix is not None:
-        raise UsageError("--strip-prefix needs --predictions")
+    if strip_prefix is not None and (predictions is None or truth is None):
+        raise UsageError("--strip-prefix needs --truth and --predictions")
     if thumbnails and report is None:
         raise UsageError("--thumbnails needs --report")
     options = EvaluateOptions(

@@ -6,10 +6,11 @@ import io
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -17,8 +18,9 @@ from rich.text import Text
 from tqdm import tqdm
 
 from ferbatch import screen
+from ferbatch.errors import OutputError
 from ferbatch.paths import count, encode_path, escape, writing
-from ferbatch.records import LARGE_SIDE, NONE, Card, Prediction
+from ferbatch.records import LARGE_SIDE, MOST_VALUES, NONE, Card, Prediction
 
 if TYPE_CHECKING:  # the error line must not cost an import of torch
     from ferbatch.annotations import Joined
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # the error line must not cost an import of torch
     from ferbatch.train import Epoch
     from ferbatch.truth import Truth
 
+MOST_NAMES = 12  # of classes, on one line
 PLAIN_LINE_EVERY = 30.0  # seconds, where progress cannot be drawn
 
 
@@ -96,8 +99,8 @@ class LabelConsole(_RunConsole):
         tally = run.tally
         if not self.quiet:
             if run.report is not None:
-                say(_report_text(run.report, sys.stderr.isatty()) + "\n")
-            say(_drawn(_summary(run), sys.stderr.isatty()))
+                say(_report_text(run.report, _is_terminal(sys.stderr)) + "\n")
+            say(_drawn(_summary(run), _is_terminal(sys.stderr)))
             aside = f"; {run.listing.aside}" if run.listing.aside else ""
             where = f" -> {output.shown}" if output.is_file else ""
             speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
@@ -119,7 +122,9 @@ class LabelConsole(_RunConsole):
             n = count(run.tally.uncertain, "image")
             say(f"{n} uncertain (under --min-confidence), in the table with the label they have")
         if run.tally.without_truth:
-            say(f"{count(run.tally.without_truth, 'image')} without truth, not scored")
+            others = run.report["subject"]["others"] if run.report else {}
+            named = f" ({', '.join(f'{name} {n:,}' for name, n in others.items())})" if others else ""
+            say(f"{count(run.tally.without_truth, 'image')} without truth, not scored{named}")
         if output.is_file:
             say(f"report: {encode_path(os.fsencode(output.report))}.html, .md, .json")
 
@@ -131,15 +136,20 @@ class EvaluateConsole(_RunConsole):
         """What the truth holds besides the labels."""
         if self.quiet:
             return
-        named = ", ".join(f"{name} ({n:,})" for name, n in truth.others().most_common())
+        others_there = truth.others()
+        named = ", ".join(f"{name} ({n:,})" for name, n in others_there.most_common(MOST_NAMES))
+        if len(others_there) > MOST_NAMES:
+            named += f" and {len(others_there) - MOST_NAMES:,} classes more"
         if named and others:
             say(f"kept as none of these: {named}")
         elif named:
-            say(f"left out, for the model has no such label: {named}; --others shows what it says of them")
+            say(f"left out, for they are no labels: {named} (--classes says what they mean, --others keeps them)")
         if n := int((truth.codes == NONE).sum()):
             say(f"{count(n, 'image')} without a class left out")
         if truth.conflicts:
-            say(f"{truth.conflicts:,} paths with two different labels left out")
+            say(f"{count(truth.conflicts, 'path')} with two different labels left out")
+        if truth.unused:
+            say(f"--classes: nothing is called {', '.join(truth.unused)}")
         if truth.aside:
             say(truth.aside)
 
@@ -154,7 +164,7 @@ class EvaluateConsole(_RunConsole):
             parts.append(f"no image for {count(joined.surplus, 'row')}, {joined.surplus_example} for one")
         if joined.ambiguous:
             parts.append(f"{joined.ambiguous:,} not joined, for they could be more than one")
-        if joined.by_tail and self.verbose:
+        if joined.by_tail and (what == "labels" or self.verbose):
             parts.append(f"{count(joined.by_tail, 'image')} joined by the end of the path")
         if parts:
             say(f"{what}, {joined.file}: {'; '.join(parts)}")
@@ -162,13 +172,21 @@ class EvaluateConsole(_RunConsole):
     def left_out(self, columns: tuple[str, ...]) -> None:
         """Columns of metadata that are no use as slices."""
         if columns and not self.quiet:
-            say(f"metadata: too many different values to slice by: {', '.join(columns)}")
+            say(f"metadata: no slices by {', '.join(columns)}: one value only, or more than {MOST_VALUES}")
 
     def started(self, images: int, name: str, device: str) -> None:
         if self.verbose:
             say(f"{name} on {device}: {count(images, 'image')}")
         self.progress = Progress(images, quiet=self.quiet, what=name)
         self.start = time.monotonic()
+        self.failures: Counter[str] = Counter()
+        self.example = ""
+
+    def progressed(self, prediction: Prediction) -> None:
+        super().progressed(prediction)
+        if prediction.error_kind:
+            self.example = self.example or prediction.path
+            self.failures[prediction.error_kind] += 1
 
     def labelled(self, name: str) -> None:
         """How fast a model was."""
@@ -183,19 +201,21 @@ class EvaluateConsole(_RunConsole):
         if json is not None:
             answer(json.rstrip("\n"))
         elif not self.quiet:
-            answer(_report_text(evaluation.report, sys.stdout.isatty()))
+            answer(_report_text(evaluation.report, _is_terminal(sys.stdout)))
         if evaluation.folder and not self.quiet:
             say(f"report: {encode_path(os.fsencode(evaluation.folder.file('report.html')))}")
         if evaluation.failed:
-            say(f"{count(evaluation.failed, 'image')} could not be labelled")
+            kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.failures.most_common())
+            say(f"{count(self.failures.total(), 'image')} could not be labelled ({kinds}), {self.example} for one")
         if evaluation.missed:
             fail("--fail-under: " + "; ".join(evaluation.missed))
 
 
 def _report_text(report: Mapping[str, Any], terminal: bool) -> str:
+    coloured = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return "\n".join(
         part.plain if isinstance(part, Text) and not terminal else _drawn(part, terminal)  # no line is broken in a file
-        for part in screen.drawn(report)
+        for part in screen.drawn(report, coloured=coloured)
     )
 
 
@@ -264,14 +284,24 @@ def show_models(cards: Sequence[Card]) -> None:
         names = (escape(card.name), escape(card.architecture))
         figures = (f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy, card.sha256[:12])
         table.add_row(*map(Text, names + figures))
-    answer(_drawn(table, sys.stdout.isatty()))
+    answer(_drawn(table, _is_terminal(sys.stdout)))
 
 
-def _drawn(table: RenderableType, terminal: bool) -> str:
-    """What rich draws as text, drawn apart from the stream it goes to: rich has its own ways with one that fails."""
+def _drawn(what: RenderableType, terminal: bool) -> str:
+    """What rich draws as text, drawn apart from the stream it goes to: rich has its own ways with one that fails.
+
+    A table is as wide as it needs to be, even where the terminal is not: no number is ever cut.
+    """
     text = io.StringIO()
-    Console(file=text, force_terminal=terminal, highlight=False, width=None if terminal else 120).print(table)
+    console = Console(file=text, force_terminal=terminal, highlight=False, width=None if terminal else 120)
+    if isinstance(what, Table):
+        console.width = max(console.width, console.measure(what, options=console.options.update(width=1000)).maximum)
+    console.print(what)
     return text.getvalue().rstrip("\n")
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def say(message: str) -> None:
@@ -285,6 +315,8 @@ def say(message: str) -> None:
 
 def answer(text: str) -> None:
     """A command's answer to stdout; OutputError if it cannot be written."""
+    if sys.stdout is None:
+        raise OutputError("stdout is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
     with writing("stdout"):

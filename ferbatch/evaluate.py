@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 
 from ferbatch import gates, pages, report, weights
 from ferbatch.agreement import Votes
-from ferbatch.annotations import Joined, LabelsFile, Slices, read_slices, read_votes
+from ferbatch.annotations import Joined, Slices, read_slices, read_votes
 from ferbatch.errors import UsageError
 from ferbatch.outputs import ReportFolder
 from ferbatch.paths import escape, replace_file
+from ferbatch.predictions import LabelsFile
 from ferbatch.records import NONE, Card, EvaluateOptions, Prediction
 from ferbatch.report import Subject, System
 from ferbatch.scores import Scores
 from ferbatch.tables import shown
-from ferbatch.truth import Truth, parse_classes, read_truth
+from ferbatch.truth import Truth, of_labels, parse_classes, read_truth
 from ferbatch.writers import WRITERS, Writer
 
 
@@ -69,28 +71,56 @@ def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evalu
     OutputError where the report cannot be written.
     """
     wanted = gates.parse(options.fail_under)
+    if options.report == "":
+        raise UsageError("--report is empty")
     folder = ReportFolder(options.report) if options.report is not None else None
     if folder:
         folder.check(overwrite)
-    if options.predictions is not None:
-        subject, systems = _of_file(options, LabelsFile.read(options.predictions), wanted, watcher)
-    else:
-        subject, systems = _of_models(options, wanted, folder, watcher)
-    built = report.build(subject, systems, options.min_confidence)
-    if folder:
-        _write(folder, built, systems, options)
-    failed = 0  # of images labelled now
+        _keep_inputs(options, folder)
+    with ExitStack() as stack:  # what the report folder holds is replaced at its end, or not at all
+        if options.predictions is not None:
+            subject, systems = _of_file(options, LabelsFile.read(options.predictions), wanted, watcher)
+            if folder:
+                stack.enter_context(folder.held(overwrite))
+        else:
+            open_folder = partial(_opened, folder, stack, overwrite)
+            subject, systems = _of_models(options, wanted, open_folder, watcher)
+        built = report.build(subject, systems, options.min_confidence)
+        if folder:
+            _write(folder, built, systems, options)
+    failed = 0  # images of this run
     if options.predictions is None:
-        groups = [(system.scores, *system.others.values()) for system in systems]
-        failed = sum(int((~scores.labelled).sum()) for group in groups for scores in group)
+        scores = [systems[0].scores, *systems[0].others.values()]
+        failed = sum(int((~one.labelled).sum()) for one in scores)
     return Evaluation(built, gates.missed(wanted, built["results"]), failed, folder)
+
+
+def _opened(
+    folder: ReportFolder | None, stack: ExitStack, overwrite: bool, at: int, labels: tuple[str, ...]
+) -> Writer | None:
+    """The writer for the rows of the model with index `at`; its file appears when the stack is left."""
+    if not folder:
+        return None
+    if at == 0:
+        stack.enter_context(folder.held(overwrite))
+    writer = WRITERS["csv"](stack.enter_context(replace_file(folder.file(_labels_file(at)))), labels)
+    stack.callback(writer.close)
+    return writer
+
+
+def _keep_inputs(options: EvaluateOptions, folder: ReportFolder) -> None:
+    """UsageError where the report would take a table away that it is made from."""
+    for path in filter(None, (options.truth, options.predictions, options.votes, options.slices)):
+        inside = os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(folder.path)
+        if inside and os.path.isfile(path):
+            raise UsageError(f"{shown(path)} lies in {folder.shown}, which would be replaced: choose another --report")
 
 
 def _of_file(
     options: EvaluateOptions, file: LabelsFile, wanted: list[gates.Gate], watcher: Watcher
 ) -> tuple[Subject, list[System]]:
     classes = parse_classes(options.classes, file.labels)
-    truth = file.truth() if options.truth is None else read_truth(options.truth, file.labels, classes)
+    truth = file.truth(classes) if options.truth is None else read_truth(options.truth, file.labels, classes)
     watcher.known(truth, options.others)
     scores, joined, at = file.scores(truth, options.strip_prefix)
     watcher.joined("labels", joined)
@@ -100,12 +130,16 @@ def _of_file(
     judged = scores.where(scores.truth != NONE)
     system = replace(known.system(shown(file.path), judged), joined=joined)
     system = replace(system, others=_by_class(truth, at, scores) if options.others else {})
-    gates.check(wanted, report.blank(system, options.min_confidence))
+    if wanted:
+        gates.check(wanted, report.blank(system, options.min_confidence))
     return subject, [system]
 
 
 def _of_models(
-    options: EvaluateOptions, wanted: list[gates.Gate], folder: ReportFolder | None, watcher: Watcher
+    options: EvaluateOptions,
+    wanted: list[gates.Gate],
+    open_rows: Callable[[int, tuple[str, ...]], Writer | None],
+    watcher: Watcher,
 ) -> tuple[Subject, list[System]]:
     if options.truth is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
@@ -118,38 +152,43 @@ def _of_models(
     watcher.known(truth, options.others)
     shown_to_model = truth.has_label | (truth.is_other & options.others)
     known, subject = _annotated(options, truth, truth.has_label, watcher)
+    _some_are_there(truth)
     at = np.flatnonzero(shown_to_model)
     chosen = truth.where(shown_to_model)
-    nothing = Scores.unpredicted(labels, np.zeros(0, np.int16))
-    others = dict.fromkeys(truth.others(), nothing) if options.others else {}
-    blank = report.blank(
-        replace(known.system("", Scores.unpredicted(labels, known.truth.codes)), others=others), options.min_confidence
-    )
-    gates.check(wanted, blank)
+    if wanted:
+        nothing = Scores.unpredicted(labels, np.zeros(0, np.int16))
+        others = dict.fromkeys(truth.others(), nothing) if options.others else {}
+        unlabelled = known.system("", Scores.unpredicted(labels, of_labels(known.truth.codes, labels)))
+        gates.check(wanted, report.blank(replace(unlabelled, others=others), options.min_confidence))
+    classifiers = [Classifier.load(model, device) for model in cards]
     systems: list[System] = []
-    for name, (model, card) in zip(_names(cards), cards.items(), strict=True):
-        classifier = Classifier.load(model, device)
-        if folder and not systems:
-            folder.begin()
+    for name, classifier in zip(_names(cards), classifiers, strict=True):
+        card = classifier.card
+        writer = open_rows(len(systems), card.labels)
         watcher.started(len(chosen.images), name, str(classifier.device))
-        truths = np.where(chosen.codes < len(labels), chosen.codes, NONE).astype(np.int16)
-        scores = Scores.unpredicted(labels, truths)
-        with _labels_writer(folder, len(systems), card.labels) as writer:
-            stream = classifier.stream(
-                chosen.images,
-                batch_size=options.batch_size,
-                workers=options.workers,
-                min_confidence=options.min_confidence,
-            )
-            for place, (_, prediction) in enumerate(stream):
-                scores.put(place, prediction)
-                if writer:
-                    writer.write(prediction)
-                watcher.progressed(prediction)
+        scores = Scores.unpredicted(labels, of_labels(chosen.codes, labels))
+        stream = classifier.stream(
+            chosen.images,
+            batch_size=options.batch_size,
+            workers=options.workers,
+            min_confidence=options.min_confidence,
+        )
+        for place, (_, prediction) in enumerate(stream):
+            scores.put(place, prediction)
+            if writer:
+                writer.write(prediction)
+            watcher.progressed(prediction)
         watcher.labelled(name)
         system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card)
         systems.append(replace(system, others=_by_class(truth, at, scores) if options.others else {}))
     return subject, systems
+
+
+def _some_are_there(truth: Truth) -> None:
+    """UsageError where a look at some images of a table finds none: they are looked for in the wrong place."""
+    some = [truth.images[at] for at in range(0, len(truth.images), max(1, len(truth.images) // 100))]
+    if not any(os.path.lexists(ref.file) for ref in some):
+        raise UsageError(f"none of the images is there: looked for {some[0].path}")
 
 
 def _cards(models: tuple[str, ...]) -> dict[str, Card]:
@@ -178,8 +217,8 @@ def _annotated(
 ) -> tuple[_Known, Subject]:
     """The images to judge with their votes and slices, and what the report says of them all."""
     chosen = truth.where(judged)
-    votes, votes_joined = read_votes(options.votes, chosen) if options.votes else (None, None)
-    slices, slices_joined = read_slices(options.slices, chosen) if options.slices else (None, None)
+    votes, votes_joined = read_votes(options.votes, chosen) if options.votes is not None else (None, None)
+    slices, slices_joined = read_slices(options.slices, chosen) if options.slices is not None else (None, None)
     if votes_joined:
         watcher.joined("votes", votes_joined)
     if slices and slices_joined:
@@ -198,6 +237,7 @@ def _annotated(
         votes=votes_joined,
         slices=slices_joined,
         slices_left_out=slices.left_out if slices else (),
+        classes=parse_classes(options.classes, truth.labels),
     )
     return _Known(chosen, votes, slices), subject
 
@@ -217,20 +257,7 @@ def _labels_file(at: int) -> str:
     return f"labels-{at + 1}.csv" if at else "labels.csv"
 
 
-@contextmanager
-def _labels_writer(folder: ReportFolder | None, at: int, labels: tuple[str, ...]) -> Iterator[Writer | None]:
-    if not folder:
-        yield None
-        return
-    with replace_file(folder.file(_labels_file(at))) as stream:
-        writer = WRITERS["csv"](stream, labels)
-        yield writer
-        writer.close()
-
-
 def _write(folder: ReportFolder, built: Mapping[str, Any], systems: list[System], options: EvaluateOptions) -> None:
-    if options.predictions:
-        folder.begin()
     written = pages.write(built, folder.file("report"), _thumbnails(built, systems) if options.thumbnails else None)
     names = [os.path.basename(path) for path in written]
     folder.finish(names if options.predictions else [*names, *map(_labels_file, range(len(systems)))])

@@ -84,6 +84,7 @@ class Figures:
     nll: Figure  # mean of -ln(probability of the truth), natural logarithm
     brier: Figure  # mean of the squared distance to the truth over all labels, 0..2
     ece: Figure  # expected calibration error
+    ece_by_chance: Figure  # what it would be if confidence were exactly right
     mean_confidence: Figure
     labels: Mapping[str, LabelFigures]
     confusion_matrix: Sequence[Sequence[int]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferbatch.errors import UsageError
+from ferbatch.figures import Figure
 from ferbatch.paths import escape
 
-LESS_IS_BETTER = frozenset({"nll", "brier", "ece", "cross_entropy", "failed"})  # for these the gate is a ceiling
+FIGURE = {field.name for field in dataclasses.fields(Figure)}
+LESS_IS_BETTER = frozenset(  # for these the gate is a ceiling
+    {"nll", "brier", "ece", "cross_entropy", "failed", "missing", "surplus", "ambiguous"}
+)
+NEEDED = {name: f"--{name.replace('_', '-')}" for name in ("votes", "slices", "others", "min_confidence")}
 UNBOUNDED = frozenset({"nll", "cross_entropy", "brier"})
 
 
@@ -38,7 +44,7 @@ def parse(texts: Sequence[str]) -> list[Gate]:
             bound = math.nan
         if not name.strip() or not math.isfinite(bound):
             raise UsageError(f"--fail-under {escape(text)}: say FIGURE=NUMBER, accuracy=0.75 for one")
-        gates.append(Gate(name.strip(), bound))
+        gates.append(Gate(name.strip().removeprefix("labels."), bound))
     return gates
 
 
@@ -47,6 +53,9 @@ def check(gates: Sequence[Gate], result: Mapping[str, Any]) -> None:
     names = dict(figures_of(result))
     for gate in gates:
         if gate.name not in names:
+            needed = NEEDED.get(gate.name.partition(".")[0])
+            if needed and not result[gate.name.partition(".")[0]]:
+                raise UsageError(f"--fail-under {escape(gate.name)} needs {needed}")
             close = difflib.get_close_matches(gate.name, names, n=3, cutoff=0.5)
             known = ", ".join(close or ["accuracy", "balanced_accuracy", "macro_avg.f1", "ece", "LABEL.recall"])
             raise UsageError(f"--fail-under: the report has no figure '{escape(gate.name)}' (it has: {known}, …)")
@@ -67,26 +76,44 @@ def missed(gates: Sequence[Gate], results: Sequence[Mapping[str, Any]]) -> list[
             name = escape(gate.name)
             if value is None:
                 clauses.append(f"{name}{of} is undefined: {figure['reason']}")
-            elif gate.ceiling and value > gate.bound:
-                clauses.append(f"{name}{of} is {_digits(value)}, {_digits(value - gate.bound)} over {gate.bound:g}")
-            elif not gate.ceiling and value < gate.bound:
-                clauses.append(f"{name}{of} is {_digits(value)}, {_digits(gate.bound - value)} short of {gate.bound:g}")
+            elif value > gate.bound if gate.ceiling else value < gate.bound:
+                short = "over" if gate.ceiling else "short of"
+                said = f"{_shown(value, gate.bound)}, {_gap(value, gate.bound)} {short} {gate.bound:,.10g}"
+                clauses.append(f"{name}{of} is {said}")
     return clauses
 
 
-def _digits(value: float) -> str:
-    """Four digits, or more where they would all be 0."""
-    return f"{value:.4f}" if abs(value) >= 1e-4 or not value else f"{value:.1e}"
+def _shown(value: float, bound: float) -> str:
+    """A count, or four digits, or as many as tell it from the bound."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if f"{value:.4f}" != f"{bound:.4f}" else repr(value)
 
 
-def figures_of(result: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _gap(value: float, bound: float) -> str:
+    gap = abs(value - bound)
+    return f"{gap:,.0f}" if isinstance(value, int) else f"{gap:.4f}" if gap >= 1e-4 else f"{gap:.1e}"
+
+
+def figures_of(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Every figure and count in a result by its place: `accuracy`, `sad.recall`, `slices.camera.A.accuracy`, ..."""
-    for key, value in result.items():
-        name = f"{place}{key}" if key != "labels" else place.removesuffix(".")
-        if isinstance(value, Mapping):
-            if "value" in value and "n" in value:
-                yield name, value
-            else:
-                yield from figures_of(value, f"{name}." if name else "")
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield name, {"value": value, "n": None}
+    yield from _group({key: value for key, value in result.items() if key != "slices"}, "")
+    for column, values in (result["slices"] or {}).items():
+        for value, group in values.items():
+            yield from _group(group, f"slices.{column}.{value}.")
+
+
+def _group(group: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Those of one group of images, where the labels' own go without `labels.`."""
+    for key, value in group.items():
+        yield from _walk(value, place if key == "labels" else f"{place}{key}")
+
+
+def _walk(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(value, Mapping) and value.keys() == FIGURE:
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _walk(one, f"{place}{key}" if not place or place.endswith(".") else f"{place}.{key}")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield place, {"value": value, "n": None}

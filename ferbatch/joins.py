@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ class Join:
     surplus: NDArray[np.int64]  # indices of the rows that no image has
     by_real_path: int  # images
     by_tail: int  # images
-    ambiguous: int  # images that more than one row, or rows that more than one image, could be; not joined
+    ambiguous: int  # images that could have more than one row, or share one with another image; not joined
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -30,41 +30,45 @@ class Join:
         return np.flatnonzero(self.rows == UNMATCHED)
 
 
-def join(
-    images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes], strip_prefix: bytes | None = None
-) -> Join:
+def join(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes | None]) -> Join:
     """Find the row of each image.
 
     `images` are paths to open, `below` the same paths from the folder (or table) of the truth on, `rows` the paths
-    that the table gives, relative ones from the working folder on. What the real path does not join is joined where,
-    in whole parts, the row's path ends in the image's `below`, or the image's path ends in the row's, and no second
-    image or row would fit. With `strip_prefix`, what follows it in a row's path must be the image's `below`.
+    that the table gives, relative ones from the working folder on (None: of no image). What the real path does not
+    join is joined where, in whole parts, the row's path ends in the image's `below`, or the image's path ends in the
+    row's, and no second image or row would fit.
     """
     found = _by_real_path(images, rows)
     by_path = int((found != UNMATCHED).sum())
     taken = set(found.tolist())
-    left = [at for at in range(len(rows)) if at not in taken]
+    left = {at: row for at, row in enumerate(rows) if row is not None and at not in taken}
     open_images = np.flatnonzero(found == UNMATCHED).tolist()
-    pairs = _tails(open_images, left, images, below, rows, strip_prefix) if open_images and left else []
+    pairs, crowded = _tails(open_images, left, images, below) if open_images and left else ([], set())
     uses = Counter(image for image, _ in pairs), Counter(row for _, row in pairs)
-    ambiguous = 0
     for image, row in pairs:
-        if uses[0][image] == 1 and uses[1][row] == 1:
+        if uses[0][image] == 1 and uses[1][row] == 1 and image not in crowded:
             found[image] = row
         else:
-            ambiguous += 1
+            crowded.add(image)
     matched = int((found != UNMATCHED).sum())
     surplus = np.setdiff1d(np.arange(len(rows)), found)
-    return Join(found, surplus, by_path, matched - by_path, ambiguous)
+    return Join(found, surplus, by_path, matched - by_path, len(crowded))
 
 
-def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes]) -> NDArray[np.int64]:
+def stripped(row: bytes, prefix: bytes) -> bytes | None:
+    """A row's path after a prefix of whole parts; None where it does not begin so."""
+    row, prefix = (os.path.normpath(path) for path in (row, prefix))
+    return row[len(prefix) :].lstrip(b"/") if row.startswith(prefix.rstrip(b"/") + b"/") else None
+
+
+def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes | None]) -> NDArray[np.int64]:
     """A row per image by the very path, else by the file that it leads to; the first row where there are several."""
     found = np.full(len(images), UNMATCHED)
     for same in (os.path.abspath, real_path):
         by_path: dict[bytes, int] = {}
         for at, row in enumerate(rows):
-            by_path.setdefault(same(row), at)
+            if row is not None:
+                by_path.setdefault(same(row), at)
         for at in np.flatnonzero(found == UNMATCHED).tolist():
             found[at] = by_path.get(same(images[at]), UNMATCHED)
         if (found != UNMATCHED).all():
@@ -86,32 +90,33 @@ def _real_folder(folder: bytes) -> bytes:
 
 
 def _tails(
-    open_images: Sequence[int],
-    left: Sequence[int],
-    images: Sequence[bytes],
-    below: Sequence[bytes],
-    rows: Sequence[bytes],
-    strip_prefix: bytes | None,
-) -> list[tuple[int, int]]:
-    """Every (image, row) that the ends of their paths make a pair."""
+    open_images: Sequence[int], left: Mapping[int, bytes], images: Sequence[bytes], below: Sequence[bytes]
+) -> tuple[list[tuple[int, int]], set[int]]:
+    """Every (image, row) that the ends of their paths make a pair, and the images that several rows could be of."""
     by_below: dict[bytes, list[int]] = {}
     for image in open_images:
         by_below.setdefault(_plain(below[image]), []).append(image)
-    if strip_prefix is not None:
-        prefix = strip_prefix.rstrip(b"/") + b"/"
-        under = [(row, rows[row]) for row in left if rows[row].startswith(prefix)]
-        return [(image, row) for row, path in under for image in by_below.get(_plain(path[len(prefix) :]), [])]
     pairs: dict[tuple[int, int], None] = {}
+    crowded: set[int] = set()
+    crowds: set[bytes] = set()  # ends that several images have
     by_row: dict[bytes, list[int]] = {}
-    for row in left:
-        plain = _plain(rows[row])
+    for row, path in left.items():
+        plain = _plain(path)
         by_row.setdefault(plain, []).append(row)
-        longest = next((by_below[tail] for tail in _ends(plain) if tail in by_below), [])
-        pairs |= dict.fromkeys((image, row) for image in longest)
+        end = next((tail for tail in _ends(plain) if tail in by_below), None)
+        if end is not None and len(by_below[end]) == 1:
+            pairs[by_below[end][0], row] = None
+        elif end is not None:
+            crowds.add(end)
+    for end in crowds:
+        crowded.update(by_below[end])
     for image in open_images:
-        longest = next((by_row[tail] for tail in _ends(_plain(os.path.abspath(images[image]))) if tail in by_row), [])
-        pairs |= dict.fromkeys((image, row) for row in longest)
-    return list(pairs)
+        rows = next((by_row[tail] for tail in _ends(_plain(os.path.abspath(images[image]))) if tail in by_row), [])
+        if len(rows) == 1:
+            pairs[image, rows[0]] = None
+        elif rows:
+            crowded.add(image)
+    return list(pairs), crowded
 
 
 def _plain(path: bytes) -> bytes:

@@ -21,11 +21,11 @@ import ferbatch
 from ferbatch import weights
 from ferbatch.errors import NoImagesError
 from ferbatch.outputs import Output
-from ferbatch.paths import encode_path, replace_file
+from ferbatch.paths import encode_path, escape, replace_file
 from ferbatch.predict import Classifier, Decoded, choose_device, default_workers
 from ferbatch.records import NONE, SCHEMA, Options, Prediction
 from ferbatch.scores import Scores
-from ferbatch.sources import Listing, list_images
+from ferbatch.sources import Listing, class_of, is_expression, list_images
 from ferbatch.writers import WRITERS
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
@@ -172,9 +172,22 @@ def _report(
         labels=card.labels,
         images=sum(counts),
         per_label=dict(zip(card.labels, counts, strict=True)),
+        others=dict(_others(listing).most_common()),
         without_truth=int((scores.truth == NONE).sum()),
     )
-    return report.build(subject, [report.System(card.name, listing, scores, card)], options.min_confidence)
+    system = report.System(escape(card.name), listing, scores, card)
+    return report.build(subject, [system], options.min_confidence)
+
+
+def _others(listing: Listing) -> Counter[str]:
+    """Images by the folder they lie in, where it is named like an expression that is no label."""
+    of_folder = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
+    found: Counter[str] = Counter()
+    for (prefix, truth), n in zip(listing.folders, of_folder, strict=True):
+        name = class_of(prefix)
+        if truth is None and is_expression(name):
+            found[escape(name)] += n
+    return found
 
 
 def _write_beside(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> None:

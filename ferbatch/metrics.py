@@ -25,35 +25,40 @@ SEED = 0  # of the bootstrap: the same counts give the same interval
 CURVE_POINTS = 100  # of a precision-recall curve, at most
 
 
-def figures(scores: Scores) -> Figures:
-    """Every figure of the images that have a truth; what cannot be said of them is None, with the reason."""
+def figures(scores: Scores, *, curves: bool = True) -> Figures:
+    """Every figure of the images that have a truth; what cannot be said of them is None, with the reason.
+
+    Without `curves`, those are left empty.
+    """
     with_truth = scores.where(scores.truth >= 0)
     done = with_truth.where(with_truth.labelled)
     n, failed = len(done), len(with_truth) - len(done)
     matrix = confusion_matrix(done)
     correct = int(matrix.trace())
     nothing = "no image with a truth was labelled" if failed else "no image has a truth"
-    labels = _label_figures(done, matrix)
+    samples = resampled(matrix) if n else None
+    labels = _label_figures(done, matrix, samples, curves)
     areas = [figure.roc_auc for figure in labels.values()]
-    averages = {name: _averaged(matrix, name, nothing) for name in ("macro", "weighted")}
+    averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted")}
     return Figures(
         images=n,
         failed=failed,
         accuracy=rate(correct, n, nothing),
         accuracy_with_failed=rate(correct, n + failed, nothing),
-        balanced_accuracy=_balanced(matrix, nothing),
+        balanced_accuracy=_balanced(matrix, samples, nothing),
         macro_avg=averages["macro"],
         weighted_avg=averages["weighted"],
         roc_auc=_mean_area(areas, n),
         nll=calibration.nll(done, nothing),
         brier=calibration.brier(done, nothing),
         ece=calibration.ece(done, nothing),
+        ece_by_chance=calibration.ece_by_chance(done, nothing),
         mean_confidence=calibration.mean_confidence(done, nothing),
         labels=labels,
         confusion_matrix=matrix.tolist(),
         confusions=_confusions(done.labels, matrix),
         calibration=calibration.bins(done),
-        coverage=calibration.coverage(done),
+        coverage=calibration.coverage(done) if curves else [],
     )
 
 
@@ -117,37 +122,36 @@ def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _averaged(matrix: Counts, average: str, nothing: str) -> Averages:
-    n = int(matrix.sum())
-    if not n:
+def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str) -> Averages:
+    if samples is None:
         return Averages(*[Figure(None, 0, reason=nothing)] * 3)
     present = _present(matrix)
     values = _by_scikit_learn(matrix, average=average)
-    samples = resampled(matrix)[:, present][:, :, present]
-    weights = samples.sum(-1) if average == "weighted" else np.ones_like(samples.sum(-1))
+    samples = samples[:, present][:, :, present]
+    weights = samples.sum(-1)
+    if average == "macro":  # over the labels that occur in the resample, as the figure itself
+        weights = (samples.sum(-1) + samples.sum(-2) > 0).astype(np.int64)
     spread = per_label(samples)
     figures = [
-        Figure(float(value), n, percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
+        Figure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
         for name, value in zip(("precision", "recall", "f1"), values, strict=True)
     ]
     return Averages(*figures)
 
 
-def _balanced(matrix: Counts, nothing: str) -> Figure:
-    n = int(matrix.sum())
-    if not n:
+def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Figure:
+    if samples is None:
         return Figure(None, 0, reason=nothing)
     occurring = np.flatnonzero(matrix.sum(1)).tolist()
     truth, predicted = np.indices(matrix.shape).reshape(2, -1)
     value = sk.recall_score(truth, predicted, labels=occurring, average="macro", sample_weight=matrix.ravel())
-    return Figure(float(value), n, percentiles(balanced(resampled(matrix))))
+    return Figure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
 
 
-def _label_figures(scores: Scores, matrix: Counts) -> dict[str, LabelFigures]:
+def _label_figures(scores: Scores, matrix: Counts, samples: Counts | None, curves: bool) -> dict[str, LabelFigures]:
     hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    n = int(matrix.sum())
     f1 = per_label(matrix)["f1"]
-    spread = per_label(resampled(matrix))["f1"] if n else None
+    spread = per_label(samples)["f1"] if samples is not None else None
     found = {}
     for at, label in enumerate(scores.labels):
         tops = int(hits[at])
@@ -161,12 +165,12 @@ def _label_figures(scores: Scores, matrix: Counts) -> dict[str, LabelFigures]:
             f1=f1_figure,
             support=int(support[at]),
             predicted=int(predicted[at]),
-            **_ranking(scores, at),
+            **_ranking(scores, at, curves),
         )
     return found
 
 
-def _ranking(scores: Scores, at: int) -> dict[str, Any]:
+def _ranking(scores: Scores, at: int, curves: bool) -> dict[str, Any]:
     """roc_auc, average_precision and curve of one label's probability, from the histogram of its values."""
     n, label = len(scores), scores.labels[at]
     positive = scores.truth == at
@@ -184,7 +188,7 @@ def _ranking(scores: Scores, at: int) -> dict[str, Any]:
     return {
         "roc_auc": Figure(float(sk.roc_auc_score(truth, values, sample_weight=weights)), n),
         "average_precision": Figure(float(sk.average_precision_score(truth, values, sample_weight=weights)), n),
-        "curve": [(float(thresholds[i] / UNIT), float(precision[i]), float(recall[i])) for i in chosen],
+        "curve": [(float(thresholds[i] / UNIT), float(precision[i]), float(recall[i])) for i in chosen if curves],
     }
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from ferbatch.sources import MARKER
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"
+REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
+LEFTOVER = re.compile(r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part")  # of a report that was cut short
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +79,11 @@ class Output:
         if not self.is_file:
             yield
             return
-        lock = FileLock(f"{self.path}.lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise LockedError(f"another run is writing {self.shown}") from error
-        except OSError as error:
-            raise OutputError(f"{self.shown} could not be written: {error.strerror}") from error
-        try:
+        with locked(self.path):
             self.check(overwrite)
             if os.path.lexists(f"{self.path}.part") and not overwrite:
                 raise UsageError(f"{self.shown}.part is left of a run that was killed; --overwrite replaces it")
             yield
-        finally:
-            with suppress(OSError):  # before the release: filelock takes no lock on a file that is gone
-                os.unlink(lock.lock_file)
-            lock.release()
 
     @contextmanager
     def stream(self) -> Iterator[OutputStream]:
@@ -134,36 +126,65 @@ class ReportFolder:
         """UsageError or OutputError if the report must not or cannot be written here."""
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"{self.shown} is not a folder")
-        parent = self.path if os.path.isdir(self.path) else os.path.dirname(os.path.abspath(self.path))
-        if not os.path.isdir(parent):
-            raise UsageError(f"no folder {encode_path(os.fsencode(parent))} to write {self.shown} in")
-        if not os.access(parent, os.W_OK | os.X_OK):
+        there = os.path.abspath(self.path)
+        while not os.path.lexists(there):
+            there = os.path.dirname(there)
+        if not os.path.isdir(there):
+            raise UsageError(f"{encode_path(os.fsencode(there))} is not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"{self.shown} could not be written: no permission")
         if os.path.lexists(self.marker):
             if not overwrite:
                 raise UsageError(f"{self.shown} holds a report; --overwrite replaces it")
-        elif os.path.isdir(self.path) and os.listdir(self.path):
+            for name in sorted(set(os.listdir(self.path)) - set(self._noted())):
+                if REPORT_FILE.fullmatch(name):
+                    shown = encode_path(os.fsencode(self.file(name)))
+                    raise UsageError(f"{shown} is not ferbatch's: take it away first")
+        elif os.path.isdir(self.path) and not all(map(LEFTOVER.fullmatch, os.listdir(self.path))):
             raise UsageError(f"{self.shown} is not empty and holds no report: choose a new folder")
 
-    def begin(self) -> None:
-        """Make the folder, and take away the files of the report it held."""
+    @contextmanager
+    def held(self, overwrite: bool) -> Iterator[None]:
+        """Make the folder and keep other runs off it; LockedError if one has it."""
         with writing(self.shown):
             os.makedirs(self.path, exist_ok=True)
-            names = []
-            with suppress(FileNotFoundError), open(self.marker, encoding="utf-8", errors="surrogateescape") as stream:
-                names = stream.read().splitlines()
-        for name in names:
+        with locked(self.file(MARKER)):
+            self.check(overwrite)
+            yield
+
+    def finish(self, names: Sequence[str]) -> None:
+        """Note the files that were written, and take away those of the report that they replace."""
+        before = self._noted()
+        for name in set(before) - set(names):
             if name == os.path.basename(name) and name not in ("", ".", ".."):
                 remove(self.file(name))
-        self._mark(())
+        with replace_file(self.marker) as marker:
+            marker.write(os.fsencode("".join(f"{name}\n" for name in names)))
 
-    def finish(self, names: Iterable[str]) -> None:
-        """Note the files that were written."""
-        self._mark(names)
+    def _noted(self) -> list[str]:
+        """The files that the marker lists."""
+        with writing(self.shown), suppress(FileNotFoundError), open(self.marker, "rb") as stream:
+            return os.fsdecode(stream.read()).splitlines()
+        return []
 
-    def _mark(self, names: Iterable[str]) -> None:
-        with replace_file(self.marker) as stream:
-            stream.write("".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"))
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the lock beside `path`; LockedError if another run has it."""
+    shown = encode_path(os.fsencode(path))
+    lock = FileLock(f"{path}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LockedError(f"another run is writing {shown}") from error
+    except OSError as error:
+        raise OutputError(f"{shown} could not be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # before the release: filelock takes no lock on a file that is gone
+            os.unlink(lock.lock_file)
+        lock.release()
 
 
 def remove(path: str) -> None:

@@ -27,6 +27,23 @@ UNDEFINED = "\N{EN DASH}"
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side
 MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!&$^=@]|:(?=//)")  # what could be markup; its number is written instead
+NAMES = {  # of report.json, where they are not just words
+    "interval_95": "95 % interval",
+    "n": "n",
+    "f1": "F1",
+    "macro_avg": "Macro average",
+    "weighted_avg": "Weighted average",
+    "roc_auc": "ROC-AUC",
+    "nll": "NLL",
+    "brier": "Brier score",
+    "ece": "ECE",
+    "ece_by_chance": "ECE by chance",
+    "accuracy_with_failed": "Accuracy with failed images",
+    "majority": "People's commonest answer (majority)",
+    "majority_of_labels": "Commonest among the labels",
+    "model_share": "One person at random",
+    "blame": "Whose error",
+}
 Report = Mapping[str, Any]
 
 
@@ -112,13 +129,8 @@ def _environment(*, html: bool) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["zip"] = zip
-    environment.filters |= {
-        "number": number,
-        "interval": interval,
-        "percent": percent,
-        "chance": chance,
-        "verbatim": Markup,
-    }
+    filters = (number, interval, percent, chance, readable, plainly)
+    environment.filters |= {one.__name__: one for one in filters} | {"verbatim": Markup}
     return environment
 
 
@@ -143,6 +155,18 @@ def interval(figure: Mapping[str, Any], digits: int = 3) -> str:
 def percent(value: float | None, digits: int = 0) -> str:
     """A share as `75 %`."""
     return UNDEFINED if value is None else f"{100 * value:.{digits}f} %"
+
+
+def readable(name: str) -> str:
+    """A name of report.json as people write it: `ROC AUC`, `95 % interval`."""
+    return NAMES.get(name, name.replace("_", " ").capitalize())
+
+
+def plainly(value: Any) -> str:
+    """A card's nested values on one line."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name.replace('_', ' ')}: {plainly(one)}" for name, one in value.items())
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def chance(p_value: float) -> str:

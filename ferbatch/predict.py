@@ -136,7 +136,7 @@ class Classifier:
             network = models.build(card.architecture, card.arguments)
             network.load_state_dict(tensors)
             logits = network.eval()(torch.zeros(1, 1, card.size, card.size))
-            fits = logits.shape == (1, len(card.labels))
+            fits = logits.shape == (1, len(card.labels)) and bool(torch.isfinite(logits).all())
         except (RuntimeError, TypeError, KeyError, StopIteration):
             fits = False
         if not fits:

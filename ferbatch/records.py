@@ -29,6 +29,8 @@ BATCH_SIZE = 256  # images a decode step hands on at once
 
 NONE = -1  # in place of a label's index
 
+MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
+
 REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
 REPORT_ENDINGS = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report's files
 

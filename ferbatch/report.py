@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,37 +23,51 @@ SCHEMA = 1  # of report.json
 SMALL_GROUP = 100  # images; under it a rate's interval is wider than 10 points to either side
 MISTAKES = 24  # shown, the most confident first
 
-DEFINITIONS = {
-    "interval_95": "95 % interval: Wilson's for rates (accuracy, precision, recall and other shares); for F1, averages"
-    f" and differences of models the middle 95 % of {RESAMPLES:,} bootstrap resamples of the confusion counts; for"
-    " means over images the normal approximation.",
+DEFINITIONS = {  # what stands in report.json, by its name there
+    "interval_95": "95 % interval: where the figure would most likely lie over very many images like these. Wilson's"
+    f" for rates (accuracy, precision, recall and other shares); for F1, averages and differences of models the middle"
+    f" 95 % of {RESAMPLES:,} bootstrap resamples of the confusion counts; for means over images the normal"
+    " approximation. Areas and ECE have none.",
     "n": "The images that a figure rests on.",
     "accuracy": "Share of the labelled images whose label is the truth.",
-    "accuracy_with_failed": "The same with images that could not be labelled counted as wrong.",
+    "accuracy_with_failed": "The same, with images that could not be labelled counted as wrong.",
     "balanced_accuracy": "Mean of the recalls of the labels that occur: every label counts the same.",
-    "precision": "Of the images given a label, the share that has it.",
-    "recall": "Of the images that have a label, the share that was given it.",
-    "f1": "Harmonic mean of precision and recall.",
+    "precision": "Of the images given a label, the share for which it is the truth.",
+    "recall": "Of the images with a label as their truth, the share that was given it.",
+    "f1": "Harmonic mean of precision and recall: high only where both are.",
+    "support": "Images with a label as their truth. predicted: images given it.",
     "macro_avg": "Mean over the labels that occur as truth or were given; what is undefined counts as 0, as in"
     " scikit-learn's table.",
     "weighted_avg": "The same, weighted by the images of each label.",
-    "roc_auc": "Area under the ROC curve of a label's probability, this label against the rest; overall the mean over"
-    " the labels.",
-    "average_precision": "Area under the precision-recall curve, as scikit-learn's average_precision_score.",
-    "nll": "Mean of -ln(probability of the truth); probabilities under 0.00005 count as 0.00005.",
-    "brier": "Mean over images of the squared differences between probabilities and truth, summed over the labels"
-    " (0 is best, 2 is worst).",
+    "roc_auc": "Area under the ROC curve of a label's probability, this label against the rest: how often an image of"
+    " the label gets a higher probability for it than another image does (0.5 is guessing, 1 is perfect). Overall: the"
+    " mean over the labels.",
+    "average_precision": "Area under the precision-recall curve, as scikit-learn's average_precision_score"
+    " (1 is perfect).",
+    "nll": "Negative log-likelihood: mean of -ln(probability of the truth); probabilities under 0.00005 count as"
+    " 0.00005 (0 is perfect; surely wrong labels cost most).",
+    "brier": "Brier score: mean over images of the squared differences between probabilities and truth, summed over the"
+    " labels (0 is perfect, 2 is worst).",
+    "mean_confidence": "Mean probability of the labels that were given.",
     "ece": f"Expected calibration error: mean gap between confidence and accuracy over {ECE_BINS} bins of confidence of"
-    " equal width, each open below and closed above, weighted by their images.",
+    " equal width, each open below and closed above, weighted by their images (0 is perfect).",
+    "ece_by_chance": "The mean ECE of simulated labels that are right exactly as often as their confidence says, on as"
+    " many images: an ECE no larger is no sign of bad calibration. Its interval holds 95 % of the simulations.",
     "coverage": "Share of the labelled images that is kept when labels less sure than min_confidence are set aside.",
-    "majority": "The answer with more votes than any other; images where two share the first place are left out.",
-    "majority_of_labels": "The same with votes for anything but the labels set aside.",
-    "model_share": "Mean share of an image's votes that went to the model's label: how often a single tagger, taken at"
+    "majority": "Of people's votes, the answer with more than any other (the commonest, not always more than half);"
+    " images where two answers tie are left out.",
+    "majority_of_labels": "The same, with votes for anything but the labels set aside.",
+    "model_share": "Mean share of an image's votes that went to the model's label: how often one person, taken at"
     " random, agrees with the model. truth_share: the same of the truth.",
     "overlap": "Mean over images of the sum over labels of the smaller of probability and share of the votes for"
-    " labels.",
+    " labels (1: the probabilities spread as the votes do).",
     "cross_entropy": "Mean over images of -sum(share of the votes for labels * ln(probability)).",
-    "p_value": "McNemar's exact two-sided test that two models are right equally often on the same images.",
+    "blame": "Images by what model, truth and majority say. truth_alone: model and people agree, the error looks like"
+    " the truth's; model_alone: truth and people agree, it looks like the model's; people_alone: model and truth agree;"
+    " all_differ: three answers. people_see_no_label: of all these, those whose majority is no label.",
+    "more_than_chance": "p_value, McNemar's exact two-sided test that two models are right equally often on the same"
+    " images, is under 0.05. only_this_right and only_other_right are the images it rests on.",
+    "mistakes": f"The {MISTAKES} most confident ones.",
     "probabilities": "All figures are computed from the probabilities as written, to four digits.",
 }
 
@@ -86,7 +100,8 @@ class Subject:
     conflicts: int = 0  # paths that a table gives two classes
     votes: Joined | None = None
     slices: Joined | None = None
-    slices_left_out: tuple[str, ...] = ()  # columns with too many values
+    slices_left_out: tuple[str, ...] = ()  # columns with one value, or too many
+    classes: Mapping[str, str] = field(default_factory=dict)  # what names were said to mean
 
 
 def build(subject: Subject, systems: Sequence[System], min_confidence: float = 0.0) -> dict[str, Any]:
@@ -128,13 +143,14 @@ def blank(system: System, min_confidence: float) -> dict[str, Any]:
     votes = system.votes.where(np.zeros(0, np.int64)) if system.votes else None
     slices = system.slices.where(np.zeros(0, np.int64)) if system.slices else None
     others = {name: scores.where(np.zeros(0, np.int64)) for name, scores in system.others.items()}
-    return result(System(system.name, [], nothing, votes=votes, slices=slices, others=others), min_confidence)
+    empty = replace(system, images=[], scores=nothing, votes=votes, slices=slices, others=others)
+    return result(empty, min_confidence)
 
 
 def _model(card: Card | None) -> dict[str, Any] | None:
     if card is None:
         return None
-    names = ("name", "architecture", "sha256", "parameters", "multiply_adds", "temperature")
+    names = ("name", "architecture", "sha256", "parameters", "multiply_adds", "temperature", "data")
     return {name: getattr(card, name) for name in names}
 
 
@@ -149,7 +165,7 @@ def _sliced(scores: Scores, slices: Slices, min_confidence: float) -> dict[str, 
         found[column] = {}
         for code, value in enumerate(values):
             part = scores.where(codes == code)
-            of_part = asdict(figures(part))
+            of_part = asdict(figures(part, curves=False))
             del of_part["coverage"]  # the curves are drawn for the whole only
             for of_label in of_part["labels"].values():
                 del of_label["curve"]

@@ -15,22 +15,23 @@ from rich.text import Text
 Figure = Mapping[str, Any]
 Result = Mapping[str, Any]
 
-SHADES = " ░▒▓█"  # the share of a row in a cell of the confusion matrix, where there is no colour
+SHADES = " .:*#"  # the share of a row in a cell of the confusion matrix, where there is no colour
 TOP = 3  # of the confusions
 
 
-def drawn(report: Mapping[str, Any]) -> Iterator[Table | Text]:
-    """The report, result by result; several side by side at the end."""
+def drawn(report: Mapping[str, Any], *, coloured: bool) -> Iterator[Table | Text]:
+    """The report: several results side by side, if there are several, then each by itself."""
     several = len(report["results"]) > 1
-    for result in report["results"]:
-        if several:
-            yield Text(result["name"], "bold underline")
-        yield from _result(result)
     if several:
         yield from _side_by_side(report)
+    for result in report["results"]:
+        if several:
+            yield Text()
+            yield Text(result["name"], "bold underline")
+        yield from _result(result, coloured)
 
 
-def _result(result: Result) -> Iterator[Table | Text]:
+def _result(result: Result, coloured: bool) -> Iterator[Table | Text]:
     for line in result["words"]:
         yield Text(line)
     yield Text()
@@ -38,18 +39,20 @@ def _result(result: Result) -> Iterator[Table | Text]:
         return
     yield _table(result)
     yield Text()
-    yield _matrix(result)
+    yield _matrix(result, coloured)
     yield Text()
-    for one in result["confusions"][:TOP]:
-        yield Text(f"{one['truth']} taken for {one['label']}: {one['count']:,} of {one['of']:,}")
+    if next_ones := result["confusions"][1 : 1 + TOP]:
+        said = (f"{one['truth']} taken for {one['label']} ({one['count']:,} of {one['of']:,})" for one in next_ones)
+        yield Text(f"next: {', '.join(said)}")
     yield Text(
         f"balanced accuracy {_cell(result['balanced_accuracy'], 3)}, ROC-AUC {_cell(result['roc_auc'], 3)},"
-        f" NLL {_cell(result['nll'], 3)}, Brier {_cell(result['brier'], 3)}, ECE {_cell(result['ece'], 3)}"
+        f" NLL {_value(result['nll'])}, Brier {_value(result['brier'])}, ECE {_value(result['ece'])}"
+        f" (by chance {_value(result['ece_by_chance'])})"
     )
     if chosen := result["min_confidence"]:
         yield Text(
-            f"at least {chosen['min_confidence']:g} sure: {_cell(chosen['coverage'], 3)} of the images,"
-            f" accuracy {_cell(chosen['accuracy'], 3)}"
+            f"labels at least {chosen['min_confidence']:g} sure: {_percent(chosen['coverage'])} of them,"
+            f" right for {_percent(chosen['accuracy'])}"
         )
     if result["votes"]:
         yield from _votes(result["votes"])
@@ -71,11 +74,23 @@ def _cell(figure: Figure, digits: int = 2) -> str:
     return f"{figure['value']:.{digits}f}{interval}"
 
 
-def _plain(*columns: str, title: str | None = None) -> Table:
+def _value(figure: Figure) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def _percent(figure: Figure) -> str:
+    """`74.8 % (73.1-76.5)`; `-` where it is undefined."""
+    if figure["value"] is None:
+        return "-"
+    ends = figure["interval_95"]
+    return f"{100 * figure['value']:.1f} %" + (f" ({100 * ends[0]:.1f}-{100 * ends[1]:.1f})" if ends else "")
+
+
+def _plain(*columns: str) -> Table:
     """A table whose first column holds text and the others numbers."""
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left", title_style="bold")
+    table = Table(box=None, pad_edge=False)
     for at, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if at else "left", overflow="fold", no_wrap=bool(at))
+        table.add_column(Text(name), justify="right" if at else "left", no_wrap=True)
     return table
 
 
@@ -95,42 +110,45 @@ def _table(result: Result) -> Table:
     return table
 
 
-def _matrix(result: Result) -> Table:
-    """Rows are truths, columns the labels given; the darker, the larger its share of the row."""
+def _matrix(result: Result, coloured: bool) -> Table:
+    """Rows are truths, columns the labels given; the darker a cell, the larger its share of the row."""
     table = _plain("truth \\ labelled", *result["labels"])
     for label, row in zip(result["labels"], result["confusion_matrix"], strict=True):
         total = sum(row)
-        table.add_row(Text(label, "bold"), *(_shaded(n, n / total if total else 0.0) for n in row))
+        table.add_row(Text(label, "bold"), *(_shaded(n, n / total if total else 0.0, coloured) for n in row))
     return table
 
 
-def _shaded(n: int, share: float) -> Text:
-    blue = Style(bgcolor=f"rgb({int(20 + 20 * share)},{int(30 + 70 * share)},{int(45 + 150 * share)})", color="white")
-    return Text(f" {n:,} {share:4.0%} {SHADES[round(share * (len(SHADES) - 1))]} ", blue)
+def _shaded(n: int, share: float, coloured: bool) -> Text:
+    if not coloured:
+        return Text(f" {n:,} {share:4.0%} {SHADES[round(share * (len(SHADES) - 1))]} ")
+    blue = f"rgb({int(20 + 20 * share)},{int(30 + 70 * share)},{int(45 + 150 * share)})"
+    return Text(f" {n:,} {share:4.0%} ", Style(bgcolor=blue, color="white"))
 
 
 def _votes(votes: Mapping[str, Any]) -> Iterator[Text]:
     majority, blame, spread = votes["majority"], votes["blame"], votes["distribution"]
     yield Text()
     yield Text(
-        f"people: the majority's answer is the model's label for {_cell(majority['model'], 3)} of"
-        f" {majority['images']:,} images, the truth for {_cell(majority['truth'], 3)}"
+        f"people's commonest answer ({majority['images']:,} images) is the model's label in"
+        f" {_percent(majority['model'])}, the truth in {_percent(majority['truth'])}"
     )
     yield Text(
-        f"people: a single tagger agrees with the model for {_cell(spread['model_share'], 3)}, with the truth for"
-        f" {_cell(spread['truth_share'], 3)}; probabilities and votes overlap by {_cell(spread['overlap'], 3)}"
+        f"one person at random agrees with the model in {_percent(spread['model_share'])}, with the truth in"
+        f" {_percent(spread['truth_share'])}; probabilities and votes overlap by {_percent(spread['overlap'])}"
     )
     yield Text(
-        f"whose error: {blame['truth_alone']:,} the label's (model and people agree), {blame['model_alone']:,} the"
-        f" model's (truth and people agree), {blame['all_differ']:,} with three opinions"
+        f"of {majority['images']:,}: all agree {blame['all_agree']:,}; the error looks like the truth's"
+        f" {blame['truth_alone']:,}, like the model's {blame['model_alone']:,}; people alone {blame['people_alone']:,};"
+        f" three answers {blame['all_differ']:,}"
     )
 
 
 def _slices(column: str, values: Mapping[str, Any]) -> Table:
-    table = _plain(column, "images", "accuracy", "balanced", "macro F1", "ECE", "", title=f"by {column}")
+    table = _plain(column, "images", "accuracy", "macro F1", "ECE", "")
     for value, one in values.items():
-        figures = (one["accuracy"], one["balanced_accuracy"], one["macro_avg"]["f1"], one["ece"])
-        table.add_row(Text(value), f"{one['images']:,}", *map(_cell, figures), "small" if one["small"] else "")
+        rates = (_cell(figure) for figure in (one["accuracy"], one["macro_avg"]["f1"]))
+        table.add_row(Text(value), f"{one['images']:,}", *rates, _value(one["ece"]), "small" if one["small"] else "")
     return table
 
 
@@ -143,10 +161,10 @@ def _others(result: Result) -> Table:
 
 
 def _side_by_side(report: Mapping[str, Any]) -> Iterator[Table | Text]:
-    table = _plain("model", "accuracy", "balanced", "macro F1", "NLL", "ECE", "parameters")
+    table = _plain("model", "accuracy", "macro F1", "NLL", "ECE", "parameters")
     for result in report["results"]:
-        rates = result["accuracy"], result["balanced_accuracy"], result["macro_avg"]["f1"]
-        figures = [_cell(figure, 3) for figure in (*rates, result["nll"], result["ece"])]
+        rates = result["accuracy"], result["macro_avg"]["f1"]
+        figures = [*(_cell(figure, 3) for figure in rates), *map(_value, (result["nll"], result["ece"]))]
         table.add_row(Text(result["name"]), *figures, f"{result['model']['parameters']:,}" if result["model"] else "-")
     yield table
     for one in report["comparisons"]:
@@ -158,5 +176,5 @@ def _side_by_side(report: Mapping[str, Any]) -> Iterator[Table | Text]:
         yield Text(
             f"{one['model']} against {one['against']}: accuracy {difference['value']:+.3f} ({low:+.3f} to {high:+.3f}),"
             f" {'more' if one['more_than_chance'] else 'no more'} than chance (McNemar p {p_text});"
-            f" {one['only_this_right']:,} right by the first alone, {one['only_other_right']:,} by the second alone"
+            f" right where the other is not: {one['only_this_right']:,} against {one['only_other_right']:,}"
         )

@@ -34,6 +34,11 @@ SPELLINGS = {  # what people call a folder -> its label
 }
 
 
+OTHER_EXPRESSIONS = frozenset(  # that people name folders by
+    ["anger", "angry", "contempt", "disgust", "disgusted", "fear", "fearful", "afraid", "calm", "confused", "bored"]
+)
+
+
 def label_of(folder: str, labels: Sequence[str], classes: Mapping[str, str] | None = None) -> str | None:
     """The label a folder of this name stands for, whatever its case or plural; None if it stands for none.
 
@@ -47,6 +52,17 @@ def label_of(folder: str, labels: Sequence[str], classes: Mapping[str, str] | No
         if label in labels:
             return label
     return None
+
+
+def is_expression(folder: str) -> bool:
+    """Whether a folder is named like an expression that is no label."""
+    return folder.strip().casefold() in OTHER_EXPRESSIONS
+
+
+def class_of(below: bytes) -> str:
+    """The class that folders below the truth stand for: the nearest that is an expression's name, else the topmost."""
+    parts = os.fsdecode(below.strip(b"/")).split("/")
+    return next((part for part in reversed(parts) if is_expression(part)), parts[0])
 
 
 @dataclass

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ferbatch import tables
 from ferbatch.errors import NoImagesError, UsageError
+from ferbatch.joins import real_path
 from ferbatch.paths import decode_path, escape
 from ferbatch.records import NONE, ImageRef
-from ferbatch.sources import Listing, label_of, list_images
+from ferbatch.sources import Listing, class_of, label_of, list_images
 
 T = TypeVar("T")
 
@@ -30,10 +31,11 @@ class Truth:
 
     images: Sequence[ImageRef]
     below: Sequence[bytes]  # their paths from the truth folder or table on
-    codes: NDArray[np.int16]  # (N,) index into `names`, NONE where no class is given
+    codes: NDArray[np.int32]  # (N,) index into `names`, NONE where no class is given
     names: tuple[str, ...]  # the labels, then the other classes
     labels: tuple[str, ...]
     conflicts: int = 0  # paths that a table gives two classes; not among the images
+    unused: tuple[str, ...] = ()  # names in --classes that nothing is called
     aside: str = ""  # what a folder held besides images, in words
 
     def others(self) -> Counter[str]:
@@ -82,6 +84,11 @@ class _Below(Sequence[bytes]):
         return self.listing[index].file[self.start :]
 
 
+def of_labels(codes: NDArray[np.int32], labels: Sequence[str]) -> NDArray[np.int16]:
+    """Codes of classes as indices of labels, NONE for those that are none."""
+    return np.where(codes < len(labels), codes, NONE).astype(np.int16)
+
+
 def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
     """`0=happy,1=sad` as name in lower case -> label; UsageError where it says something else."""
     classes: dict[str, str] = {}
@@ -92,7 +99,8 @@ def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
             raise UsageError(
                 f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {', '.join(labels)}"
             )
-        classes[name.strip().casefold()] = label
+        if classes.setdefault(name.strip().casefold(), label) != label:
+            raise UsageError(f"--classes says two things of {escape(name.strip())}")
     return classes
 
 
@@ -133,44 +141,56 @@ def _refuse(path: str, truth: Truth) -> None:
 
 def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
     listing = list_images([path], labels, classes=classes)
-    names = list(labels)
+    number = {name: at for at, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
     code_of_folder = []
     for prefix, truth in listing.folders:
-        name = truth or os.fsdecode(os.path.basename(prefix.rstrip(b"/")))
         if truth is None and len(prefix) <= len(root):  # beside the class folders, in none
             code_of_folder.append(NONE)
-            continue
-        if name not in names:
-            names.append(name)
-        code_of_folder.append(names.index(name))
-    codes = np.array(code_of_folder, np.int16)[np.array(listing.folder_of, np.int64)]
+        else:
+            code_of_folder.append(number.setdefault(truth or class_of(prefix[len(root) :]), len(number)))
+    codes = np.array(code_of_folder, np.int32)[np.array(listing.folder_of, np.int64)]
     below = _Below(listing, len(root))
-    return Truth(listing, below, codes, _shown(names, labels), tuple(labels), aside=listing.aside)
+    parts = {os.fsdecode(part).casefold() for prefix, _ in listing.folders for part in prefix.split(b"/")}
+    unused = _unused(classes, parts)
+    return Truth(listing, below, codes, _shown(list(number), labels), tuple(labels), aside=listing.aside, unused=unused)
 
 
 def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
     frame = tables.read_table(path)
     paths = [decode_path(value) for value in frame[tables.column(frame, tables.PATH_COLUMNS, path)]]
-    given = [value.strip() for value in frame[tables.column(frame, LABEL_COLUMNS, path)]]
-    class_of: dict[bytes, set[str]] = {}
-    for file, name in zip(paths, given, strict=True):
-        class_of.setdefault(file, set()).add(label_of(name, labels, classes) or name)
-    names = list(labels)
-    names += sorted({name for found in class_of.values() for name in found} - {"", *names})
-    number = {name: at for at, name in enumerate(names)} | {"": NONE}
+    label_column = tables.column(frame, LABEL_COLUMNS, path)
+    given = [value.strip() for value in frame[label_column]]
+    if len(frame) and not any(given):
+        raise UsageError(f"the column {escape(label_column)} of {tables.shown(path)} is empty")
+    if b"" in paths:
+        raise UsageError(f"row {paths.index(b'') + 1} of {tables.shown(path)} names no image")
     base, listing = _base(path, paths), Listing()
-    codes, below = array("h"), list[bytes]()
-    for file, found in class_of.items():
-        if len(found) > 1:
+    class_: dict[bytes, str] = {}
+    first: dict[bytes, bytes] = {}  # of the spellings of one image
+    conflicting: set[bytes] = set()
+    for file, name in zip(paths, given, strict=True):
+        file = first.setdefault(real_path(os.path.join(base, file)), file)
+        name = label_of(name, labels, classes) or name
+        if class_.setdefault(file, name) != name:
+            conflicting.add(file)
+    names = [*labels, *sorted(set(class_.values()) - {"", *labels})]
+    number = {name: at for at, name in enumerate(names)} | {"": NONE}
+    numbers, below = array("i"), list[bytes]()
+    for file, name in class_.items():
+        if file in conflicting:
             continue
-        (name,) = found
         folder, base_name = os.path.split(os.path.join(base, file))
         listing.add(folder + b"/" if folder else b"", base_name, name if name in labels else None)
-        codes.append(number[name])
+        numbers.append(number[name])
         below.append(file)
-    conflicts = sum(len(found) > 1 for found in class_of.values())
-    return Truth(listing, below, np.array(codes, np.int16), _shown(names, labels), tuple(labels), conflicts)
+    unused = _unused(classes, {name.casefold() for name in given})
+    codes = np.array(numbers, np.int32)
+    return Truth(listing, below, codes, _shown(names, labels), tuple(labels), len(conflicting), unused)
+
+
+def _unused(classes: Mapping[str, str], there: set[str]) -> tuple[str, ...]:
+    return tuple(escape(name) for name in classes if name not in there)
 
 
 def _base(path: str, files: Sequence[bytes]) -> bytes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import ROOT, SHARED, Ferbatch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import classification_report
 from test_metrics import LABELS, draw_scores
 from test_paths import HOSTILE
@@ -95,7 +100,7 @@ def test_a_model_is_held_against_class_folders(
             mine = next(one for one in lines[6:] if one.startswith(parts[0]))
             assert re.sub(r"\(.*?\)", "", mine).split() == parts
     assert "truth \\ labelled" in text
-    assert b"left out, for the model has no such label: angry (3)" in done.stderr
+    assert b"left out, for they are no labels: angry (3)" in done.stderr
 
 
 def test_a_run_its_labels_file_and_labels_own_report_agree_to_the_bit(
@@ -193,8 +198,13 @@ def test_strip_prefix_says_where_the_rows_paths_begin(ferbatch_in: Ferbatch, tmp
     done = ferbatch_in(*command)
     assert done.returncode == 2  # every image could be of a or of b
     assert b"could be more than one" in done.stderr
-    joined = report_of(ferbatch_in(*command, "--strip-prefix", "/runs/b"))["results"][0]["predictions"]
-    assert (joined["by_tail"], joined["missing"], joined["surplus"]) == (60, 0, 60)
+    for prefix in ("/runs/b", "/runs/b/", "/runs//b"):
+        joined = report_of(ferbatch_in(*command, "--strip-prefix", prefix))["results"][0]["predictions"]
+        assert (joined["by_tail"], joined["missing"], joined["surplus"]) == (60, 0, 60)
+    moved = "".join(line.replace("test/", "/old/place/test/") for line in text[1:])
+    (tmp_path / "labels.csv").write_text(text[0] + moved)
+    joined = report_of(ferbatch_in(*command, "--strip-prefix", "/old/place"))["results"][0]["predictions"]
+    assert joined["by_real_path"] == 60  # what is left of a path is a path from here on
 
 
 def test_others_are_named_or_shown_but_never_scored(
@@ -268,6 +278,7 @@ def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path
         "--slices",
         "meta.csv",
     )
+    command += ("--min-confidence", "0.7")
     (result,) = report_of(ferbatch_in(*command, "--format", "json"))["results"]
     right = [r["truth"] == r["label"] for r in rows]
     agreeing = sum(ok or at % 3 != 0 for at, ok in enumerate(right))
@@ -278,11 +289,55 @@ def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path
     assert (cameras["A"]["images"], cameras["A"]["small"]) == (250, False)
     assert (cameras["B"]["images"], cameras["B"]["small"]) == (50, True)
     assert cameras["B"]["accuracy"]["value"] == sum(right[::6]) / 50
+    kept = [r for r in rows[::6] if float(r["confidence"]) >= 0.7]
+    assert cameras["B"]["min_confidence"]["accuracy"]["n"] == len(kept)
     assert set(cameras["B"]) >= {"macro_avg", "labels", "confusion_matrix", "nll", "brier", "ece", "roc_auc"}
     text = ferbatch_in(*command).stdout.decode()
-    assert "whose error:" in text
-    assert "by camera" in text
+    assert "the error looks like the truth's" in text
     assert next(line for line in text.splitlines() if line.startswith("B ")).endswith("small")
+
+
+def test_groups_of_fewer_than_a_hundred_are_small(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 199)
+    rows = rows_of(tmp_path / "labels.csv")
+    (tmp_path / "meta.csv").write_text("path,half\n" + "".join(f"{r['path']},{at % 2}\n" for at, r in enumerate(rows)))
+    command = ("evaluate", "--predictions", "labels.csv", "--slices", "meta.csv", "--format", "json")
+    halves = report_of(ferbatch_in(*command))["results"][0]["slices"]["half"]
+    assert [(one["images"], one["small"]) for one in halves.values()] == [(100, False), (99, True)]
+
+
+def test_slices_may_be_called_like_parts_of_the_report(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    rows = rows_of(tmp_path / "labels.csv")
+    lines = (f"{r['path']},{at % 2},{at % 2},{at % 2}\n" for at, r in enumerate(rows))
+    (tmp_path / "meta.csv").write_text("path,labels,value,n\n" + "".join(lines))
+    gates = [f"--fail-under=slices.{name}.0.accuracy=0.001" for name in ("labels", "value", "n")]
+    done = ferbatch_in("evaluate", "--predictions", "labels.csv", "--slices", "meta.csv", "-q", *gates)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_models_whose_labels_stand_in_another_order_or_differ(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces, 4)
+    content = load_file(SHIPPED / "cnn-v1.safetensors")
+    card = json.loads((SHIPPED / "cnn-v1.json").read_text())
+    order = [2, 0, 3, 1]
+    last = [name for name, tensor in content.items() if tensor.shape[:1] == (4,)]
+    turned = {name: tensor[order].contiguous() if name in last else tensor for name, tensor in content.items()}
+    save_file(turned, tmp_path / "turned.safetensors")
+    sha256 = hashlib.sha256((tmp_path / "turned.safetensors").read_bytes()).hexdigest()
+    card |= {"name": "turned", "labels": [card["labels"][at] for at in order], "sha256": sha256}
+    (tmp_path / "turned.json").write_text(json.dumps(card))
+    command = ("evaluate", "--truth", "test", "--model", "cnn-v1", "--model", "turned.safetensors", "--format", "json")
+    first, second = report_of(ferbatch_in(*command))["results"]
+    for result in (first, second):
+        for key in ("name", "model"):
+            result.pop(key)
+    assert first == second
+    (tmp_path / "turned.json").write_text(json.dumps(card | {"labels": ["happy", "sad", "neutral", "fear"]}))
+    done = ferbatch_in(*command)
+    assert (done.returncode, b"need the same labels" in done.stderr) == (2, True)
 
 
 def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
@@ -320,17 +375,22 @@ def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferb
         ("ece=0.9", 0, b""),
         ("sad.recall=0.999", 5, b"sad.recall is 0."),
         ("macro_avg.f1=1", 5, b" short of 1"),
-        ("images=401", 5, b"images is 400.0000, 1.0000 short of 401"),
-        ("nll=0.001", 5, b"nll is "),
+        ("images=401", 5, b"images is 400, 1 short of 401"),
+        ("labels.sad.support=1", 0, b""),
+        ("nll=0.001", 5, b" over 0.001"),
+        ("brier=0.001", 5, b" over 0.001"),
+        ("failed=0", 5, b"failed is 3, 3 over 0"),
+        ("predictions.missing=0", 0, b""),
         ("acuracy=0.7", 2, b"no figure 'acuracy' (it has: accuracy"),
         ("accuracy", 2, b"say FIGURE=NUMBER"),
         ("accuracy=75", 2, b"this figure lies between 0 and 1"),
         ("accuracy=nan", 2, b"say FIGURE=NUMBER"),
-        ("votes.majority.model=0.5", 2, b"no figure 'votes.majority.model'"),
+        ("votes.majority.model=0.5", 2, b"votes.majority.model needs --votes"),
+        ("min_confidence.accuracy=0.5", 2, b"min_confidence.accuracy needs --min-confidence"),
     ],
 )
 def test_gates(gate: str, code: int, said: bytes, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
-    labels_file(tmp_path)
+    labels_file(tmp_path, 403, failed=3)
     done = ferbatch_in("evaluate", "--predictions", "labels.csv", "-q", "--fail-under", gate)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
@@ -374,7 +434,177 @@ def test_a_report_folder_is_only_ever_ferbatchs_own(ferbatch_in: Ferbatch, tmp_p
         assert (done.returncode, b"is not empty and holds no report" in done.stderr) == (2, True)
     assert (tmp_path / "full/report.json").read_text() == "mine"
     assert ferbatch_in(*command, "labels.csv").returncode == 2
-    assert ferbatch_in(*command, "no/where").returncode == 2
+    assert ferbatch_in(*command, "labels.csv/deeper").returncode == 2
+    assert ferbatch_in(*command, "a new/place").returncode == 0
+
+
+def stop_in_the_middle(tmp_path: Path, *arguments: str) -> int:
+    """Send SIGTERM to a run as soon as its rows are on their way; its exit code."""
+    command = [sys.executable, "-m", "ferbatch", "evaluate", "--truth", "test", "--batch-size", "1", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not (tmp_path / "out/labels.csv.part").exists() and run.poll() is None:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGTERM)
+    run.communicate()
+    return run.returncode
+
+
+def test_a_run_that_ends_early_leaves_the_report_as_it_was(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    faces_with_truth(faces, 120)
+    assert stop_in_the_middle(tmp_path, "--report", "out") == 143
+    assert not os.listdir(tmp_path / "out")
+    assert ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert stop_in_the_middle(tmp_path, "--report", "out", "--overwrite") == 143
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    for suffix in ("safetensors", "json"):
+        shutil.copy(SHIPPED / f"cnn-v1.{suffix}", tmp_path / f"bad.{suffix}")
+    (tmp_path / "bad.safetensors").write_bytes(b"damaged")
+    models = ("--model", "cnn-v1", "--model", "bad.safetensors")
+    done = ferbatch_in("evaluate", "--truth", "test", "--report", "out", "--overwrite", *models)
+    assert (done.returncode, b"is damaged" in done.stderr, b"images/s" in done.stderr) == (6, True, False)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_second_run_on_one_report_is_turned_away(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 40)
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out/.ferbatch.lock"):
+        done = ferbatch_in("evaluate", "--predictions", "labels.csv", "--report", "out")
+    assert (done.returncode, done.stderr.count(b"\n")) == (75, 1)
+
+
+def test_a_file_of_the_users_own_is_not_written_over(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 40)
+    command = ("evaluate", "--predictions", "labels.csv", "-q", "--report", "out", "--overwrite")
+    assert ferbatch_in(*command).returncode == 0
+    (tmp_path / "out/labels.csv").write_text("mine")
+    done = ferbatch_in(*command)
+    assert (done.returncode, b"out/labels.csv is not ferbatch's" in done.stderr) == (2, True)
+    assert (tmp_path / "out/labels.csv").read_text() == "mine"
+
+
+def test_a_matplotlib_of_the_users_own_changes_nothing(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 40)
+    command = ("evaluate", "--predictions", "labels.csv", "-q", "--report")
+    assert ferbatch_in(*command, "plain").returncode == 0
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nlines.linewidth: 9\n")
+    assert ferbatch_in(*command, "styled", env={"MPLBACKEND": "bogus"}).returncode == 0
+    for name in os.listdir(tmp_path / "plain"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "styled" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: "", "cannot be read as a table"),
+        (lambda t: t.splitlines()[0] + "\n", "has no rows"),
+        (lambda t: t + '"test/x', "cannot be read as a table"),
+        (lambda t: t.replace(",neutral,0.", ",glad,0."), "its label is none of the columns"),
+        (lambda t: re.sub(r",0\.\d+,0\.\d+,0", ",,,0", t, count=3), "its probabilities are not between 0 and 1"),
+        (lambda t: re.sub(r",0\.\d+,ok", ",7.5,ok", t, count=1), "its probabilities are not between 0 and 1"),
+        (lambda t: re.sub(r",0\.\d+,ok", ",much,ok", t, count=1), "its probabilities are not between 0 and 1"),
+        (lambda t: t + re.sub(r"0\.\d+,ok", "0.1234,ok", t.splitlines()[-1]) + "\n", "has different rows for"),
+        (lambda t: t.replace("confidence,happy,", "confidence,ha\x1bppy,"), "labels are words"),
+    ],
+)
+def test_a_labels_file_that_cannot_be_one_is_refused(
+    change: Callable[[str], str], said: str, ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    labels_file(tmp_path, 30)
+    (tmp_path / "labels.csv").write_text(change((tmp_path / "labels.csv").read_text()))
+    done = ferbatch_in("evaluate", "--predictions", "labels.csv")
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
+    assert said in done.stderr.decode()
+    assert b"\x1b" not in done.stderr
+
+
+def test_equal_rows_count_once_and_odd_columns_and_paths_do_no_harm(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    lines = (tmp_path / "labels.csv").read_text().splitlines()
+    extra = [lines[0] + ",camera", *(f"{line},Nikon" for line in (*lines[1:], *lines[1:30]))]
+    extra.append(lines[1].replace("test/", "test/\x1b]0;pwn\x07\u202e") + ",x")
+    (tmp_path / "extra.csv").write_text("\n".join(extra) + "\n")
+    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "extra.csv")
+    assert done.stdout.decode().startswith(
+        ferbatch_in("evaluate", "--predictions", "labels.csv").stdout.decode().splitlines()[0]
+    )
+    assert b"no image for 1 row, test/\\x1b]0;pwn\\x07\\xe2\\x80\\xae" in done.stderr
+    assert b"\x1b" not in done.stderr
+
+
+def test_the_files_own_truth_is_read_as_folders_are(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    wanted = report_of(ferbatch_in("evaluate", "--predictions", "labels.csv", "--format", "json"))
+    frame = ferbatch.read_labels(tmp_path / "labels.csv")
+    frame["truth"] = frame["truth"].replace({"happy": "Happiness", "sad": "1"})
+    frame.loc[:2, "truth"] = "angry"
+    frame.to_csv(tmp_path / "spelled.csv", index=False)
+    command = ("evaluate", "--predictions", "spelled.csv", "--classes", "1=sad", "--others", "--format", "json")
+    found = report_of(ferbatch_in(*command))
+    assert found["results"][0]["images"] == wanted["results"][0]["images"] - 3
+    assert found["results"][0]["others"]["angry"]["images"] == 3
+    assert found["subject"]["classes"] == {"1": "sad"}
+
+
+def test_joining_by_the_end_of_the_path_is_said_aloud(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 60)
+    shutil.copytree(tmp_path / "test", tmp_path / "copy")
+    for path in sorted((tmp_path / "copy").rglob("*.jpg"))[:6]:
+        path.rename(path.with_suffix(".png"))
+    done = ferbatch_in("evaluate", "--truth", "copy", "--predictions", "labels.csv", "--report", "out")
+    assert b"54 images joined by the end of the path" in done.stderr
+    for kind in ("html", "md"):
+        text = (tmp_path / f"out/report.{kind}").read_text()
+        assert re.search(r"54 .*joined by the end of their path", text)
+        assert "6 have none" in text
+
+
+def test_closed_streams_are_an_error_of_one_line(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path, 20)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for option in ("", "--format json"):
+        command = f"{sys.executable} -m ferbatch evaluate --predictions labels.csv {option} >&-"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (74, b"ferbatch: stdout is closed\n")
+
+
+def test_no_table_is_ever_cut(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    rows = rows_of(tmp_path / "labels.csv")
+    (tmp_path / "meta.csv").write_text("path,[/x] :smile:\n" + "".join(f"{r['path']},{r['path'][:9]}\n" for r in rows))
+    command = f"{sys.executable} -m ferbatch evaluate --predictions labels.csv --slices meta.csv"
+    texts = []
+    for width in ("40", "200"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": width, "TERM": "xterm-256color"}
+        done = subprocess.run(
+            ["script", "-qec", command, "/dev/null"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0
+        texts.append(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout))
+    assert "[/x] :smile:" in texts[0]
+    assert sorted(texts[0].split()) == sorted(texts[1].split())
+
+
+def test_a_report_never_takes_away_what_it_is_made_from(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    assert ferbatch_in("evaluate", "--predictions", "labels.csv", "-q", "--report", "out").returncode == 0
+    shutil.move(tmp_path / "labels.csv", tmp_path / "out/labels.csv")
+    with (tmp_path / "out/.ferbatch").open("a") as marker:  # as a model's run leaves it
+        marker.write("labels.csv\n")
+    done = ferbatch_in("evaluate", "--predictions", "out/labels.csv", "-q", "--report", "out", "--overwrite")
+    assert (done.returncode, b"choose another --report" in done.stderr) == (2, True)
+    assert (tmp_path / "out/labels.csv").exists()
+
+
+def test_one_label_alone_is_said_to_be_little(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    labels_file(tmp_path)
+    done = ferbatch_in("evaluate", "--truth", "test/happy", "--predictions", "labels.csv", "--report", "out")
+    assert "Every image here is happy" in done.stdout.decode().splitlines()[1]
+    assert (tmp_path / "out/report.html").read_text().count("<svg") == 2  # no curve can be drawn for one label
 
 
 def test_a_report_folder_is_no_source_of_images(
@@ -429,12 +659,23 @@ def test_hostile_names_reach_every_file_as_data(
         (("--truth", "nowhere"), "no such file or folder: nowhere"),
         (("--truth", "test", "--predictions", "nope.csv"), "no such file: nope.csv"),
         (("--truth", "test", "--predictions", "labels.csv", "--model", "cnn-v1"), "say --model or --predictions"),
-        (("--truth", "test", "--strip-prefix", "x"), "--strip-prefix needs --predictions"),
+        (("--truth", "test", "--strip-prefix", "x"), "--strip-prefix needs --truth and --predictions"),
         (("--truth", "test", "--thumbnails"), "--thumbnails needs --report"),
         (("--truth", "test", "--format", "xml"), "comes as tables or as json"),
         (("--truth", "test", "--predictions", "votes.csv"), "is no labels file"),
         (("--truth", "test", "--device", "tpu"), "no device called 'tpu'"),
         (("--truth", "test", "--classes", "0:happy"), "say NAME=LABEL"),
+        (("--truth", "truth.csv"), "none of the images is there: looked for gone/1.jpg"),
+        (("--truth", "empty.csv"), "the column truth of empty.csv is empty"),
+        (("--truth", "face.jpg"), "is no table: tables are csv, json, jsonl, parquet"),
+        (("--truth", "semicolons.csv"), "values must be separated by commas"),
+        (("--predictions", "report.json"), "report.json cannot be read as a table"),
+        (("--predictions", "labels.csv", "--votes", "labels.csv"), "is a labels file, not people's votes"),
+        (
+            ("--truth", "test", "--predictions", "labels.csv", "--strip-prefix", "x"),
+            "no path in labels.csv begins with x;",
+        ),
+        (("--predictions", "labels.csv", "--report", "."), "holds no report"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -442,6 +683,11 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     labels_file(tmp_path, 20)
     (tmp_path / "votes.csv").write_text("file,a\n1,2\n")
+    (tmp_path / "truth.csv").write_text("path,label\ngone/1.jpg,happy\ngone/2.jpg,sad\n")
+    (tmp_path / "face.jpg").touch()
+    (tmp_path / "empty.csv").write_text("path,truth,label\nx.jpg,,happy\n")
+    (tmp_path / "semicolons.csv").write_text("path;label\nx.jpg;happy\n")
+    (tmp_path / "report.json").write_text('{"schema": 1, "results": [1, 2], "comparisons": [1]}')
     done = ferbatch_in("evaluate", *arguments)
     assert done.returncode == 2
     output = (done.stdout + done.stderr).decode()

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 from sklearn import metrics as sk
 
 from ferbatch.agreement import Votes, agreement
@@ -17,6 +17,7 @@ from ferbatch.metrics import confusion_matrix, figures, per_label, table
 from ferbatch.rates import wilson
 from ferbatch.records import NONE
 from ferbatch.scores import UNIT, Scores
+from ferbatch.words import words
 
 LABELS = ("happy", "sad", "neutral", "surprise")
 
@@ -88,12 +89,35 @@ def test_ece_is_the_mean_gap_over_fifteen_bins_closed_above() -> None:
     assert [one.n for one in figures(edge).calibration].index(1) == 8  # (8/15, 9/15]: 0.6 closes its bin
 
 
+def test_ece_by_chance_is_what_honest_labels_show() -> None:
+    rng = np.random.default_rng(5)
+    honest = []
+    for _ in range(100):  # labels that are right exactly as often as their confidence says
+        right = rng.random(3_000) < SCORES.confidence / UNIT
+        truth = np.where(right, SCORES.predicted, (SCORES.predicted + 1) % 4).astype(np.int16)
+        honest.append(figures(Scores(LABELS, truth, SCORES.predicted, SCORES.probabilities)).ece.value)
+    assert FOUND.ece_by_chance.value == pytest.approx(np.mean(honest), rel=0.08)
+    assert FOUND.ece_by_chance.interval_95 == pytest.approx(np.percentile(honest, (2.5, 97.5)), rel=0.2)
+    assert FOUND.ece.value > FOUND.ece_by_chance.interval_95[1]
+    assert figures(SCORES.where(np.arange(100))).ece_by_chance.value > 2 * FOUND.ece_by_chance.value
+
+
+def test_confidence_is_called_off_only_where_chance_does_not_explain_it() -> None:
+    assert "It is too sure of itself" in words(FOUND, None)[4]
+    few = figures(SCORES.where(np.flatnonzero(SCORES.correct)[:5]))  # 5 of 5 right prove nothing
+    assert few.accuracy.value > few.mean_confidence.value + 0.1
+    assert "no sign of being too sure" in words(few, None)[4]
+
+
 def test_wilsons_interval_is_wilsons() -> None:
     z, n, k = norm.ppf(0.975), 128, 94
     p = k / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     wanted = tuple((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
     assert wilson(k, n) == pytest.approx(wanted)
+    for k, n in ((0, 1), (1, 1), (0, 40), (40, 40), (17, 33), (1_871, 2_501)):
+        wanted = binomtest(k, n).proportion_ci(0.95, "wilson")
+        assert wilson(k, n) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert FOUND.accuracy.interval_95 == wilson(round(FOUND.accuracy.value * 3_000), 3_000)
 
 
@@ -105,6 +129,65 @@ def test_bootstrap_intervals_are_as_wide_as_fresh_samples_differ() -> None:
     assert figures(SCORES).macro_avg.f1.interval_95 == (low, high)  # the same counts, the same interval
     low, high = FOUND.weighted_avg.recall.interval_95  # accuracy by another name
     assert (low, high) == pytest.approx(FOUND.accuracy.interval_95, abs=3e-3)
+
+
+def test_every_interval_is_its_own_figures() -> None:
+    fresh = [figures(draw_scores(3_000, seed)) for seed in range(200, 260)]
+    for of in (lambda f: f.labels["sad"].f1, lambda f: f.labels["surprise"].f1, lambda f: f.balanced_accuracy):
+        values = [of(one).value for one in fresh]
+        low, high = of(FOUND).interval_95
+        assert low < of(FOUND).value < high
+        assert (high - low) / 2 == pytest.approx(1.96 * np.std(values, ddof=1), rel=0.35)
+    for of in (lambda f: f.nll, lambda f: f.brier, lambda f: f.mean_confidence):
+        values = [of(one).value for one in fresh]
+        low, high = of(FOUND).interval_95
+        assert (high - low) / 2 == pytest.approx(1.96 * np.std(values, ddof=1), rel=0.35)
+
+
+def test_no_interval_leaves_the_range_of_its_figure() -> None:
+    right = np.flatnonzero(SCORES.correct)
+    one_each = np.array([right[SCORES.truth[right] == at][0] for at in range(4)])
+    found = figures(SCORES.where(one_each))
+    assert found.macro_avg.recall.interval_95 == found.balanced_accuracy.interval_95 == (1.0, 1.0)
+    for figure in (found.accuracy, found.mean_confidence, found.nll, found.brier):
+        low, high = figure.interval_95
+        assert 0 <= low <= figure.value <= high
+    assert found.mean_confidence.interval_95[1] <= 1
+
+
+def test_confusions_come_commonest_first_and_curves_as_scikit_learn_draws_them() -> None:
+    counts = [one.count for one in FOUND.confusions]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == int((~SCORES.correct).sum())
+    for at, one in enumerate(FOUND.labels.values()):
+        for threshold, precision, recall in one.curve[::20]:
+            given = P[:, at] >= threshold
+            assert precision == pytest.approx((SCORES.truth == at)[given].mean())
+            assert recall == pytest.approx(given[SCORES.truth == at].mean())
+    assert [one.min_confidence for one in FOUND.coverage] == [step / 100 for step in range(101)]
+    assert FOUND.coverage[60].coverage.value == (P.max(1) >= 0.6).mean()
+
+
+def test_the_words_say_what_the_figures_say() -> None:
+    said = words(FOUND, None)
+    assert len(said) == 5
+    assert said[0].startswith(f"{100 * FOUND.accuracy.value:.1f} % of 3,000 images are labelled right")
+    assert said[1].startswith(f"Always answering 'happy' would be right for {100 * (SCORES.truth == 0).mean():.1f} %")
+    recall = {name: one.recall.value for name, one in FOUND.labels.items()}
+    precision = {name: one.precision.value for name, one in FOUND.labels.items()}
+    best, worst = max(recall, key=recall.__getitem__), min(recall, key=recall.__getitem__)
+    assert f"finds {best} best ({100 * recall[best]:.1f} % of those images) and {worst} worst" in said[2]
+    best, worst = max(precision, key=precision.__getitem__), min(precision, key=precision.__getitem__)
+    assert f"its label {best} is right in {100 * precision[best]:.1f} % of the cases, its label {worst} in" in said[2]
+    first = FOUND.confusions[0]
+    assert said[3].startswith(f"Its commonest error is {first.truth} taken for {first.label}: {first.count} of")
+    assert said[4].startswith("It is too sure of itself")
+    shy = Scores(LABELS, SCORES.predicted, SCORES.predicted, SCORES.probabilities)  # always right
+    assert words(figures(shy), None)[4].startswith("It is less sure than it could be")
+    assert words(figures(shy), None)[2:4] == [
+        "It finds 100.0 % of the images of each label.",
+        "It makes no mistake here.",
+    ]
 
 
 def test_the_order_of_the_images_changes_no_bit() -> None:
@@ -179,6 +262,8 @@ def test_two_models_are_told_apart_only_where_they_differ() -> None:
     half = 1.96 * differences.std() / len(a) ** 0.5
     low, high = found.accuracy.interval_95
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    accuracies = [sk.balanced_accuracy_score(s.truth, s.predicted) for s in (better, SCORES)]
+    assert found.balanced_accuracy.value == pytest.approx(accuracies[0] - accuracies[1])
     same = compare("again", SCORES, "first", SCORES)
     assert (same.p_value, same.more_than_chance, same.accuracy.value) == (1.0, False, 0.0)
     chances = [compare("a", draw_scores(300, s), "b", _resaid(draw_scores(300, s), s)).p_value for s in range(60)]

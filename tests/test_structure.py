@@ -27,6 +27,7 @@ RANKS = {
     "gates": 7,
     "charts": 7,
     "annotations": 7,
+    "predictions": 8,
     "agreement": 6,
     "comparison": 7,
     "metrics": 6,

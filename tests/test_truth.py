@@ -11,7 +11,7 @@ import pytest
 
 from ferbatch.annotations import read_slices, read_votes
 from ferbatch.errors import NoImagesError, UsageError
-from ferbatch.joins import join
+from ferbatch.joins import join, stripped
 from ferbatch.truth import Truth, parse_classes, read_truth
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -60,9 +60,13 @@ def test_numbers_need_a_map_and_the_map_may_say_more() -> None:
     truth = read_truth("raf", LABELS, parse_classes("1=surprise, 4=Happiness,5=sad,7=neutral,grin=happy", LABELS))
     named = {"a.jpg": "surprise", "b.jpg": "happy", "c.jpg": "sad", "d.jpg": "neutral", "f.jpg": "happy"}
     assert by_name(truth) == named | {"e.jpg": "6"}
+    assert truth.unused == ()
+    assert read_truth("raf", LABELS, parse_classes("4=happy,9=sad", LABELS)).unused == ("9",)
     for wrong in ("1", "=happy", "1=cheerful", "1=happy,2"):
         with pytest.raises(UsageError, match="NAME=LABEL"):
             parse_classes(wrong, LABELS)
+    with pytest.raises(UsageError, match="says two things of 1"):
+        parse_classes("1=happy,1=sad", LABELS)
 
 
 def test_what_has_no_truth_is_refused() -> None:
@@ -106,6 +110,47 @@ def test_a_tables_paths_may_start_from_the_working_folder() -> None:
     assert [ref.path for ref in read_truth("lists/truth.csv", LABELS, {}).images] == ["img/1.jpg"]
 
 
+def test_one_image_spelled_in_two_ways_is_one_image() -> None:
+    touch("img/1.jpg", "img/2.jpg", "img/3.jpg")
+    Path("truth.csv").write_text(
+        "path,label\nimg/1.jpg,happy\n./img/../img/1.jpg,happy\nimg/2.jpg,sad\nimg//2.jpg,happy\nimg/3.jpg,sad\n"
+    )
+    truth = read_truth("truth.csv", LABELS, {})
+    assert (by_name(truth), truth.conflicts) == ({"1.jpg": "happy", "3.jpg": "sad"}, 1)
+    Path("truth.csv").write_text("path,label\nimg/1.jpg,happy\n,sad\n")
+    with pytest.raises(UsageError, match=r"row 2 of truth\.csv names no image"):
+        read_truth("truth.csv", LABELS, {})
+
+
+def test_tables_are_read_as_people_write_them() -> None:
+    touch("1.jpg", "2.jpg", "3.jpg")
+    Path("commas.csv").write_text("path,label\n1.jpg,happy,\n2.jpg,sad,\n")  # a comma at the end of every row
+    assert by_name(read_truth("commas.csv", LABELS, {})) == {"1.jpg": "happy", "2.jpg": "sad"}
+    Path("nulls.jsonl").write_text(
+        '{"path":"1.jpg","label":1}\n{"path":"2.jpg","label":null}\n{"path":"3.jpg","label":2}\n'
+    )
+    truth = read_truth("nulls.jsonl", LABELS, {"1": "happy", "2": "sad"})
+    assert by_name(truth) == {"1.jpg": "happy", "2.jpg": None, "3.jpg": "sad"}
+    Path("latin.csv").write_bytes(b"path,label\n1.jpg,happy\n2.jpg,f\xe2ch\xe9\n")
+    assert read_truth("latin.csv", LABELS, {}).others() == {"f\\xe2ch\\xe9": 1}
+    Path("twice.csv").write_text("path,label,label \n1.jpg,happy,sad\n")
+    with pytest.raises(UsageError, match="two columns called label"):
+        read_truth("twice.csv", LABELS, {})
+
+
+def test_other_classes_are_named_by_their_class_not_by_a_folder_in_it() -> None:
+    touch("test/happy/a.jpg", "test/angry/2020/b.jpg", "test/part1/Disgust/c.jpg", "test/grumpy/x/d.jpg")
+    assert read_truth("test", LABELS, {}).others() == {"angry": 1, "Disgust": 1, "grumpy": 1}
+
+
+def test_a_great_many_other_classes_are_no_trouble() -> None:
+    touch("0.jpg")
+    rows = "".join(f"{at}.jpg,person {at}\n" for at in range(1, 40_000))
+    Path("people.csv").write_text(f"path,label\n0.jpg,happy\n{rows}")
+    truth = read_truth("people.csv", LABELS, {})
+    assert (int(truth.has_label.sum()), len(truth.others())) == (1, 39_999)
+
+
 def test_a_table_without_the_columns_is_refused() -> None:
     Path("other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match=r"none of the columns path, file.*it has: a, b"):
@@ -137,15 +182,18 @@ def test_paths_join_by_their_end_where_only_one_fits() -> None:
     assert found.rows.tolist() == [0, -1, 3, 4]  # sad/1.jpg could be of a or b
     assert found.missing.tolist() == [1]
     assert found.surplus.tolist() == [1, 2, 5]
-    assert (found.by_real_path, found.by_tail, found.ambiguous) == (0, 3, 2)
-    one = join(images, below, rows, strip_prefix=b"/mnt/a")
+    assert (found.by_real_path, found.by_tail, found.ambiguous) == (0, 3, 1)
+    one = join(images, below, [stripped(row, b"/mnt/a/") for row in rows])
     assert one.rows.tolist() == [0, 1, -1, -1]
     assert join([b"x/ad/1.jpg"], [b"ad/1.jpg"], [b"mad/1.jpg"]).rows.tolist() == [-1]  # whole parts only
 
 
 def test_a_bare_name_that_two_images_have_joins_neither() -> None:
     found = join([b"t/happy/1.jpg", b"t/sad/1.jpg"], [b"happy/1.jpg", b"sad/1.jpg"], [b"1.jpg"])
-    assert found.rows.tolist() == [-1, -1]
+    assert (found.rows.tolist(), found.ambiguous) == ([-1, -1], 2)
+    many = [b"t/%d/face.jpg" % at for at in range(3_000)]
+    crowd = join(many, [path[2:] for path in many], [b"face.jpg"] * 3_000)  # nine million pairs, if each were made
+    assert (crowd.by_tail, crowd.ambiguous) == (0, 3_000)
 
 
 @pytest.fixture
@@ -180,6 +228,7 @@ def test_votes_may_have_the_plain_names_of_fer_plus(truth: Truth) -> None:
         ("file,votes_happy,votes_sad\n1.jpg,1,2\n", "no column of votes for neutral, surprise"),
         ("file,happy,sad,neutral,surprise\n1.jpg,1,2,x,0\n", "'x' is no number of votes"),
         ("file,happy,sad,neutral,surprise\n1.jpg,1,-2,0,0\n", "'-2' is no number of votes"),
+        ("file,happy,sad,neutral,surprise\n1.jpg,1,inf,0,0\n", "'inf' is no number of votes"),
         ("file,happy,sad,neutral,surprise\nother.jpg,1,2,0,0\n", r"speaks of none of the images.*other\.jpg"),
     ],
 )
@@ -197,6 +246,8 @@ def test_metadata_divides_the_images_and_ids_are_left_out(truth: Truth) -> None:
     assert [values[code] for code in codes] == ["A", "(empty)", "(no row)"]
     assert joined.missing == 1
     assert "id" in slices.columns
+    Path("same.csv").write_text("path,camera\n1.jpg,A\n2.jpg,A\n3.jpg,A\n")
+    assert read_slices("same.csv", truth)[0].left_out == ("camera",)
     for at in range(60):
         touch(f"test/sad/m{at}.jpg")
     slices, _ = read_slices("meta.csv", read_truth("test", LABELS, {}))
