@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ferbatch import models, weights
-from ferbatch.errors import OutputError, UsageError
+from ferbatch.errors import UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.paths import escape
 from ferbatch.records import INTENDED_USE, LIMITS, Card
@@ -44,7 +44,7 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
         output = output.with_name(output.name + ".safetensors")
     names = _labels(labels)
     mean, std = _scale(scale)
-    _check_output(output, overwrite)
+    weights.check_output(output, overwrite)
     model = _load(source)
     size = _size(source, model)
     parts, tensors = _parts(source, model)
@@ -96,16 +96,6 @@ def _scale(text: str) -> tuple[float, float]:
             f"--scale {escape(text)}: say LOW,HIGH, what black and white were to the model: 0,1 or 0,255 or -1,1"
         )
     return mean, std
-
-
-def _check_output(output: Path, overwrite: bool) -> None:
-    for path in (output, output.with_suffix(".json")):
-        if path.exists() and not overwrite:
-            raise UsageError(f"{_shown(path)} exists; --overwrite replaces it")
-    if not output.parent.is_dir():
-        raise UsageError(f"no folder {_shown(output.parent)} to write {_shown(output)} in")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{_shown(output)} could not be written: no permission to write in its folder")
 
 
 def _shown(path: Path) -> str:

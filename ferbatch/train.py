@@ -8,7 +8,6 @@ leaves its best.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from ferbatch import models, rates, weights
 from ferbatch.datasets import LABELS, SIZE, AugmentedFiles, Recipe, Splits, list_splits, read_splits
-from ferbatch.errors import OutputError, UsageError
+from ferbatch.errors import UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.paths import escape
 from ferbatch.predict import Classifier, choose_device, default_workers, loader, normalise
@@ -178,13 +177,7 @@ def run(data: Path, recipe: Recipe, output: Path, *, overwrite: bool, device: st
     shown = escape(str(output))
     if output.suffix != ".safetensors":
         raise UsageError(f"{shown}: weights files end in .safetensors")
-    for path in (output, output.with_suffix(".json")):
-        if path.exists() and not overwrite:
-            raise UsageError(f"{escape(str(path))} exists; --overwrite replaces it")
-    if not output.parent.is_dir():
-        raise UsageError(f"no folder {escape(str(output.parent))} to write {shown} in")
-    if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{shown} could not be written: no permission to write in its folder")
+    weights.check_output(output, overwrite)
     if recipe.model not in models.MODELS:
         raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(models.MODELS)})")
     choose_device(device)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ferbatch.errors import ModelError
+from ferbatch.errors import ModelError, OutputError, UsageError
 from ferbatch.paths import escape, replace_file
 from ferbatch.records import Card
 
@@ -80,6 +80,17 @@ def load(name: str) -> tuple[Card, dict[str, Tensor]]:
         return card, safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError) as error:
         raise ModelError(f"{escape(str(path))} holds no tensors: {escape(str(error))}") from error
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """UsageError or OutputError if weights and card must not or cannot be written here."""
+    for one in (path, path.with_suffix(".json")):
+        if one.exists() and not overwrite:
+            raise UsageError(f"{escape(str(one))} exists; --overwrite replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"no folder {escape(str(path.parent))} to write {escape(str(path))} in")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{escape(str(path))} could not be written: no permission to write in its folder")
 
 
 def save(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:
