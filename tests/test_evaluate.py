@@ -127,6 +127,9 @@ def test_a_run_its_labels_file_and_labels_own_report_agree_to_the_bit(
     assert results[0] == results[1] == results[2] == results[3]
     assert (results[0]["images"], results[0]["failed"]) == (24, 1)
     assert [*rows_of(tmp_path / "out/labels.csv")] == [*rows_of(tmp_path / "labels.csv")]
+    gated = ferbatch_in("evaluate", "--truth", "test", "-q", "--fail-under", "accuracy=1")
+    assert gated.returncode == 5  # though an image failed, too
+    assert b"1 image could not be labelled (unreadable 1), test/happy/broken.jpg for one" in gated.stderr
 
 
 def test_every_figure_in_the_report_follows_from_the_labels_file(ferbatch_in: Ferbatch, tmp_path: Path) -> None:

@@ -165,6 +165,29 @@ def test_the_labels_sort_by_mouse_and_by_keyboard(browser: webdriver.Chrome, pag
     assert recall.get_attribute("aria-sort") is None
 
 
+def test_the_matrix_is_the_reports_and_darkest_where_its_shares_are_largest(
+    browser: webdriver.Chrome, page: Path
+) -> None:
+    look(browser, page, "desktop")
+    result = json.loads(page.with_suffix(".json").read_text())["results"][0]
+    rows = browser.find_elements(By.CSS_SELECTOR, "#result-1 table.matrix tbody tr")
+    assert [row.find_element(By.TAG_NAME, "th").text for row in rows] == list(LABELS)
+    for at, (row, counts) in enumerate(zip(rows, result["confusion_matrix"], strict=True)):
+        cells = row.find_elements(By.TAG_NAME, "td")
+        assert [int(cell.text.split()[0]) for cell in cells] == counts
+        assert ["right" in str(cell.get_attribute("class")) for cell in cells] == [to == at for to in range(4)]
+        shares = [float(str(cell.get_attribute("style")).split(":")[1].strip(" ;")) for cell in cells]
+        assert shares == pytest.approx([n / sum(counts) for n in counts], abs=1e-4)
+
+
+def test_the_charts_show_the_reports_figures(page: Path) -> None:
+    result = json.loads(page.with_suffix(".json").read_text())["results"][0]
+    svg = page.with_name("report.confusion-matrix.svg").read_text()
+    placed = re.findall(r'transform="translate\(([\d.]+) ([\d.]+)\)"[^>]*>\s*([\d,]+)\s*</text>', svg)
+    in_order = [int(n.replace(",", "")) for _, _, n in sorted(placed, key=lambda one: (float(one[1]), float(one[0])))]
+    assert in_order == [n for row in result["confusion_matrix"] for n in row]
+
+
 def test_everything_is_reached_with_the_tab_key(browser: webdriver.Chrome, page: Path) -> None:
     look(browser, page, "phone")
     body = browser.find_element(By.TAG_NAME, "body")
