@@ -108,7 +108,7 @@ def _load(source: Path) -> Any:
     if not source.is_file():
         raise UsageError(f"no such file: {_shown(source)}")
     if not importlib.util.find_spec("keras"):
-        raise UsageError("convert needs keras: pip install 'ferbatch[keras]'")
+        raise UsageError("convert needs keras: pip install keras")
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
