@@ -54,7 +54,7 @@ def _confusion_matrix(axes: Axes, result: Result) -> None:
         spine.set_visible(False)
     for row, counts in enumerate(matrix):
         for at, count in enumerate(counts):
-            dark = shares[row][at] > 0.5
+            dark = shares[row][at] > 0.6
             text = f"{count:,}\n{shares[row][at]:.0%}"
             axes.text(at, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
 
