@@ -38,12 +38,14 @@ def label(
     workers: int | None = None,
     min_confidence: float = 0.0,
     recursive: bool = True,
+    tta: bool = False,
 ) -> Iterator[Prediction]:
     """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
 
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
     `workers` counts decode processes (None: what suits the device); predictions less sure than `min_confidence`
-    (0..1) get the status `uncertain`. An image that cannot be read is a Prediction with status `error`.
+    (0..1) get the status `uncertain`; `tta` labels each image together with its mirror image. An image that cannot be
+    read is a Prediction with status `error`.
     Raises FerbatchError for a missing path or device, or a model that cannot be loaded, ValueError for a number out of
     its range.
     """
@@ -57,18 +59,19 @@ def label(
         workers=workers,
         min_confidence=min_confidence,
         recursive=recursive,
+        tta=tta,
     )
     return labelling.predictions(options)
 
 
-def load_model(name: str = DEFAULT_MODEL, device: str = "auto") -> Classifier:
+def load_model(name: str = DEFAULT_MODEL, device: str = "auto", *, tta: bool = False) -> Classifier:
     """A model that labels PIL images or uint8 arrays, one or a list of them, in one call.
 
     Raises FerbatchError if it cannot be loaded or verified, or the device is not there.
     """
     from ferbatch.predict import Classifier
 
-    return Classifier.load(name, device)
+    return Classifier.load(name, device, tta=tta)
 
 
 def read_labels(path: str | os.PathLike[str]) -> pandas.DataFrame:

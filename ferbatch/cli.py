@@ -33,6 +33,9 @@ EXAMPLE = Path(__file__).parent / "example" / "astronaut.jpg"
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Tta = Annotated[
+    bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]
 
@@ -127,6 +130,7 @@ def label(
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
     ] = False,
     example: Annotated[bool, typer.Option("--example", help="Label a face that comes with ferbatch.")] = False,
+    tta: Tta = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
     workers: Annotated[
@@ -157,6 +161,7 @@ def label(
         min_confidence=min_confidence,
         recursive=not no_recursive,
         truth=not no_truth,
+        tta=tta,
     )
     listed = sources.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
@@ -209,6 +214,7 @@ def evaluate(
         str | None, typer.Option("--format", help="json: the whole report, for machines.  [default: tables]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
+    tta: Tta = False,
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
     workers: Annotated[
@@ -222,6 +228,8 @@ def evaluate(
         raise UsageError(f"the report comes as tables or as json, not as '{format_}' (a folder of files: --report DIR)")
     if predictions is not None and models_:
         raise UsageError("say --model or --predictions: labels made earlier need no model")
+    if predictions is not None and tta:
+        raise UsageError("--tta needs a model: labels made earlier are as they are")
     if strip_prefix is not None and (predictions is None or truth is None):
         raise UsageError("--strip-prefix needs --truth and --predictions")
     if thumbnails and report is None:
@@ -242,6 +250,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        tta=tta,
     )
     if truth is None and predictions is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")

@@ -160,7 +160,7 @@ def _of_models(
         others = dict.fromkeys(truth.others(), nothing) if options.others else {}
         unlabelled = known.system("", Scores.unpredicted(labels, of_labels(known.truth.codes, labels)))
         gates.check(wanted, report.blank(replace(unlabelled, others=others), options.min_confidence))
-    classifiers = [Classifier.load(model, device) for model in cards]
+    classifiers = [Classifier.load(model, device, tta=options.tta) for model in cards]
     systems: list[System] = []
     for name, classifier in zip(_names(cards), classifiers, strict=True):
         card = classifier.card
@@ -179,7 +179,7 @@ def _of_models(
                 writer.write(prediction)
             watcher.progressed(prediction)
         watcher.labelled(name)
-        system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card)
+        system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card, tta=options.tta)
         systems.append(replace(system, others=_by_class(truth, at, scores) if options.others else {}))
     return subject, systems
 

@@ -91,7 +91,7 @@ class Watcher(Protocol):
 def predictions(options: Options) -> Iterator[Prediction]:
     """A Prediction per image, one after the other, in the order of `run`; raises what `run` raises before it writes."""
     listing = _list(options, None)
-    classifier = Classifier.load(options.model, options.device)
+    classifier = Classifier.load(options.model, options.device, tta=options.tta)
     return (prediction for _, prediction in _stream(classifier, listing, options))
 
 
@@ -127,7 +127,7 @@ def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[b
         where = ", ".join("the list on stdin" if path == "-" else path for path in _shown(options))
         raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
     with output.held(overwrite):
-        classifier = Classifier.load(options.model, device)
+        classifier = Classifier.load(options.model, device, tta=options.tta)
         watcher.started(listing, classifier)
         tally, start = Tally(), time.perf_counter()
         with output.stream() as stream:
@@ -175,7 +175,7 @@ def _report(
         others=dict(_others(listing).most_common()),
         without_truth=int((scores.truth == NONE).sum()),
     )
-    system = report.System(escape(card.name), listing, scores, card)
+    system = report.System(escape(card.name), listing, scores, card, options.tta)
     return report.build(subject, [system], options.min_confidence)
 
 

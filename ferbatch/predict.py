@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from ferbatch import images, models, weights
 from ferbatch.errors import ModelError, UnreadableImageError, UsageError
 from ferbatch.filetypes import type_of_name
+from ferbatch.networks import Network
 from ferbatch.paths import escape
 from ferbatch.records import (
     BATCH_SIZE,
@@ -118,18 +119,20 @@ class Classifier:
     """A model ready to label images.
 
     The network runs on blocks of one fixed shape (a short block is padded) and its head in float64, so that an
-    image's probabilities do not depend on the batch it came in.
+    image's probabilities do not depend on the batch it came in. With `tta` (test-time augmentation) they are the mean
+    of those of the image and of its mirror image, at twice the work.
     """
 
-    def __init__(self, card: Card, network: models.Network, device: str | torch.device = "auto") -> None:
+    def __init__(self, card: Card, network: Network, device: str | torch.device = "auto", *, tta: bool = False) -> None:
         self.card = card
+        self.tta = tta
         self.device = choose_device(device) if isinstance(device, str) else device
         self.block = BLOCK[self.device.type]
         self.features = models.folded(network.features).to(self.device).to(memory_format=torch.channels_last)
         self.head = _float64(network.head)
 
     @classmethod
-    def load(cls, name: str = DEFAULT_MODEL, device: str | torch.device = "auto") -> Classifier:
+    def load(cls, name: str = DEFAULT_MODEL, device: str | torch.device = "auto", *, tta: bool = False) -> Classifier:
         """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
         card, tensors = weights.load(name)
         try:
@@ -141,7 +144,7 @@ class Classifier:
             fits = False
         if not fits:
             raise ModelError(f"the weights of '{escape(card.name)}' do not fit their card")
-        return cls(card, network, device)
+        return cls(card, network, device, tta=tta)
 
     def probabilities(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
         """(N, labels) probabilities of N <= `block` model inputs, each (size, size) uint8.
@@ -152,10 +155,23 @@ class Classifier:
         for at, image in enumerate(block):
             if image is not None:
                 pixels[at] = image
+        found = self._run(pixels)
+        if self.tta:
+            found = (found + self._run(np.ascontiguousarray(pixels[:, :, ::-1]))) / 2
+        return found[: len(block)]
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(block, labels) probabilities of a whole block."""
         with torch.inference_mode(), _exact_convolutions(self.device):
             features = self.features(normalise(torch.from_numpy(pixels).to(self.device), self.card))
-            logits = self.head(features.cpu().to(torch.float64))[: len(block)]
+            logits = self.head(features.cpu().to(torch.float64))
             return torch.softmax(logits / self.card.temperature, dim=1).numpy()
+
+    def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of any number of model inputs (N, size, size) uint8, a block at a time."""
+        starts = range(0, len(pixels), self.block)
+        found = [self.probabilities(list(pixels[at : at + self.block])) for at in starts]
+        return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
 
     def stream(
         self,

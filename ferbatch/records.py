@@ -61,6 +61,7 @@ class Options:
     min_confidence: float = 0.0  # 0..1
     recursive: bool = True
     truth: bool = True
+    tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -90,6 +91,7 @@ class EvaluateOptions:
     device: str = "auto"
     batch_size: int = BATCH_SIZE
     workers: int | None = None
+    tta: bool = False  # test-time augmentation, as in Options
 
 
 @dataclass(frozen=True, slots=True)

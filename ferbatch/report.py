@@ -80,6 +80,7 @@ class System:
     images: Sequence[ImageRef]  # (N)
     scores: Scores  # (N)
     card: Card | None = None
+    tta: bool = False  # whether each image was labelled together with its mirror image
     joined: Joined | None = None  # where the labels come from a file
     votes: Votes | None = None  # (N)
     slices: Slices | None = None  # (N)
@@ -124,7 +125,7 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
     agreed = agreement(system.scores, system.votes, found.confusions) if system.votes else None
     return {
         "name": system.name,
-        "model": _model(system.card),
+        "model": _model(system.card, system.tta),
         "predictions": asdict(system.joined) if system.joined else None,
         "words": words(found, agreed),
         **asdict(found),
@@ -147,11 +148,11 @@ def blank(system: System, min_confidence: float) -> dict[str, Any]:
     return result(empty, min_confidence)
 
 
-def _model(card: Card | None) -> dict[str, Any] | None:
+def _model(card: Card | None, tta: bool) -> dict[str, Any] | None:
     if card is None:
         return None
     names = ("name", "architecture", "sha256", "parameters", "multiply_adds", "temperature", "data")
-    return {name: getattr(card, name) for name in names}
+    return {name: getattr(card, name) for name in names} | {"tta": tta}
 
 
 def _point(scores: Scores, min_confidence: float) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("FERBATCH_SHARED", ROOT.parent / "shared"))
@@ -60,6 +61,22 @@ def ferbatch_in(tmp_path: Path) -> Ferbatch:
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+
+    return call
+
+
+@pytest.fixture
+def ferbatch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ferbatch:
+    """The same in this very process, which spares the imports: for what does not hang on a process of its own."""
+
+    def call(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
+        from ferbatch.cli import app
+
+        monkeypatch.chdir(tmp_path)
+        done = CliRunner().invoke(app, [str(arg) for arg in args])
+        if done.exception and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(args, done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
     return call
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import statistics
 import subprocess
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, draw_face
+from conftest import ROOT, Ferbatch, draw_face
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -181,3 +183,32 @@ def test_the_cards_accuracy_is_reproduced_to_the_image(validation: Path, tmp_pat
     assert len(rows) == score["n"]
     assert sum(row[0] == row[1] for row in rows) == score["correct"]
     assert score["value"] >= 0.74
+
+
+def test_tta_is_the_mean_of_an_image_and_its_mirror_image_in_label_and_evaluate_alike(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    for name, first in (("happy", 0), ("sad", 20)):
+        (tmp_path / "mirrored" / name).mkdir(parents=True)
+        for file in list(faces(f"test/{name}", 20, first=first).iterdir()):
+            picture = Image.open(file)
+            picture.save(file.with_suffix(".png"))
+            mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mirror.save(tmp_path / "mirrored" / name / f"{file.stem}.png")
+            file.unlink()
+    found = {}
+    for name, folder, options in (("plain", "test", ()), ("mirror", "mirrored", ()), ("tta", "test", ("--tta",))):
+        done = ferbatch_here("label", folder, "-o", f"{name}.csv", "-q", *options)
+        assert done.returncode == 0, done.stderr
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").open()))
+        found[name] = np.array(
+            [[float(row[label]) for label in ("happy", "sad", "neutral", "surprise")] for row in rows]
+        )
+    assert not np.allclose(found["plain"], found["mirror"], atol=0.01)
+    assert found["tta"] == pytest.approx((found["plain"] + found["mirror"]) / 2, abs=1.01e-4)  # all three are rounded
+    assert json.loads((tmp_path / "tta.csv.run.json").read_text())["options"]["tta"] is True
+    run = json.loads(ferbatch_here("evaluate", "--truth", "test", "--tta", "--format", "json", "-q").stdout)
+    assert run["results"][0]["model"]["tta"] is True
+    assert run["results"] == json.loads((tmp_path / "tta.csv.report.json").read_text())["results"]
+    refused = ferbatch_here("evaluate", "--truth", "test", "--tta", "--predictions", "plain.csv")
+    assert refused.returncode == 2
