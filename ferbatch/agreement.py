@@ -91,19 +91,19 @@ def agreement(scores: Scores, votes: Votes, confusions: Sequence[Confusion]) -> 
     known = (scores.truth >= 0) & scores.labelled
     voted = known & (votes.counts.sum(1) > 0)
     done, cast = scores.where(voted), votes.where(voted)
-    top = _majority(cast.counts)
+    top = majority(cast.counts)
     return Agreement(
         images=len(done),
         without_votes=int(known.sum()) - len(done),
         majority=_agreed(done, top),
-        majority_of_labels=_agreed(done, _majority(cast.counts[:, : len(scores.labels)])),
+        majority_of_labels=_agreed(done, majority(cast.counts[:, : len(scores.labels)])),
         distribution=_distribution(done, cast),
         blame=_blame(done, top),
         confusions=[_judged(done, top, one) for one in confusions],
     )
 
 
-def _majority(counts: NDArray[np.float64]) -> NDArray[np.int64]:
+def majority(counts: NDArray[np.float64]) -> NDArray[np.int64]:
     """(N,) the index of the answer with more votes than any other, NONE where two or more share the first place."""
     most = counts.max(1, keepdims=True)
     return np.where((counts == most).sum(1) == 1, counts.argmax(1), NONE)

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -17,8 +17,10 @@ os.environ.pop("MPLBACKEND", None)  # a wrong one ends the import; none is neede
 import matplotlib as mpl  # noqa: E402
 import matplotlib.style  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 INK = "#1a1d21"  # becomes the page's own colour where a chart stands in one
 BLUES = "Blues"
@@ -131,6 +133,22 @@ def draw(name: str, result: Result, *, transparent: bool = False) -> str:
         metadata = {"Date": None, "Creator": None, "Title": title}
         figure.savefig(text, format="svg", transparent=transparent, metadata=metadata)
     return text.getvalue()
+
+
+def curves(what: str, lines: Mapping[str, Sequence[float]]) -> bytes:
+    """A PNG of what training and validation reached epoch by epoch; the same for the same numbers."""
+    with mpl.style.context(["default", STYLE]):
+        figure = Figure(figsize=(5.2, 4.0), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        for (name, values), (color, dashes) in zip(lines.items(), SERIES, strict=False):
+            axes.plot(range(1, len(values) + 1), values, dashes, color=color, label=name)
+        axes.set(xlabel="epoch", ylabel=what)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        content = io.BytesIO()
+        figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
 
 
 def element(name: str, result: Result, place: str) -> str:

@@ -268,28 +268,47 @@ def evaluate(
 @exits
 def train(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="A folder with train/ and validation/, a folder per label in each.")
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A folder with train/LABEL/ and validation/LABEL/, or a table: path, label."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write.")] = Path(
         "model.safetensors"
     ),
-    model: Annotated[str, typer.Option("--model", help="The network to train.")] = "cnn",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the data.  [default: 26]")] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same weights on one machine's CPU.")] = 0,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe that comes with ferbatch, or a .toml file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The network to train.  [default: the recipe's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the data.  [default: the recipe's]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same weights on one machine's CPU.")
+    ] = None,
+    votes: Annotated[
+        Path | None, typer.Option("--votes", help="A table of what several people saw: image, votes_ANSWER.")
+    ] = None,
+    distill: Annotated[
+        list[str] | None, typer.Option("--distill", help="A model to learn from as well; can be given several times.")
+    ] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option("--pretrained", help="A file of ImageNet weights for the network's body.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Train a model on class folders; the epoch with the best validation accuracy is kept."""
-    from ferbatch import console
+    """Train a model on class folders or a table; the best epoch on the validation images is kept."""
+    from ferbatch import console, memory
+    from ferbatch import recipe as recipes
     from ferbatch import train as training
-    from ferbatch.datasets import Recipe
 
-    recipe = Recipe(model=model, seed=seed)
-    if epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=epochs)
-    watcher = console.TrainConsole(quiet=quiet)
-    training.run(data, recipe, output, overwrite=overwrite, device=device, watcher=watcher)
+    chosen = recipes.choose(recipe, model, epochs=epochs, seed=seed)
+    options = training.TrainOptions(
+        data, output, votes, pretrained, tuple(distill or ()), device, resume=resume, overwrite=overwrite
+    )
+    memory.keep()
+    training.run(options, chosen, console.TrainConsole(quiet=quiet))
 
 
 @app.command()

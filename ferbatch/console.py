@@ -24,13 +24,13 @@ from ferbatch.records import LARGE_SIDE, MOST_VALUES, NONE, Card, Prediction
 
 if TYPE_CHECKING:  # the error line must not cost an import of torch
     from ferbatch.annotations import Joined
-    from ferbatch.datasets import Splits
+    from ferbatch.datasets import Data
     from ferbatch.evaluate import Evaluation
     from ferbatch.labelling import Run
     from ferbatch.outputs import Output
     from ferbatch.predict import Classifier
     from ferbatch.sources import Listing
-    from ferbatch.train import Epoch
+    from ferbatch.trainer import Epoch
     from ferbatch.truth import Truth
 
 MOST_NAMES = 12  # of classes, on one line
@@ -242,24 +242,33 @@ class TrainConsole:
     def progress(self, total: int, what: str) -> Progress:
         return Progress(total, quiet=self.quiet, what=what)
 
-    def splits(self, splits: Splits) -> None:
+    def note(self, sentence: str) -> None:
+        """What the user should know of the run, though it goes on."""
+        if not self.quiet:
+            say(sentence)
+
+    def read(self, data: Data) -> None:
         """What will be trained on, and each image that will not."""
-        for path, reason in splits.skipped:
+        for path, reason in data.skipped:
             say(f"left out: {path}: {reason}")
         if not self.quiet:
-            say(f"{len(splits.train):,} images to train on, {len(splits.validation):,} to validate with")
+            votes = ", with people's votes" if data.has_votes else ""
+            say(f"{len(data.train):,} images to train on, {len(data.validation):,} to validate with{votes}")
 
     def epoch(self, epoch: Epoch, of: int) -> None:
         if not self.quiet:
+            agreement = epoch.validation_agreement
+            people = "" if agreement is None else f", people {agreement:.4f}"
             say(
-                f"epoch {epoch.number:>3} of {of}: loss {epoch.loss:.3f}, train {epoch.train_accuracy:.3f},"
-                f" validation {epoch.correct / epoch.n:.4f}{' *' if epoch.best else ''}"
+                f"epoch {epoch.epoch:>3} of {of}: loss {epoch.train_loss:.3f}, train {epoch.train_accuracy:.3f},"
+                f" validation {epoch.validation_accuracy:.4f}{people}{' *' if epoch.best else ''}"
             )
 
     def finished(self, card: Card, path: str) -> None:
         if not self.quiet:
             score = card.scores[0]
-            say(f"{path}: epoch {card.recipe['best_epoch']}, validation {score['value']:.4f} (n = {score['n']:,})")
+            said = f"epoch {card.recipe['best_epoch']}, validation {score['value']:.4f} (n = {score['n']:,})"
+            say(f"{path}: {said}, temperature {card.temperature:g}")
 
 
 def converted(card: Card, output: Path, *, quiet: bool) -> None:

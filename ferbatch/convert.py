@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ferbatch import models, weights
+from ferbatch import models, networks, weights
 from ferbatch.errors import UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.paths import escape
@@ -24,7 +24,7 @@ from ferbatch.records import INTENDED_USE, LIMITS, Card
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 Layer = Any  # Keras has no types to speak of
-Part = dict[str, Any]  # of models.Sequential
+Part = dict[str, Any]  # of networks.Sequential
 Tensors = dict[str, Tensor]
 Found = tuple[list[Part], list[Tensors]]
 
@@ -130,7 +130,7 @@ def _size(source: Path, model: Any) -> int:
 
 
 def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
-    """What models.Sequential is made of, and the tensors of those parts that have some, in their order."""
+    """What networks.Sequential is made of, and the tensors of those parts that have some, in their order."""
     parts: list[Part] = []
     tensors: list[Tensors] = []
     layers = list(model.layers)
@@ -148,7 +148,7 @@ def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
             parts += _activation(layer, last=at == len(layers) - 1)
         except _Unsupported as error:
             raise UsageError(f"{where}: {error}") from None
-    if not any(part["kind"] in models.TO_VECTOR for part in parts):
+    if not any(part["kind"] in networks.TO_VECTOR for part in parts):
         raise UsageError(f"{_shown(source)} has no Flatten and no GlobalAveragePooling2D layer")
     return parts, tensors
 
@@ -244,7 +244,7 @@ def _tensor(variable: Any) -> Tensor:
     return torch.from_numpy(keras.ops.convert_to_numpy(variable).copy()).float()
 
 
-def _fill(network: models.Network, tensors: list[Tensors]) -> None:
+def _fill(network: networks.Network, tensors: list[Tensors]) -> None:
     """Put each part's tensors in their place; both lists are in the order of the layers."""
     places = [module for module in network.modules() if any(True for _ in module.parameters(recurse=False))]
     for module, own in zip(places, tensors, strict=True):

@@ -1,155 +1,56 @@
-"""Use case: class folders -> a weights file and its card.
+"""Use case: class folders or a table -> a weights file, its card, the history of the training.
 
-DATA holds `train/` and `validation/` (or `val/`, `valid/`), each with a folder per label. The epoch with the best
-validation accuracy is kept; each time one is better, weights and card are written, so a run that is cut short
-leaves its best.
+Beside NAME.safetensors and NAME.json there are NAME.history.csv, a row per epoch, and NAME.loss.png and
+NAME.accuracy.png. NAME.checkpoint holds an unfinished run.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
-from collections import Counter
-from collections.abc import Callable
+import hashlib
+import io
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
 
-from ferbatch import models, rates, weights
-from ferbatch.datasets import LABELS, SIZE, AugmentedFiles, Recipe, Splits, list_splits, read_splits
-from ferbatch.errors import UsageError
+from ferbatch import charts, datasets, models, rates, weights, zoo
+from ferbatch.calibration import ece, ece_by_chance
+from ferbatch.datasets import LABELS, SIZE, Data, Part
+from ferbatch.errors import ModelError, UsageError
 from ferbatch.images import PREPROCESSING
-from ferbatch.paths import escape
-from ferbatch.predict import Classifier, choose_device, default_workers, loader, normalise
-from ferbatch.records import INTENDED_USE, LIMITS, Card
+from ferbatch.networks import Network
+from ferbatch.outputs import locked, remove
+from ferbatch.paths import escape, replace_file
+from ferbatch.predict import Classifier, choose_device
+from ferbatch.recipe import Recipe
+from ferbatch.records import INTENDED_USE, LIMITS, NONE, Card
+from ferbatch.scores import UNIT, Scores
+from ferbatch.trainer import Epoch, Trainer
+
+CURVES = {"loss": ("train_loss", "validation_loss"), "accuracy": ("train_accuracy", "validation_accuracy")}
+TEMPERATURES = (0.2, 5.0)  # to look between
 
 
 @dataclass(frozen=True, slots=True)
-class Epoch:
-    """What one epoch reached."""
+class TrainOptions:
+    """What `ferbatch train` was asked to do, but for the recipe."""
 
-    number: int  # from 1
-    loss: float
-    train_accuracy: float  # on the augmented images, dropout on
-    correct: int  # of the validation images
-    n: int
-    best: bool  # so far; if so, it was written
-
-
-class Trainer:
-    """One training run. `epoch()` is called recipe.epochs times; `card` is that of the best so far."""
-
-    def __init__(self, data: Path, splits: Splits, recipe: Recipe, output: Path, device: str = "auto") -> None:
-        torch.manual_seed(recipe.seed)
-        self.splits, self.recipe, self.output = splits, recipe, output
-        self.device = choose_device(device)
-        self.network = models.build(recipe.model, {"labels": len(LABELS)})
-        self.card = self._first_card(data)
-        self.network.to(self.device).to(memory_format=torch.channels_last)
-        self.batches = loader(
-            AugmentedFiles(splits.train, recipe),
-            recipe.batch_size,
-            default_workers(self.device),
-            shuffle=True,
-            drop_last=True,  # batch norm dislikes a batch of one
-            generator=torch.Generator().manual_seed(recipe.seed),
-        )
-        if not len(self.batches):
-            raise UsageError(f"{len(splits.train)} training images are fewer than one batch of {recipe.batch_size}")
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=recipe.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            max_lr=recipe.learning_rate,
-            total_steps=recipe.epochs * len(self.batches),
-            pct_start=recipe.warmup,
-        )
-        self.loss = nn.CrossEntropyLoss(self._class_weights(), label_smoothing=recipe.label_smoothing).to(self.device)
-        self.best = -1
-        self.number = 0
-
-    @property
-    def images_per_epoch(self) -> int:
-        """Training images that one epoch shows the network."""
-        return len(self.batches) * self.recipe.batch_size
-
-    def _class_weights(self) -> Tensor:
-        counts = Counter(ref.truth for ref in self.splits.train)
-        frequencies = torch.tensor([counts[label] / len(self.splits.train) for label in LABELS])
-        raised = frequencies**-self.recipe.balance
-        return raised / (raised * frequencies).sum()  # the mean image weighs 1
-
-    def epoch(self, tick: Callable[[int], None] = lambda n: None) -> Epoch:
-        """Train one epoch, validate, write the weights if they are the best so far."""
-        self.number += 1
-        self.network.train()
-        total, hits, seen = 0.0, 0, 0
-        for batch in self.batches:
-            pixels = torch.stack([one for one, _ in batch]).to(self.device)
-            truth = torch.tensor([label for _, label in batch], device=self.device)
-            logits = self.network(normalise(pixels, self.card))
-            loss = self.loss(logits, truth)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.schedule.step()
-            total += loss.item() * len(batch)
-            hits += int((logits.argmax(1) == truth).sum())
-            seen += len(batch)
-            tick(len(batch))
-        correct, n = self._validate()
-        best = correct > self.best
-        if best:
-            self.best = correct
-            self._save(correct, n)
-        return Epoch(self.number, total / seen, hits / seen, correct, n, best)
-
-    def _validate(self) -> tuple[int, int]:
-        """Correct and all validation images, labelled by the very loop that `ferbatch label` uses."""
-        rows = [p for _, p in Classifier(self.card, self.network, self.device).stream(self.splits.validation)]
-        return sum(p.label == p.truth for p in rows), len(rows)
-
-    def _first_card(self, data: Path) -> Card:
-        counts = {
-            split: dict(sorted(Counter(str(ref.truth) for ref in refs).items()))
-            for split, refs in (("train", self.splits.train), ("validation", self.splits.validation))
-        }
-        return Card(
-            name=self.output.stem,
-            architecture=self.recipe.model,
-            arguments={"labels": len(LABELS)},
-            labels=LABELS,
-            size=SIZE,
-            mean=self.splits.mean,
-            std=self.splits.std,
-            preprocessing=PREPROCESSING,
-            temperature=1.0,
-            sha256="",
-            parameters=models.parameters(self.network),
-            multiply_adds=models.multiply_adds(self.network, SIZE),
-            data={"folder": data.name, **counts, "unreadable": len(self.splits.skipped)},
-            recipe=dataclasses.asdict(self.recipe),
-            scores=(),
-            licence={"weights": "unstated", "data": "unstated"},
-            intended_use=INTENDED_USE,
-            limits=LIMITS,
-        )
-
-    def _save(self, correct: int, n: int) -> None:
-        low, high = rates.wilson(correct, n)
-        score = {
-            "data": "validation",
-            "metric": "accuracy",
-            "value": round(correct / n, 4),
-            "interval_95": [round(low, 4), round(high, 4)],
-            "correct": correct,
-            "n": n,
-        }
-        recipe = {**self.card.recipe, "best_epoch": self.number}
-        self.card = weights.save(
-            self.output, dataclasses.replace(self.card, scores=[score], recipe=recipe), self.network.state_dict()
-        )
+    data: Path
+    output: Path  # .safetensors
+    votes: Path | None = None  # a table
+    pretrained: Path | None = None  # a file of ImageNet weights
+    distill: tuple[str, ...] = ()  # models to learn from
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False
 
 
 class Progress(Protocol):
@@ -164,31 +65,277 @@ class Watcher(Protocol):
     """What a caller sees of a training run."""
 
     def progress(self, total: int, what: str) -> Progress: ...
-    def splits(self, splits: Splits) -> None: ...
+    def note(self, sentence: str) -> None: ...
+    def read(self, data: Data) -> None: ...
     def epoch(self, epoch: Epoch, of: int) -> None: ...
     def finished(self, card: Card, path: str) -> None: ...
 
 
-def run(data: Path, recipe: Recipe, output: Path, *, overwrite: bool, device: str, watcher: Watcher) -> Card:
-    """Train on DATA and write `output` (.safetensors) with its card; returns the card of the best epoch.
+def run(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Card:
+    """Train on the data and write the weights of the best epoch, its card and the history; returns the card.
 
-    Raises UsageError for bad data, options or an output that exists, OutputError where it cannot be written.
+    Raises UsageError for bad data, options or an output that exists, LockedError where another run has the output,
+    OutputError where it cannot be written. What interrupts it leaves the checkpoint of the last whole epoch, from which
+    `resume` goes on to the same result.
     """
-    shown = escape(str(output))
-    if output.suffix != ".safetensors":
-        raise UsageError(f"{shown}: weights files end in .safetensors")
-    weights.check_output(output, overwrite)
+    files = Files(options.output)
+    files.check(options)
     if recipe.model not in models.MODELS:
         raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(models.MODELS)})")
-    choose_device(device)
-    listings = list_splits(data)
-    with watcher.progress(sum(map(len, listings)), "reading") as progress:
-        splits = read_splits(data, listings, progress.tick)
-    watcher.splits(splits)
-    trainer = Trainer(data, splits, recipe, output, device)
-    for number in range(1, recipe.epochs + 1):
-        with watcher.progress(trainer.images_per_epoch, f"epoch {number}") as progress:
+    with locked(str(options.output)):
+        files.check(options)
+        return _run(options, recipe, files, watcher)
+
+
+def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) -> Card:
+    device = choose_device(options.device)
+    teachers = [Classifier.load(name, device) for name in options.distill]
+    for teacher in teachers:
+        if teacher.card.labels != LABELS or teacher.card.size != SIZE:
+            raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
+    network, start = _network(recipe, options.pretrained, watcher)
+    listing = datasets.list_images(options.data, options.votes, recipe.holdout, recipe.seed)
+    with watcher.progress(len(listing), "reading") as progress:
+        data = datasets.read(options.data, listing, progress.tick)
+    watcher.read(data)
+    for sentence in _unused(recipe, data, options):
+        watcher.note(sentence)
+    card = _first_card(options, recipe, data, network, start)
+    marks = [start, *(teacher.card.sha256 for teacher in teachers)]
+    taught = _taught(teachers, data.train, watcher) if teachers else None
+    trainer = Trainer(data, recipe, network, card, device, taught, marks)
+    if options.resume and _done_before(files, trainer):
+        watcher.note(f"{escape(str(options.output))} is finished: there is nothing to resume")
+        return weights.read_card(str(options.output))
+    if options.resume and files.checkpoint.exists():
+        trainer.restore(files.checkpoint)
+        watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")
+    while not trainer.finished:
+        with watcher.progress(trainer.images_per_epoch, f"epoch {trainer.done + 1}") as progress:
             epoch = trainer.epoch(progress.tick)
+        trainer.save(files.checkpoint)
         watcher.epoch(epoch, recipe.epochs)
-    watcher.finished(trainer.card, shown)
-    return trainer.card
+    card = _finish(trainer, data, files, teachers)
+    watcher.finished(card, escape(str(options.output)))
+    return card
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a run, beside its weights."""
+
+    output: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.output.with_suffix(".checkpoint")
+
+    @property
+    def history(self) -> Path:
+        return self.output.with_suffix(".history.csv")
+
+    def curve(self, name: str) -> Path:
+        return self.output.with_suffix(f".{name}.png")
+
+    def check(self, options: TrainOptions) -> None:
+        """UsageError or OutputError if these files must not or cannot be written."""
+        shown = escape(str(self.output))
+        if self.output.suffix != ".safetensors":
+            raise UsageError(f"{shown}: weights files end in .safetensors")
+        if options.resume and options.overwrite:
+            raise UsageError("--resume goes on with what is there, --overwrite replaces it: say one of them")
+        if self.checkpoint.exists() and not (options.resume or options.overwrite):
+            unfinished = f"{escape(str(self.checkpoint))} is of an unfinished run"
+            raise UsageError(f"{unfinished}: --resume goes on with it, --overwrite begins anew")
+        weights.check_output(self.output, options.overwrite or options.resume)
+        for path in (self.history, *map(self.curve, CURVES)):
+            if path.exists() and not (options.overwrite or options.resume):
+                raise UsageError(f"{escape(str(path))} exists; --overwrite replaces it")
+
+
+def _done_before(files: Files, trainer: Trainer) -> bool:
+    """Whether the output is that of this very run; UsageError where it is of another."""
+    if files.checkpoint.exists() or not files.output.exists():
+        return False
+    if weights.read_card(str(files.output)).recipe.get("fingerprint") != trainer.fingerprint:
+        shown = escape(str(files.output))
+        raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite replaces it")
+    return True
+
+
+def _network(recipe: Recipe, file: Path | None, watcher: Watcher) -> tuple[Network, str]:
+    """The network at its start, and what it starts from, for the card."""
+    torch.manual_seed(recipe.seed)
+    try:
+        network = models.build(recipe.model, {"labels": len(LABELS), **recipe.arguments})
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{escape(recipe.model)} cannot be built with these arguments: {escape(str(error))}"
+        ) from error
+    if not isinstance(network, zoo.Backbone):
+        if file or recipe.pretrained:
+            raise UsageError(f"there are no ImageNet weights for {recipe.model}: it is always trained from scratch")
+        return network, "scratch"
+    if file:
+        zoo.load_pretrained(network, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        return network, f"ImageNet weights of a local file, sha256 {digest}"
+    if recipe.pretrained:
+        try:
+            zoo.download(network)
+            return network, "ImageNet weights, downloaded by timm"
+        except ModelError as error:
+            if recipe.frozen:
+                raise
+            watcher.note(f"{error}: {recipe.model} is trained from scratch; --pretrained takes a local file")
+    return network, "scratch"
+
+
+def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
+    """What the recipe wants and the data does not have, a sentence each."""
+    said = list(data.notes)
+    if recipe.votes and not data.has_votes:
+        said.append("no votes were given (--votes, or columns votes_* of a table): trained on the labels alone")
+    if recipe.teachers and not options.distill:
+        said.append(
+            f"the recipe's teachers ({', '.join(recipe.teachers)}) were not given (--distill): trained without them,"
+            " which comes out a little worse"
+        )
+    return said
+
+
+def _taught(teachers: Sequence[Classifier], part: Part, watcher: Watcher) -> NDArray[np.float32]:
+    """(N, labels) the mean of the teachers' probabilities, each of the image and its mirror image."""
+    found = np.zeros((len(part), len(LABELS)))
+    with watcher.progress(len(teachers) * len(part), "asking the teachers") as progress:
+        for teacher in teachers:
+            for at in range(0, len(part), datasets.BATCH):
+                block = part.pixels[at : at + datasets.BATCH]
+                both = (teacher.probabilities_of(block), teacher.probabilities_of(block[:, :, ::-1]))
+                found[at : at + datasets.BATCH] += (both[0] + both[1]) / (2 * len(teachers))
+                progress.tick(len(block))
+    return found.astype(np.float32)
+
+
+def _first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Network, start: str) -> Card:
+    return Card(
+        name=options.output.stem,
+        architecture=recipe.model,
+        arguments={"labels": len(LABELS), **recipe.arguments},
+        labels=LABELS,
+        size=SIZE,
+        mean=data.mean,
+        std=data.std,
+        preprocessing=PREPROCESSING,
+        temperature=1.0,
+        sha256="",
+        parameters=models.parameters(network),
+        multiply_adds=models.multiply_adds(network, SIZE),
+        data={
+            "folder": options.data.name,
+            "train": data.train.counts,
+            "validation": data.validation.counts,
+            "votes": f"for {int(data.train.votes.any(1).sum()):,} of the training images",
+            "unreadable": len(data.skipped),
+        },
+        recipe={**dataclasses.asdict(recipe), "start": start},
+        scores=(),
+        licence={"weights": "unstated", "data": "unstated"},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+
+
+def _finish(trainer: Trainer, data: Data, files: Files, teachers: Sequence[Classifier]) -> Card:
+    """Calibrate the best epoch's weights, score them, write everything, take the checkpoint away."""
+    network = trainer.network
+    network.load_state_dict(trainer.best_tensors)
+    part = data.validation
+    found = Classifier(trainer.card, network, trainer.device).probabilities_of(part.pixels)
+    temperature = _temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
+    recipe = {
+        **trainer.card.recipe,
+        "precision": str(trainer.dtype).removeprefix("torch."),
+        "taught_by": [{"name": one.card.name, "sha256": one.card.sha256} for one in teachers],
+        "epochs_done": trainer.done,
+        "best_epoch": trainer.best_epoch,
+        "fingerprint": trainer.fingerprint,
+    }
+    card = dataclasses.replace(
+        trainer.card, temperature=temperature, recipe=recipe, scores=_scores(_tempered(found, temperature), part)
+    )
+    _write_history(files, trainer.history)
+    card = weights.save(files.output, card, trainer.best_tensors)
+    remove(str(files.checkpoint))
+    return card
+
+
+def _tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Probabilities (N, labels) as they are when the logits are divided by a temperature."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
+def _temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature that makes the labels likeliest: Guo et al., https://arxiv.org/abs/1706.04599."""
+
+    def loss(temperature: float) -> float:
+        given = _tempered(probabilities, temperature)[np.arange(len(labels)), labels]
+        return float(-np.log(np.maximum(given, np.finfo(np.float64).tiny)).mean())
+
+    return round(float(minimize_scalar(loss, bounds=TEMPERATURES, method="bounded").x), 4)
+
+
+def _scores(probabilities: NDArray[np.float64], part: Part) -> list[dict[str, Any]]:
+    """Accuracy, agreement with people and calibration on validation, for the card."""
+    said = probabilities.argmax(1)
+    scores = [_rate("accuracy", said == part.labels)]
+    asked = part.commonest != NONE
+    if asked.any():
+        scores.append(_rate("agreement with people's commonest answer", (said == part.commonest)[asked]))
+    counted = Scores(LABELS, part.labels.astype(np.int16), said.astype(np.int16), _whole(probabilities))
+    return [*scores, _calibration(counted)]
+
+
+def _calibration(scores: Scores) -> dict[str, Any]:
+    """The ECE, and what it would be, with its 95 % interval, of probabilities that are exactly right."""
+    error, chance = ece(scores, ""), ece_by_chance(scores, "")
+    return {
+        "data": "validation",
+        "metric": "ece",
+        "value": round(error.value or 0.0, 4),
+        "by_chance": round(chance.value or 0.0, 4),
+        "by_chance_95": [round(end, 4) for end in chance.interval_95 or ()],
+        "n": error.n,
+    }
+
+
+def _whole(probabilities: NDArray[np.float64]) -> NDArray[np.uint16]:
+    return np.asarray(np.round(probabilities * UNIT).astype(np.uint16))
+
+
+def _rate(metric: str, right: NDArray[np.bool_]) -> dict[str, Any]:
+    correct, n = int(right.sum()), len(right)
+    low, high = rates.wilson(correct, n)
+    return {
+        "data": "validation",
+        "metric": metric,
+        "value": round(correct / n, 4),
+        "interval_95": [round(low, 4), round(high, 4)],
+        "correct": correct,
+        "n": n,
+    }
+
+
+def _write_history(files: Files, history: Sequence[Epoch]) -> None:
+    text = io.StringIO()
+    rows = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(dataclasses.asdict(epoch) for epoch in history)
+    with replace_file(os.fspath(files.history)) as stream:
+        stream.write(text.getvalue().encode())
+    for name, columns in CURVES.items():
+        lines = {column.split("_")[0]: [getattr(epoch, column) for epoch in history] for column in columns}
+        with replace_file(os.fspath(files.curve(name))) as stream:
+            stream.write(charts.curves(name, lines))

@@ -199,7 +199,7 @@ def test_files_that_are_no_sequential_are_refused(tmp_path: Path) -> None:
 
 
 def test_flatten_keeps_the_order_of_keras() -> None:
-    from ferbatch.models import FlattenRows
+    from ferbatch.networks import FlattenRows
 
     x = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     assert torch.equal(FlattenRows()(x), x.permute(0, 2, 3, 1).reshape(2, -1))
