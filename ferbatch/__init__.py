@@ -3,7 +3,7 @@
     >>> import ferbatch
     >>> for prediction in ferbatch.label("images"):
     ...     print(prediction.path, prediction.label, prediction.confidence)
-    >>> model = ferbatch.load_model("cnn-v1")
+    >>> model = ferbatch.load_model()
     >>> model(Image.open("face.jpg")).label
     'happy'
 

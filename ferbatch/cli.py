@@ -150,6 +150,10 @@ def label(
     target = outputs.plan(output, format_)
     target.check(overwrite)
 
+    from ferbatch import process
+
+    process.share_cores()
+
     from ferbatch import console, labelling, sources
 
     options = Options(
@@ -255,6 +259,10 @@ def evaluate(
     if truth is None and predictions is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
 
+    from ferbatch import process
+
+    process.share_cores()
+
     from ferbatch import console, pages
     from ferbatch import evaluate as evaluating
 
@@ -299,7 +307,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on class folders or a table; the best epoch on the validation images is kept."""
-    from ferbatch import console, memory
+    from ferbatch import console, process
     from ferbatch import recipe as recipes
     from ferbatch import train as training
 
@@ -307,7 +315,7 @@ def train(
     options = training.TrainOptions(
         data, output, votes, pretrained, tuple(distill or ()), device, resume=resume, overwrite=overwrite
     )
-    memory.keep()
+    process.keep_memory()
     training.run(options, chosen, console.TrainConsole(quiet=quiet))
 
 

@@ -80,7 +80,7 @@ class CnnLite(Network):
         labels: int = 4,
         stem: int = 16,
         channels: Sequence[int] = (16, 28, 56, 112),
-        blocks: Sequence[int] = (1, 2, 2, 2),
+        blocks: Sequence[int] = (1, 2, 2, 1),
         strides: Sequence[int] = (1, 2, 2, 2),
         dropout: float = 0.2,
     ) -> None:

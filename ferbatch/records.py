@@ -24,7 +24,7 @@ ERROR_KINDS = (
     "unsupported",
 )
 STATUSES = ("ok", "uncertain", "no_face", "error")
-DEFAULT_MODEL = "cnn-v1"
+DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
 
 NONE = -1  # in place of a label's index

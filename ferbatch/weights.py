@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,8 +29,14 @@ def shipped() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """The .safetensors file of a shipped model's name or of a path to a file of the pair; ModelError if none."""
-    if name in shipped():
+    """The .safetensors file of a shipped model's name or of a path to a file of the pair; ModelError if none.
+
+    A name without its version (`cnn`) is that of the newest.
+    """
+    there = shipped()
+    versions = {int(one[len(name) + 2 :]): one for one in there if re.fullmatch(rf"{re.escape(name)}-v\d+", one)}
+    name = versions[max(versions)] if versions else name
+    if name in there:
         return SHIPPED / f"{name}.safetensors"
     path = Path(name)
     if path.suffix in (".json", ".safetensors"):

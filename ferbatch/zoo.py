@@ -5,6 +5,7 @@ timm is an extra (`pip install 'ferbatch[zoo]'`) and is imported only where such
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,8 +134,13 @@ def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict
 
 def download(network: Backbone) -> None:
     """Fill the body with ImageNet weights from timm's hub; ModelError where they cannot be had."""
+    chatter = logging.getLogger("huggingface_hub")  # of every retry
+    level = chatter.level
     try:
+        chatter.setLevel(logging.CRITICAL)
         model = _timm().create_model(BACKBONES[network.name], num_classes=0, global_pool="", pretrained=True)
     except Exception as error:  # no network, no hub, no room: whatever the hub's client raises
         raise ModelError(f"ImageNet weights could not be downloaded ({type(error).__name__})") from error
+    finally:
+        chatter.setLevel(level)
     network.pretrainable.load_state_dict(_Body(model).state_dict())

@@ -13,8 +13,9 @@ from conftest import Ferbatch, draw_face
 from PIL import Image
 
 import ferbatch
+from ferbatch.weights import shipped
 
-MODEL = ferbatch.load_model("cnn-v1", device="cpu")
+MODEL = ferbatch.load_model(device="cpu")
 
 
 def test_label_yields_what_the_command_writes(
@@ -84,3 +85,12 @@ def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:
         ferbatch.read_labels(tmp_path / "other.csv")
     with pytest.raises(ferbatch.FerbatchError, match="no format called"):
         ferbatch.read_labels(os.fspath(tmp_path / "labels.xls"))
+
+
+def test_a_models_name_without_its_version_is_the_newest() -> None:
+    names = [name for name in shipped() if name.startswith("cnn-v")]
+    assert ferbatch.load_model("cnn").card.name == f"cnn-v{max(int(name.removeprefix('cnn-v')) for name in names)}"
+    assert ferbatch.load_model("cnn").card.architecture == "cnn"
+    assert ferbatch.load_model("cnn-lite").card.architecture == "cnn-lite"
+    with pytest.raises(ferbatch.FerbatchError):
+        ferbatch.load_model("cnn-v")

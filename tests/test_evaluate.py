@@ -27,7 +27,7 @@ from test_paths import HOSTILE
 
 import ferbatch
 from ferbatch.paths import encode_path
-from ferbatch.records import REPORT_ENDINGS, columns, row
+from ferbatch.records import DEFAULT_MODEL, REPORT_ENDINGS, columns, row
 from ferbatch.scores import UNIT
 from ferbatch.weights import SHIPPED
 
@@ -730,7 +730,7 @@ def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path,
     votes = SHARED / "data" / "labels.csv"
     done = ferbatch_in("evaluate", "--truth", real_faces / "validation", "--votes", votes, "--format", "json")
     (result,) = report_of(done)["results"]
-    score = json.loads((SHIPPED / "cnn-v1.json").read_text())["scores"][0]
+    score = json.loads((SHIPPED / f"{DEFAULT_MODEL}.json").read_text())["scores"][0]
     assert result["accuracy"]["n"] == score["n"]
     assert sum(result["confusion_matrix"][at][at] for at in range(4)) == score["correct"]
     assert [round(end, 4) for end in result["accuracy"]["interval_95"]] == score["interval_95"]

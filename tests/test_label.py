@@ -31,7 +31,7 @@ LABELS = ("happy", "sad", "neutral", "surprise")
 COLUMNS = (
     "path,truth,label,confidence,happy,sad,neutral,surprise,status,error_kind,error,face,x,y,width,height,face_score"
 )
-MODEL = ferbatch.load_model("cnn-v1", "cpu")
+MODEL = ferbatch.load_model(device="cpu")
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -66,7 +66,7 @@ def test_a_folder_becomes_a_labels_file(faces: Callable[..., Path], ferbatch_in:
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert sidecar["counts"]["labels"] == counted
     assert sidecar["exit_code"] == 0
-    assert sidecar["model"] == {"name": "cnn-v1", "sha256": MODEL.card.sha256}
+    assert sidecar["model"] == {"name": MODEL.card.name, "sha256": MODEL.card.sha256}
     assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.run.json"]
 
 
@@ -275,7 +275,7 @@ def test_an_overwritten_output_leaves_no_stale_report(
         (["label", "images", "-0"], 2, "--null needs -"),
         (["label", "images", "--example"], 2, "--example takes no PATHS"),
         (["label", "empty"], 4, "no images found under empty (1 other file left aside)"),
-        (["label", "images", "--model", "smal"], 6, "no model called 'smal' (known: cnn-v1"),
+        (["label", "images", "--model", "smal"], 6, "no model called 'smal' (known: cnn-lite-v1, cnn-v1, cnn-v2"),
         (["label", "images", "--model", "gone.safetensors"], 6, "no file gone.safetensors"),
         (["label", "images", "--model", "images/0000.json"], 6, "no file images/0000.safetensors"),
         (["label", "images", "-o", f"{'x' * 243}.csv"], 74, "File name too long"),

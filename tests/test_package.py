@@ -158,6 +158,23 @@ def test_the_readmes_evaluations_run(scene: dict[str, str], tmp_path: Path) -> N
     assert {"report.html", "report.md", "report.json", "labels.csv"} <= set(os.listdir(tmp_path / "report"))
 
 
+def test_the_readmes_training_runs(scene: dict[str, str], faces: Callable[..., Path], tmp_path: Path) -> None:
+    rows = ["path,label,votes_happy,votes_sad,votes_neutral,votes_surprise,split"]
+    for at, label in enumerate(("happy", "sad", "neutral", "surprise")):
+        for split, n in (("train", 4), ("validation", 2)):
+            for file in faces(f"faces/{split}/{label}", n, first=100 * at + n).iterdir():
+                rows.append(f"{file.relative_to(tmp_path)},{label},4,2,2,2,{split}")
+    (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
+    lines = [line for line in block("Train your own", "sh").splitlines() if line]
+    assert len(lines) >= 4
+    for line in lines:
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stderr)
+    assert {"my.safetensors", "my.json", "my.history.csv", "my.loss.png", "my.accuracy.png"} <= set(
+        os.listdir(tmp_path)
+    )
+
+
 def test_the_readmes_cron_line_is_silent_and_can_be_run_again(scene: dict[str, str], tmp_path: Path) -> None:
     line = block("Cron", "crontab").split(maxsplit=5)[5].replace("/srv/faces", str(tmp_path))
     line = line.replace("/opt/ferbatch/bin/ferbatch", f"{tmp_path}/scripts/ferbatch")

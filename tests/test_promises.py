@@ -54,8 +54,9 @@ def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path) -> None:
     assert next(iter(outputs.values())).count(b"\n") == 5_001
 
 
-def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(many: Path) -> None:
-    classifier = Classifier.load("cnn-v1", "cpu")
+@pytest.mark.parametrize("name", ["cnn", "cnn-lite"])
+def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(name: str, many: Path) -> None:
+    classifier = Classifier.load(name, "cpu")
     listing = list_images([many], classifier.card.labels)
     inputs = [read(listing[at], 48).pixels for at in range(1_024)]
 
@@ -139,7 +140,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     """A benchmark: a ratio of medians, both halves measured in turn in one process."""
     n = 1_280
     refs = [ImageRef("", bytes(many / f"{number:05}.jpg")) for number in range(n)]
-    classifier = Classifier.load("cnn-v1", "cpu")
+    classifier = Classifier.load("cnn", "cpu")
     block = [read(ref, 48).pixels for ref in refs[: classifier.block]]
     listed = [ref.file for ref in refs]
 
@@ -149,7 +150,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
 
     def end_to_end() -> None:
         output = plan(str(tmp_path / "labels.csv"), None)
-        options = Options(paths=("-",), device="cpu")
+        options = Options(paths=("-",), model="cnn", device="cpu")
         labelling.run(options, output, overwrite=True, listed=listed, watcher=Silent())
 
     forward_only()
@@ -159,13 +160,27 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     assert whole / forward >= 0.5
 
 
+def test_cnn_lite_is_several_times_as_fast_as_cnn() -> None:
+    """A benchmark of two networks on decoded images, measured in turn in one process; it prints what it finds."""
+    n = 1_280
+    pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(64)]).repeat(n // 64, axis=0)
+    light, heavy = (Classifier.load(name, "cpu") for name in ("cnn-lite", "cnn"))
+    rates: dict[str, list[float]] = {"light": [], "heavy": []}
+    for _ in range(6):
+        rates["light"].append(rate(n, lambda: light.probabilities_of(pixels)))
+        rates["heavy"].append(rate(n, lambda: heavy.probabilities_of(pixels)))
+    fast, slow = (statistics.median(each[1:]) for each in rates.values())
+    print(f"{light.card.name} {fast:,.0f} images/s, {heavy.card.name} {slow:,.0f}: {fast / slow:.1f} times as fast")
+    assert fast > 4 * slow
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int) -> None:
     listing = list_images([many], ("happy",))
     labelled = {}
     for device in ("cpu", "cuda"):
-        stream = Classifier.load("cnn-v1", device).stream(listing, workers=workers)
+        stream = Classifier.load(device=device).stream(listing, workers=workers)
         labelled[device] = np.array([list(p.probabilities.values()) for _, p in stream])
     np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=2e-4)
 
@@ -175,11 +190,12 @@ def validation(real_faces: Path) -> Path:
     return real_faces / "validation"
 
 
-def test_the_cards_accuracy_is_reproduced_to_the_image(validation: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ferbatch", "label", str(validation), "-o", "-", "-q"]
+@pytest.mark.parametrize("name", weights.shipped())
+def test_the_cards_accuracy_is_reproduced_to_the_image(name: str, validation: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ferbatch", "label", str(validation), "--model", name, "-o", "-", "-q"]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     rows = [line.rsplit('",', 1)[1].split(",") for line in done.stdout.splitlines()[1:]]
-    score = weights.read_card("cnn-v1").scores[0]
+    score = weights.read_card(name).scores[0]
     assert len(rows) == score["n"]
     assert sum(row[0] == row[1] for row in rows) == score["correct"]
     assert score["value"] >= 0.74

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -22,7 +25,7 @@ RANKS = {
     "datasets": 9,
     "augment": 4,
     "recipe": 3,
-    "memory": 0,
+    "process": 0,
     "networks": 2,
     "zoo": 3,
     "predict": 8,
@@ -86,7 +89,7 @@ def test_imports_go_down_only(module: str) -> None:
     assert not upward, f"{module} imports {upward}"
 
 
-@pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "memory"])
+@pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "process"])
 def test_the_lowest_layer_is_standard_library_only(module: str) -> None:
     tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
     roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
@@ -118,3 +121,20 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 def test_listing_the_models_loads_no_torch() -> None:
     assert not loaded_after(running("models")) & {"torch", "torchvision", "pandas", "sklearn"}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_the_command_line_has_threads_sleep_while_they_wait_and_the_api_does_not(
+    given: str | None, wanted: str, faces: Callable[..., Path]
+) -> None:
+    images = faces("images", 1)
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    labelling = {
+        running("label", str(images), "-o", "-"): wanted,
+        f"import ferbatch; list(ferbatch.label({str(images)!r}))": given or "unset",
+    }
+    for code, expected in labelling.items():
+        code += "\nimport os; print('it is', os.environ.get('OMP_WAIT_POLICY', 'unset'))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert f"it is {expected}" in done.stdout, done.stderr
