@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,11 +25,10 @@ from ferbatch.truth import Truth
 
 LABELS = ("happy", "sad", "neutral", "surprise")  # the study's order
 SIZE = 48  # pixels, the study's
-TRAIN_FOLDERS = ("train", "training")
-VALIDATION_FOLDERS = ("validation", "valid", "val")
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
-TRAIN_WORDS = frozenset(["train", "training"])
-VALIDATION_WORDS = frozenset([*VALIDATION_FOLDERS, "dev", "publictest"])
+TRAIN_WORDS = frozenset(["train", "training"])  # what folders, or values of those columns, are called
+VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
+Mask = NDArray[np.bool_]
 BATCH = 256  # images to decode at a time
 
 
@@ -93,78 +93,91 @@ def list_images(data: Path, votes: Path | None, holdout: float, seed: int) -> Li
     the columns path and label, perhaps votes_* and split. What is not split gives `holdout` (0..1) of its images, in
     every label's share, to validation. UsageError where that cannot be made of it.
     """
-    if not data.is_dir():
-        return _of_table(data, votes, holdout, seed)
-    train, validation = (_subfolder(data, names) for names in (TRAIN_FOLDERS, VALIDATION_FOLDERS))
-    if train and validation:
-        return _listing([_truth(train), _truth(validation)], votes, ())
-    if validation:
-        raise UsageError(f"{escape(str(data))} has a folder {validation.name} but no folder train")
-    return _held_out(_truth(train or data), data, votes, holdout, seed)
+    images = truth.read_truth(str(data), LABELS, {})
+    notes = _left_out(images)
+    if data.is_dir():
+        train, validation = _splits_of_folders(data, images)
+    else:
+        train, validation, votes = _splits_of_table(data, images, votes)
+    if not validation.any():
+        train, validation, note = _held_out(data, images, train & images.has_label, holdout, seed)
+        notes.append(note)
+    elif unused := int((images.has_label & ~train & ~validation).sum()):
+        notes.append(f"{count(unused, 'image')} in neither split left out")
+    chosen = images.has_label & (train | validation)
+    images, train, validation = images.where(chosen), train[chosen], validation[chosen]
+    cast = _votes(votes, images, notes) if votes and len(images.codes) else None
+    parts = [(images.where(part), cast.where(part) if cast else None) for part in (train, validation)]
+    return Listing((parts[0], parts[1]), notes)
 
 
-def _subfolder(data: Path, names: Sequence[str]) -> Path | None:
-    return next((data / name for name in names if (data / name).is_dir()), None)
+def _left_out(images: Truth) -> list[str]:
+    """What the data holds besides images of a label, a sentence each."""
+    notes = [images.aside] if images.aside else []
+    if others := images.others():
+        named = ", ".join(f"{name} ({n:,})" for name, n in others.most_common(12))
+        notes.append(f"left out, for they are no labels: {named}")
+    if images.conflicts:
+        notes.append(f"{count(images.conflicts, 'path')} with two different labels left out")
+    return notes
 
 
-def _truth(path: Path) -> Truth:
-    return truth.read_truth(str(path), LABELS, {})
+def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
+    """Which images lie in a folder of DATA that is called like a split; all are training images where none does."""
+    tops = np.array([os.fsdecode(path.split(b"/", 1)[0]).casefold() for path in images.below])
+    train, validation = (np.isin(tops, sorted(words)) for words in (TRAIN_WORDS, VALIDATION_WORDS))
+    if validation.any() and not train.any():
+        raise UsageError(f"{escape(str(data))} has a folder {escape(tops[validation][0])} but no folder train")
+    return (train if train.any() else np.ones(len(tops), bool)), validation
 
 
-def _of_table(path: Path, votes: Path | None, holdout: float, seed: int) -> Listing:
-    images = _truth(path)
+def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mask, Mask, Path | None]:
+    """Which images the table's column for it puts in which split, and where votes are: in the table, if it has some."""
     frame = tables.read_table(str(path))
     if votes is None and any(name.casefold().startswith(VOTES_PREFIX) for name in frame.columns):
         votes = path
+    nothing = np.zeros(len(images.codes), bool)
     by_name = {name.casefold(): name for name in frame.columns}
     column = next((by_name[name] for name in SPLIT_COLUMNS if name in by_name), None)
     if column is None or set(frame[column].str.strip().str.casefold()) <= TRAIN_WORDS:
-        return _held_out(images, path, votes, holdout, seed)
+        return ~nothing, nothing, votes
     slices, _ = read_slices(str(path), images)
     if column not in slices.columns:  # one value, or very many
         raise UsageError(f"the column {escape(column)} of {escape(str(path))} names no training and validation images")
     values, codes = slices.columns[column]
-    chosen = [[value.strip().casefold() in words for value in values] for words in (TRAIN_WORDS, VALIDATION_WORDS)]
-    parts = [images.where(np.array(each)[codes]) for each in chosen]
-    for part, words in zip(parts, (TRAIN_WORDS, VALIDATION_WORDS), strict=True):
-        if not len(part.codes):
-            said = f"the column {escape(column)} of {escape(str(path))} says"
-            raise UsageError(f"{said} {' or '.join(sorted(words))} of no image (it says: {', '.join(values)})")
-    unused = len(images.codes) - sum(len(part.codes) for part in parts)
-    note = [f"{count(unused, 'image')} in neither split, by the column {escape(column)}"] if unused else []
-    return _listing(parts, votes, note)
+    words = (TRAIN_WORDS, VALIDATION_WORDS)
+    train, validation = (np.array([value.strip().casefold() in each for value in values])[codes] for each in words)
+    for part, each in zip((train, validation), words, strict=True):
+        if not part.any():
+            said = f"the column {escape(column)} of {escape(str(path))} says {' or '.join(sorted(each))}"
+            raise UsageError(f"{said} of no image (it says: {', '.join(values)})")
+    return train, validation, votes
 
 
-def _held_out(images: Truth, data: Path, votes: Path | None, holdout: float, seed: int) -> Listing:
-    images = images.where(images.has_label)
-    n = len(images.codes)
-    few = [label for at, label in enumerate(LABELS) if (images.codes == at).sum() < 2]
-    if few or round(n * holdout) < len(LABELS):
-        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(n, 'image')}"
+def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
+    """The training images parted in two, and a sentence that says so."""
+    at = np.flatnonzero(train)
+    codes = images.codes[at]
+    few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
+    if few or round(len(at) * holdout) < len(LABELS):
+        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(at), 'image')}"
         raise UsageError(f"{escape(str(data))}: {said}; none can be held out for validation")
-    kept, held = train_test_split(np.arange(n), test_size=holdout, random_state=seed, stratify=images.codes)
+    kept, held = train_test_split(at, test_size=holdout, random_state=seed, stratify=codes)
     note = (
-        f"{escape(str(data))} has no validation split: {len(held):,} of {n:,} images, taken at random, are held out"
-        " (near copies of training images among them make the figures too good)"
+        f"{escape(str(data))} has no validation split: {len(held):,} of {len(at):,} images, taken at random, are held"
+        " out (near copies of training images among them make the figures too good)"
     )
-    masks = [np.isin(np.arange(n), chosen) for chosen in (kept, held)]
-    return _listing([images.where(mask) for mask in masks], votes, [note])
+    numbers = np.arange(len(train))
+    return np.isin(numbers, kept), np.isin(numbers, held), note
 
 
-def _listing(parts: Sequence[Truth], votes: Path | None, notes: Sequence[str]) -> Listing:
-    notes = list(notes)
-    others: Counter[str] = sum((part.others() for part in parts), Counter())
-    if others:
-        named = ", ".join(f"{name} ({n:,})" for name, n in others.most_common(12))
-        notes.append(f"left out, for they are no labels: {named}")
-    if conflicts := sum(part.conflicts for part in parts):
-        notes.append(f"{count(conflicts, 'path')} with two different labels left out")
-    train, validation = (part.where(part.has_label) for part in parts)
-    return Listing(((train, _votes(votes, train)), (validation, _votes(votes, validation))), notes)
-
-
-def _votes(path: Path | None, images: Truth) -> Votes | None:
-    return read_votes(str(path), images)[0] if path and len(images.codes) else None
+def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
+    votes, joined = read_votes(str(path), images)
+    if joined.missing:
+        notes.append(f"no votes for {count(joined.missing, 'image')}, {joined.missing_example} for one")
+    if joined.ambiguous:
+        notes.append(f"votes that could be of more than one image left aside: {joined.ambiguous:,}")
+    return votes
 
 
 def read(data: Path, listing: Listing, tick: Callable[[int], None] = lambda n: None) -> Data:
@@ -221,5 +234,5 @@ def targets(part: Part, share: float) -> NDArray[np.float32]:
     """(N, labels) what each image is said to show: the label, and for `share` (0..1) of it people's votes."""
     given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
     cast = part.votes.sum(1, keepdims=True)
-    voted = part.votes / np.maximum(cast, 1)
+    voted = part.votes / np.where(cast > 0, cast, 1)
     return np.where(cast > 0, (1 - share) * given + share * voted, given)

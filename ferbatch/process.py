@@ -27,6 +27,6 @@ def keep_memory() -> None:
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+    glibc = hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version")
+    if glibc and libc.mallopt(M_MMAP_THRESHOLD, LARGE):  # older ones refuse so much, and are then best left alone
         libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGE - 1)  # an int

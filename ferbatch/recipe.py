@@ -81,9 +81,10 @@ class Recipe:
     holdout: float = 0.1  # of the images, where the data is not split
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            _hold(name, getattr(self, name), 1)
-        for name in ("seed", "patience", "balance", "rotate", "brightness", "mixup", "weight_decay"):
+        _hold("epochs", self.epochs, 1)
+        _hold("batch_size", self.batch_size, 2)  # batch norm needs two
+        _hold("seed", self.seed, 0, 2**32 - 1)
+        for name in ("patience", "balance", "rotate", "brightness", "mixup", "weight_decay"):
             _hold(name, getattr(self, name), 0)
         for name in ("votes", "distill", "flip", "erase", "warmup"):
             _hold(name, getattr(self, name), 0, 1)
@@ -100,7 +101,7 @@ class Recipe:
 
 
 def _hold(name: str, value: float, least: float, most: float = float("inf"), *, below: bool = False) -> None:
-    if not least <= value <= most or (below and value == most):
+    if not least <= value <= most or value == float("inf") or (below and value == most):
         span = f"{least:g} or more" if most == float("inf") else f"{least:g} to {'below ' if below else ''}{most:g}"
         raise UsageError(f"{name} is {value}, not {span}")
 
@@ -157,4 +158,6 @@ def _value(key: str, value: Any) -> Any:
     wanted, called = TYPES[str(FIELDS[key].type)]
     if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise UsageError(f"{key} is {escape(repr(value))}, not {called}")
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise UsageError(f"{key} is {escape(repr(value))}, not a list of texts")
     return float(value) if FIELDS[key].type == "float" else value

@@ -89,11 +89,12 @@ def run(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Card:
 
 def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) -> Card:
     device = choose_device(options.device)
-    teachers = [Classifier.load(name, device) for name in options.distill]
+    teachers = [Classifier.load(name, device, tta=True) for name in options.distill]
     for teacher in teachers:
         if teacher.card.labels != LABELS or teacher.card.size != SIZE:
             raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
-    network, start = _network(recipe, options.pretrained, watcher)
+    resuming = options.resume and files.checkpoint.exists()
+    network, start = _network(recipe, options.pretrained, resuming, watcher)
     listing = datasets.list_images(options.data, options.votes, recipe.holdout, recipe.seed)
     with watcher.progress(len(listing), "reading") as progress:
         data = datasets.read(options.data, listing, progress.tick)
@@ -101,13 +102,13 @@ def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) 
     for sentence in _unused(recipe, data, options):
         watcher.note(sentence)
     card = _first_card(options, recipe, data, network, start)
-    marks = [start, *(teacher.card.sha256 for teacher in teachers)]
+    marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     taught = _taught(teachers, data.train, watcher) if teachers else None
     trainer = Trainer(data, recipe, network, card, device, taught, marks)
     if options.resume and _done_before(files, trainer):
         watcher.note(f"{escape(str(options.output))} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
-    if options.resume and files.checkpoint.exists():
+    if resuming:
         trainer.restore(files.checkpoint)
         watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")
     elif options.overwrite:
@@ -165,37 +166,52 @@ def _done_before(files: Files, trainer: Trainer) -> bool:
     return True
 
 
-def _network(recipe: Recipe, file: Path | None, watcher: Watcher) -> tuple[Network, str]:
-    """The network at its start, and what it starts from, for the card."""
+def _sha256(file: Path | None) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
+
+
+def _network(recipe: Recipe, file: Path | None, resuming: bool, watcher: Watcher) -> tuple[Network, str]:
+    """The network at its start, and what it starts from, for the card; a checkpoint knows both better."""
     torch.manual_seed(recipe.seed)
     try:
-        network = models.build(recipe.model, {"labels": len(LABELS), **recipe.arguments})
-    except (TypeError, ValueError, RuntimeError) as error:
+        network = models.build(recipe.model, _arguments(recipe))
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 1, SIZE, SIZE))
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
         raise UsageError(
             f"{escape(recipe.model)} cannot be built with these arguments: {escape(str(error))}"
         ) from error
     if not isinstance(network, zoo.Backbone):
         if file or recipe.pretrained:
             raise UsageError(f"there are no ImageNet weights for {recipe.model}: it is always trained from scratch")
+        if recipe.frozen:
+            raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
         return network, "scratch"
     if file:
         zoo.load_pretrained(network, file)
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        return network, f"ImageNet weights of a local file, sha256 {digest}"
-    if recipe.pretrained:
+        return network, f"ImageNet weights of a local file, sha256 {_sha256(file)}"
+    if recipe.pretrained and not resuming:
         try:
             zoo.download(network)
             return network, "ImageNet weights, downloaded by timm"
         except ModelError as error:
-            if recipe.frozen:
-                raise
             watcher.note(f"{error}: {recipe.model} is trained from scratch; --pretrained takes a local file")
+    if recipe.frozen and not resuming:
+        raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
     return network, "scratch"
+
+
+def _arguments(recipe: Recipe) -> dict[str, Any]:
+    return {**recipe.arguments, "labels": len(LABELS)}
 
 
 def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
     """What the recipe wants and the data does not have, a sentence each."""
     said = list(data.notes)
+    if not recipe.votes and options.votes:
+        said.append("the recipe gives votes no share of the target: they only stand beside the figures")
+    if not recipe.distill and options.distill:
+        said.append("the recipe gives teachers no share of the target: --distill changes nothing")
     if recipe.votes and not data.has_votes:
         said.append("no votes were given (--votes, or columns votes_* of a table): trained on the labels alone")
     if recipe.teachers and not options.distill:
@@ -213,8 +229,7 @@ def _taught(teachers: Sequence[Classifier], part: Part, watcher: Watcher) -> NDA
         for teacher in teachers:
             for at in range(0, len(part), datasets.BATCH):
                 block = part.pixels[at : at + datasets.BATCH]
-                both = (teacher.probabilities_of(block), teacher.probabilities_of(block[:, :, ::-1]))
-                found[at : at + datasets.BATCH] += (both[0] + both[1]) / (2 * len(teachers))
+                found[at : at + datasets.BATCH] += teacher.probabilities_of(block) / len(teachers)
                 progress.tick(len(block))
     return found.astype(np.float32)
 
@@ -223,7 +238,7 @@ def _first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netw
     return Card(
         name=options.output.stem,
         architecture=recipe.model,
-        arguments={"labels": len(LABELS), **recipe.arguments},
+        arguments=_arguments(recipe),
         labels=LABELS,
         size=SIZE,
         mean=data.mean,

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms import v2
 
 from ferbatch import datasets
 from ferbatch.augment import Augment, mixed
@@ -71,7 +72,7 @@ class Trainer:
         ).hexdigest()
         self.targets = torch.from_numpy(self._targets(teacher))
         self.class_weights = self._class_weights().to(device)
-        self.augment = Augment(recipe)
+        self.prepare = v2.Compose([Augment(recipe), v2.Normalize([card.mean], [card.std])])
         self.batch_size = min(recipe.batch_size, len(data.train))
         self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
         self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -97,7 +98,7 @@ class Trainer:
 
     def epoch(self, tick: Callable[[int], None] = lambda n: None) -> Epoch:
         """Train one epoch, then look at the validation images."""
-        torch.manual_seed(self._seed())
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.done)
         self.network.train()
         if self.recipe.frozen:
             self.network.features.eval()
@@ -109,6 +110,8 @@ class Trainer:
             step_loss, step_hits = self._step(chosen)
             loss, hits = loss + step_loss, hits + step_hits
             tick(len(chosen))
+        if not math.isfinite(float(loss)):
+            raise UsageError(f"the loss of epoch {self.done + 1} is no number: the recipe's learning_rate is too high")
         self.done += 1
         return self._validated(rate, float(loss) / self.steps, float(hits) / self.images_per_epoch)
 
@@ -117,8 +120,7 @@ class Trainer:
         pixels = torch.from_numpy(self.data.train.pixels[chosen])
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        x = self.augment(pixels.to(self.device, non_blocking=True))
-        x = ((x - self.card.mean) / self.card.std).contiguous(memory_format=torch.channels_last)
+        x = self.prepare(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
         x, target = mixed(x, self.targets[chosen].to(self.device), self.recipe.mixup)
         with self._autocast():
             logits = self.network(x)
@@ -170,12 +172,9 @@ class Trainer:
         }
         return scores[self.recipe.choose]
 
-    def _seed(self) -> int:
-        return (self.recipe.seed * 1_000_003 + self.done) % 2**63
-
     def _order(self) -> NDArray[np.int64]:
         """Indices of the training images as this epoch shows them."""
-        rng = np.random.default_rng([self.recipe.seed % 2**63, self.done])
+        rng = np.random.default_rng([self.recipe.seed, self.done])
         labels = self.data.train.labels
         if self.recipe.sampler == "shuffle":
             return rng.permutation(len(labels))
@@ -220,6 +219,7 @@ class Trainer:
         state = {
             "format": CHECKPOINT_FORMAT,
             "fingerprint": self.fingerprint,
+            "start": self.card.recipe["start"],
             "done": self.done,
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
@@ -239,6 +239,8 @@ class Trainer:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             fits = state["format"] == CHECKPOINT_FORMAT
+        except OSError as error:
+            raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
         except Exception as error:  # whatever a damaged file makes of the reader
             raise ModelError(f"{shown} is damaged; --overwrite begins anew") from error
         if not fits or state["fingerprint"] != self.fingerprint:
@@ -246,6 +248,7 @@ class Trainer:
         self._take(state)
 
     def _take(self, state: Mapping[str, Any]) -> None:
+        self.card = dataclasses.replace(self.card, recipe={**self.card.recipe, "start": state["start"]})
         self.done = state["done"]
         self.network.load_state_dict(state["network"])
         if self.average is not None:
@@ -263,5 +266,6 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that will do
+    native = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     return torch.bfloat16 if native or precision == "bf16" else torch.float32

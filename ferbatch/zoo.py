@@ -117,11 +117,12 @@ def _read(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         import safetensors.torch
 
-        return safetensors.torch.load_file(path)
+        return dict(safetensors.torch.load_file(path))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pickles it will not run anyway
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(tensors.get("state_dict", tensors))
+    tensors = next((tensors[name] for name in ("state_dict", "model") if name in tensors), tensors)
+    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
 def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,9 +56,12 @@ def test_a_network_by_its_name_has_the_recipe_of_its_best_weights() -> None:
         ('rotate = "far"', "rotate is 'far', not a number"),
         ("frozen = 1", "frozen is 1, not true or false"),
         ("seed = true", "seed is True, not a whole number"),
-        ("seed = -1", "seed is -1, not 0 or more"),
+        ("seed = -1", "seed is -1, not 0 to"),
         ("learning_rate = nan", "learning_rate is nan, not"),
         ('choose = "luck"', "choose is 'luck', not one of accuracy, agreement, loss, last"),
+        ("learning_rate = inf", "learning_rate is inf, not"),
+        ("batch_size = 1", "batch_size is 1, not 2 or more"),
+        ("teachers = [1]", "teachers is [1], not a list of texts"),
         ("epochs = ", "is no recipe: "),
     ],
 )

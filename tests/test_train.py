@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw
 
 from ferbatch import datasets, models
 from ferbatch.datasets import LABELS, Part, targets
+from ferbatch.errors import UsageError
 from ferbatch.recipe import Recipe
 from ferbatch.train import _temperature, _tempered
 from ferbatch.weights import read_card
@@ -257,6 +258,10 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
         assert b"epoch" not in done.stderr
         assert b"Traceback" not in done.stderr
 
+    def recipe(line: str) -> str:
+        (tmp_path / "r.toml").write_text(f'model = "cnn"\n{line}\n')
+        return "r.toml"
+
     fails("no model called 'vgg'", "data", "--model", "vgg")
     fails("no recipe called 'best' (known: cnn-lite-v1, cnn-v1, cnn-v2", "data", "--recipe", "best")
     fails("weights files end in .safetensors", "data", "-o", "mine.pt")
@@ -275,6 +280,10 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
     fails("no readable train image of neutral; no readable validation image of sad", "data")
     shutil.rmtree(data / "train")
     fails("data has a folder validation but no folder train", "data")
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {channels = [64, 128]}"))
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {dropout = [0.1]}"))
+    fails("would stay as random as it begins", "data", "--recipe", recipe("frozen = true"))
+    fails("seed is 5000000000, not 0 to", "data", "--seed", "5000000000")
     (tmp_path / "empty").mkdir()
     done = ferbatch_here("train", "empty")
     assert (done.returncode, done.stderr) == (4, b"ferbatch: no images found under empty\n")
@@ -338,6 +347,57 @@ def test_votes_come_from_a_table_beside_the_folders_and_are_missed_aloud(
     assert b"no votes were given" not in done.stderr
 
 
+def test_votes_are_joined_once_for_both_splits_and_never_to_two_images(
+    data: Path, ferbatch_here: Ferbatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "validation"):  # the same names in both
+        for label in LABELS:
+            for at, file in enumerate(sorted((data / split / label).iterdir())):
+                file.rename(file.with_name(f"{label}{at}.png"))
+    monkeypatch.chdir(tmp_path)
+    files = [file.relative_to(data) for file in sorted(data.rglob("*.png"))]
+
+    def votes_of(rows: list[str]) -> tuple[list[int], list[str]]:
+        content = [{"file": row, **dict.fromkeys((f"votes_{label}" for label in LABELS), 3)} for row in rows]
+        listing = datasets.list_images(Path("data"), table(tmp_path / "votes.csv", content), 0.1, 0)
+        return [int((votes.counts.sum(1) > 0).sum()) for _, votes in listing.parts if votes], list(listing.notes)
+
+    assert votes_of([str(file) for file in files]) == ([80, 12], [])
+    of_validation, notes = votes_of([str(file) for file in files if file.parts[0] == "validation"])
+    assert of_validation == [0, 12]
+    assert notes == ["no votes for 80 images, data/train/happy/happy0.png for one"]
+    with pytest.raises(UsageError, match="could be more than one"):
+        votes_of(["happy/happy0.png", "sad/sad1.png"])  # of either split
+
+
+def test_folders_of_other_splits_are_left_alone_whatever_their_case(data: Path) -> None:
+    (data / "train").rename(data / "Training")
+    (data / "validation").rename(data / "PublicTest")
+    shutil.copytree(data / "PublicTest", data / "PrivateTest")
+    draw(data / "Training/angry", "sad", 2)
+    listing = datasets.list_images(data, None, 0.1, 0)
+    assert [len(images.codes) for images, _ in listing.parts] == [80, 12]
+    assert len(listing.notes) == 2
+    assert "angry (2)" in listing.notes[0]
+    assert listing.notes[1] == "12 images in neither split left out"
+
+
+def test_a_path_with_two_labels_in_a_table_is_left_out_aloud(data: Path, tmp_path: Path) -> None:
+    rows = [
+        {"path": str(file), "label": file.parent.name, "split": file.parts[-3]} for file in sorted(data.rglob("*.png"))
+    ]
+    rows.append({**rows[0], "label": "surprise"})
+    listing = datasets.list_images(table(tmp_path / "faces.csv", rows), None, 0.1, 0)
+    assert sum(len(images.codes) for images, _ in listing.parts) == 91
+    assert listing.notes == ["1 path with two different labels left out"]
+
+
+def test_a_run_whose_loss_is_no_number_ends_in_a_sentence(data: Path) -> None:
+    run = trainer(Recipe(model="cnn-lite", learning_rate=1e30, warmup=0.0, ema=0.0, batch_size=8, epochs=5), data)
+    with pytest.raises(UsageError, match=r"the loss of epoch \d is no number"):
+        [run.epoch() for _ in range(5)]
+
+
 def part(labels: list[int], votes: list[list[float]]) -> Part:
     n = len(labels)
     commonest = np.full(n, -1)
@@ -349,11 +409,12 @@ def test_targets_mix_label_and_votes_and_keep_the_label_where_nobody_voted() -> 
     mixed = targets(part([0, 1], [[1, 3, 0, 0], [0, 0, 0, 0]]), 0.5)
     assert mixed.tolist() == [[0.625, 0.375, 0, 0], [0, 1, 0, 0]]
     assert targets(part([2], [[4, 0, 0, 0]]), 0.0).tolist() == [[0, 0, 1, 0]]
+    assert targets(part([2], [[0.1, 0.1, 0, 0]]), 1.0)[0].tolist() == [0.5, 0.5, 0, 0]
 
 
 def test_the_temperature_undoes_what_is_too_sure() -> None:
     rng = np.random.default_rng(0)
-    logits = rng.normal(0, 1.5, (4000, 4))
+    logits = rng.normal(0, 1.5, (20_000, 4))
     honest = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = np.array([rng.choice(4, p=row) for row in honest])
     too_sure = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
