@@ -124,7 +124,7 @@ def shipped() -> list[str]:
 
 def choose(name: str | None, model: str | None, *, epochs: int | None = None, seed: int | None = None) -> Recipe:
     """The recipe that the command line asks for: by its name or the network's, with what it says otherwise."""
-    chosen = load(name or OF_MODEL.get(model or "cnn", "")) if name or model in (None, *OF_MODEL) else Recipe()
+    chosen = load(name or OF_MODEL.get(model or "cnn-lite", "")) if name or model in (None, *OF_MODEL) else Recipe()
     if model is not None and model != chosen.model:
         chosen = dataclasses.replace(chosen, model=model, arguments={})
     given: dict[str, Any] = {"epochs": epochs, "seed": seed}

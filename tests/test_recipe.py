@@ -14,6 +14,7 @@ from ferbatch import models, recipe
 from ferbatch.augment import Augment, mixed
 from ferbatch.errors import UsageError
 from ferbatch.recipe import FIELDS, Recipe
+from ferbatch.records import DEFAULT_MODEL
 from ferbatch.weights import read_card, shipped
 
 STILL = Recipe(flip=0.0, rotate=0.0, shift=0.0, zoom=0.0, shear=0.0, brightness=0.0, erase=0.0)
@@ -38,7 +39,7 @@ def test_a_network_by_its_name_has_the_recipe_of_its_best_weights() -> None:
     for model, name in recipe.OF_MODEL.items():
         assert recipe.choose(None, model) == recipe.load(name)
         assert recipe.load(name).model == model
-    assert recipe.choose(None, None) == recipe.load("cnn-v2")
+    assert recipe.choose(None, None) == recipe.load(DEFAULT_MODEL)  # what labels is what is trained
     assert recipe.choose(None, "efficientnet_lite1") == Recipe(model="efficientnet_lite1")
     other = recipe.choose("teacher-b", "cnn", epochs=3, seed=7)
     assert other == dataclasses.replace(recipe.load("teacher-b"), model="cnn", arguments={}, epochs=3, seed=7)
