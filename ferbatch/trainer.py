@@ -237,10 +237,13 @@ class Trainer:
         """Go on from a checkpoint; UsageError where it is of another run, ModelError where it is damaged."""
         shown = escape(str(path))
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            fits = state["format"] == CHECKPOINT_FORMAT
+            stream = path.open("rb")
         except OSError as error:
             raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+        try:
+            with stream:
+                state = torch.load(stream, map_location="cpu", weights_only=True)
+            fits = state["format"] == CHECKPOINT_FORMAT
         except Exception as error:  # whatever a damaged file makes of the reader
             raise ModelError(f"{shown} is damaged; --overwrite begins anew") from error
         if not fits or state["fingerprint"] != self.fingerprint:
