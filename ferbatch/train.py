@@ -94,13 +94,14 @@ def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) 
         if teacher.card.labels != LABELS or teacher.card.size != SIZE:
             raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
     resuming = options.resume and files.checkpoint.exists()
-    network, start = _network(recipe, options.pretrained, resuming, watcher)
+    network = _network(recipe, options.pretrained)
     listing = datasets.list_images(options.data, options.votes, recipe.holdout, recipe.seed)
     with watcher.progress(len(listing), "reading") as progress:
         data = datasets.read(options.data, listing, progress.tick)
     watcher.read(data)
     for sentence in _unused(recipe, data, options):
         watcher.note(sentence)
+    start = "scratch" if resuming else _begin(network, recipe, options.pretrained, watcher)  # a checkpoint knows better
     card = _first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     taught = _taught(teachers, data.train, watcher) if teachers else None
@@ -170,8 +171,8 @@ def _sha256(file: Path | None) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
 
-def _network(recipe: Recipe, file: Path | None, resuming: bool, watcher: Watcher) -> tuple[Network, str]:
-    """The network at its start, and what it starts from, for the card; a checkpoint knows both better."""
+def _network(recipe: Recipe, file: Path | None) -> Network:
+    """The network with random weights; UsageError where it cannot be built or begun as it was asked for."""
     torch.manual_seed(recipe.seed)
     try:
         network = models.build(recipe.model, _arguments(recipe))
@@ -181,24 +182,27 @@ def _network(recipe: Recipe, file: Path | None, resuming: bool, watcher: Watcher
         raise UsageError(
             f"{escape(recipe.model)} cannot be built with these arguments: {escape(str(error))}"
         ) from error
-    if not isinstance(network, zoo.Backbone):
-        if file or recipe.pretrained:
-            raise UsageError(f"there are no ImageNet weights for {recipe.model}: it is always trained from scratch")
-        if recipe.frozen:
-            raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
-        return network, "scratch"
-    if file:
+    if (file or recipe.pretrained) and not isinstance(network, zoo.Backbone):
+        raise UsageError(f"there are no ImageNet weights for {recipe.model}: it is always trained from scratch")
+    if recipe.frozen and not (file or recipe.pretrained):
+        raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
+    return network
+
+
+def _begin(network: Network, recipe: Recipe, file: Path | None, watcher: Watcher) -> str:
+    """Give the network the weights it begins with, and say which, for the card."""
+    if isinstance(network, zoo.Backbone) and file:
         zoo.load_pretrained(network, file)
-        return network, f"ImageNet weights of a local file, sha256 {_sha256(file)}"
-    if recipe.pretrained and not resuming:
+        return f"ImageNet weights of a local file, sha256 {_sha256(file)}"
+    if isinstance(network, zoo.Backbone) and recipe.pretrained:
         try:
             zoo.download(network)
-            return network, "ImageNet weights, downloaded by timm"
+            return "ImageNet weights, downloaded by timm"
         except ModelError as error:
+            if recipe.frozen:
+                raise
             watcher.note(f"{error}: {recipe.model} is trained from scratch; --pretrained takes a local file")
-    if recipe.frozen and not resuming:
-        raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
-    return network, "scratch"
+    return "scratch"
 
 
 def _arguments(recipe: Recipe) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def test_without_a_download_it_says_that_it_trains_from_scratch_and_so_does_the_
 
     (tmp_path / "r.toml").write_text(recipe + "frozen = true\n")
     frozen = ferbatch_here("train", "data", "--recipe", "r.toml", "--overwrite")
-    assert frozen.returncode == 2  # a frozen body of random numbers would learn nothing
-    assert b"would stay as random as it begins" in frozen.stderr
+    assert frozen.returncode == 6  # a frozen body of random numbers would learn nothing
+    assert b"could not be downloaded" in frozen.stderr
 
     torch.save(zoo.Backbone("efficientnet_lite0").pretrainable.state_dict(), tmp_path / "w.pth")
     local = ferbatch_here("train", "data", "--recipe", "r.toml", "--overwrite", "--pretrained", "w.pth")
