@@ -36,6 +36,7 @@ from ferbatch.scores import UNIT, Scores
 from ferbatch.trainer import Epoch, Trainer
 
 CURVES = {"loss": ("train_loss", "validation_loss"), "accuracy": ("train_accuracy", "validation_accuracy")}
+FEW_STEPS = 200  # under so many, the weights have hardly moved
 TEMPERATURES = (0.2, 5.0)  # to look between
 
 
@@ -114,6 +115,10 @@ def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) 
         watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")
     elif options.overwrite:
         remove(str(files.checkpoint))
+    if (steps := recipe.epochs * trainer.steps) < FEW_STEPS:
+        watcher.note(
+            f"{steps:,} steps in all are few to learn from: more epochs, or a smaller batch_size in the recipe"
+        )
     while not trainer.finished:
         with watcher.progress(trainer.images_per_epoch, f"epoch {trainer.done + 1}") as progress:
             epoch = trainer.epoch(progress.tick)

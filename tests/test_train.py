@@ -87,6 +87,7 @@ def test_training_writes_weights_that_label_and_a_card_that_is_true(
     said = done.stderr.decode()
     assert "left out: data/train/happy/broken.jpg: not an image of a known type" in said
     assert "80 images to train on, 12 to validate with" in said
+    assert "2 steps in all are few to learn from" in said
     assert "epoch   2 of 2" in said
     card = json.loads((tmp_path / "mine.json").read_text())
     assert card["name"] == "mine"
