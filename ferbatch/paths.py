@@ -27,7 +27,17 @@ def escape(text: str) -> str:
     r"""The text on one harmless line: what acts, is no UTF-8 or is a backslash becomes `\xNN`, byte by byte."""
     if text.isascii() and text.isprintable() and "\\" not in text:
         return text
-    return "".join("".join(f"\\x{b:02x}" for b in os.fsencode(c)) if _acts(c) else c for c in text)
+    return "".join("".join(f"\\x{b:02x}" for b in _bytes(c)) if _acts(c) else c for c in text)
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8 whatever the locale; odd bytes as they were. A surrogate that stands for none, as in JSON, is its three."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return b"".join(
+            c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass") for c in text
+        )
 
 
 def count(n: int, noun: str) -> str:
@@ -37,13 +47,13 @@ def count(n: int, noun: str) -> str:
 
 def encode_path(name: bytes) -> str:
     """A file name as every output writes it; one that looks like a formula gets a leading `./`."""
-    text = os.fsdecode(name)
+    text = name.decode("utf-8", "surrogateescape")
     return escape("./" + text if text.startswith(_FORMULA) else text)
 
 
 def decode_path(path: str) -> bytes:
     """The file name's bytes, from the `path` column of any output; opens the same file."""
-    return _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), os.fsencode(path))
+    return _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), _bytes(path))
 
 
 class OutputStream(io.BufferedWriter):
@@ -95,14 +105,14 @@ def replace_file(path: str) -> Iterator[OutputStream]:
                 os.fsync(stream.fileno())
         with writing(shown):
             os.replace(part, path)
-        _sync_folder(os.path.dirname(path) or ".")
+        sync_folder(os.path.dirname(path) or ".")
     except BaseException:
         with suppress(OSError):
             os.unlink(part)
         raise
 
 
-def _sync_folder(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Make the rename itself survive a power cut, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -1,18 +1,17 @@
 """Where images come from: folders, files, lists. Lists each path once, in order.
 
-An image costs its name and some 30 bytes, under 200 in all; a folder costs its path.
+An image costs its name and some 30 bytes, under 200 in all; a folder costs its path and some 500 bytes.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import BinaryIO
 
 from ferbatch.errors import UsageError
@@ -108,6 +107,7 @@ class _Lister:
         self.truth_of = truth_of  # a folder's name
         self.recursive = recursive
         self.listing = Listing()
+        self.identity = lru_cache(maxsize=4096)(_identity)  # a list names many files of one folder
         self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
         self.named: dict[bytes, set[bytes]] = {}  # folder -> names given one by one
 
@@ -115,7 +115,7 @@ class _Lister:
         """A file named by the user: always a row, whatever it is."""
         folder, name = os.path.split(path)
         prefix = path[: len(path) - len(name)]
-        key = _identity(folder)
+        key = self.identity(folder)
         if not self._listed(key, name):
             self.named.setdefault(key, set()).add(name)
             self.listing.add(prefix, name, None)
@@ -130,7 +130,7 @@ class _Lister:
         if os.path.lexists(os.path.join(path, os.fsencode(MARKER))):
             raise UsageError(f"{encode_path(path)} was written by ferbatch and is not read as a source")
         prefix = path.rstrip(b"/") + b"/"
-        root = _identity(path)
+        root = self.identity(path)
         truth = self.truth_of(os.fsdecode(os.path.basename(root)))
         stack = [self._entries(prefix, root, truth)]
         while stack:
@@ -148,19 +148,23 @@ class _Lister:
     ) -> Iterator[tuple[bytes, bytes, bytes, str | None, bool]]:
         """The images and folders directly in one folder, sorted so that whole paths come out sorted."""
         found: list[bytes] = []  # folders end in a slash
+        again = key in self.walked
         try:
             with os.scandir(prefix) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         found.append(entry.name + b"/")
                     elif entry.is_symlink() and os.path.isdir(entry.path):
-                        self.listing.links += 1
-                    elif self._is_image(entry):
+                        self.listing.links += not again
+                    elif _is_image(entry):
                         found.append(entry.name)
-        except OSError:  # not ours to list: a row says so, and the run goes on
-            parent, name = os.path.split(prefix.rstrip(b"/"))
-            found.clear()
-            yield parent + b"/" if parent else b"", name, os.path.dirname(key), truth, False
+                    else:
+                        self.listing.left_aside += not again
+        except OSError:  # not ours to list, or its path is too long: a row says so, and the run goes on
+            path = prefix.rstrip(b"/")
+            name = os.path.basename(path)
+            if not again:
+                yield path[: len(path) - len(name)], name, os.path.dirname(key), truth, False
         found.sort()
         for name in found:
             if not name.endswith(b"/"):
@@ -168,23 +172,22 @@ class _Lister:
             elif self.recursive and not os.path.lexists(prefix + name + os.fsencode(MARKER)):
                 label = self.truth_of(os.fsdecode(name[:-1]))
                 yield prefix, name[:-1], key, label or truth, True
-        self.walked[key] = found
+        if found or not again:
+            self.walked[key] = found
 
-    def _is_image(self, entry: os.DirEntry[bytes]) -> bool:
-        """By its extension, or where that is unknown by its first bytes; what is no image is counted."""
-        if type_of_name(entry.name):
-            try:
-                found = stat.S_ISREG(entry.stat().st_mode)
-            except OSError:  # a link to nowhere, or to where we may not look: a row will say so
-                found = True
-        else:
-            found = False
-            with suppress(OSError):
-                if entry.is_file():
-                    with open(entry.path, "rb") as stream:
-                        found = type_of_bytes(stream.read(SIGNATURE_BYTES)) is not None
-        self.listing.left_aside += not found
-        return found
+
+def _is_image(entry: os.DirEntry[bytes]) -> bool:
+    """By its extension, or where that is unknown by its first bytes."""
+    if type_of_name(entry.name):
+        try:  # the system tells a plain file without a look at each
+            return entry.is_file() or not os.path.exists(entry.path)
+        except OSError:  # a link to itself, or to where we may not look: as for one to nowhere, a row will say so
+            return True
+    with suppress(OSError):
+        if entry.is_file():
+            with open(entry.path, "rb") as stream:
+                return type_of_bytes(stream.read(SIGNATURE_BYTES)) is not None
+    return False
 
 
 def _identity(folder: bytes) -> bytes:
@@ -193,7 +196,7 @@ def _identity(folder: bytes) -> bytes:
     if b".." in parts:
         at = len(parts) - parts[::-1].index(b"..")
         folder = os.path.join(os.path.realpath(b"/".join(parts[:at])), *parts[at:])
-    return os.path.abspath(folder or b".")
+    return b"/" + os.path.abspath(folder or b".").lstrip(b"/")  # it leaves `//a`, which is `/a`, as it is
 
 
 def list_images(
@@ -230,8 +233,6 @@ def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     UsageError where a path holds a NUL, which none can.
     """
     for path in _split(stream, separator):
-        if b"\0" in path:
-            raise UsageError("the list on stdin holds NUL bytes: say --null (-0) if they separate its paths")
         if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
             path = path[:-1]
         if path:
@@ -239,8 +240,14 @@ def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
 
 
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    rest = b""
+    begun: list[bytes] = []  # of the path that the next chunk goes on with
     while chunk := stream.read(CHUNK):
-        *whole, rest = (rest + chunk).split(separator)
-        yield from whole
-    yield rest
+        if separator != b"\0" and b"\0" in chunk:
+            raise UsageError("the list on stdin holds NUL bytes: say --null (-0) if they separate its paths")
+        *whole, rest = chunk.split(separator)
+        if whole:
+            yield b"".join(begun) + whole[0]
+            yield from whole[1:]
+            begun.clear()
+        begun.append(rest)
+    yield b"".join(begun)

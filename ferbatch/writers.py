@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from ferbatch.errors import UsageError
+from ferbatch.paths import escape
 from ferbatch.records import DIGITS, Prediction, columns, row
 
 TEXT_COLUMNS = frozenset({"path", "truth", "label", "status", "error_kind", "error"})
@@ -22,6 +23,15 @@ class Writer(Protocol):
     def close(self) -> None: ...
 
 
+def _values(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A row's values; an error is one line that can be printed, whatever a decoder or the system said."""
+    values = row(prediction, labels)
+    if prediction.error:
+        line = " ".join(prediction.error.split())
+        values["error"] = "".join(char if char.isprintable() else "?" for char in line)
+    return values
+
+
 class CsvWriter:
     """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits."""
 
@@ -30,7 +40,7 @@ class CsvWriter:
         self.stream.write((",".join(columns(labels)) + "\n").encode())
 
     def write(self, prediction: Prediction) -> None:
-        fields = (self._field(name, value) for name, value in row(prediction, self.labels).items())
+        fields = (self._field(name, value) for name, value in _values(prediction, self.labels).items())
         self.stream.write((",".join(fields) + "\n").encode())
 
     @staticmethod
@@ -55,7 +65,7 @@ class JsonLinesWriter:
         self.empty = True
 
     def write(self, prediction: Prediction) -> None:
-        text = json.dumps(row(prediction, self.labels), ensure_ascii=False)
+        text = json.dumps(_values(prediction, self.labels), ensure_ascii=False)
         self.stream.write(((self.before if self.empty else self.between) + text).encode())
         self.empty = False
 
@@ -87,7 +97,7 @@ class ParquetWriter:
         return "string" if name in TEXT_COLUMNS else "int32" if name in WHOLE_COLUMNS else "float64"
 
     def write(self, prediction: Prediction) -> None:
-        self.waiting.append(row(prediction, self.labels))
+        self.waiting.append(_values(prediction, self.labels))
         if len(self.waiting) == ROW_GROUP:
             self._flush()
 
@@ -112,7 +122,7 @@ WRITERS: dict[str, Callable[[BinaryIO, Sequence[str]], Writer]] = {
 def check_format(name: str) -> str:
     """The format's name; UsageError if there is none such or what it needs is not installed."""
     if name not in WRITERS:
-        raise UsageError(f"no format called '{name}' (known: {', '.join(WRITERS)})")
+        raise UsageError(f"no format called '{escape(name)}' (known: {', '.join(WRITERS)})")
     if name == "parquet" and not importlib.util.find_spec("pyarrow"):
         raise UsageError("parquet needs pyarrow: pip install pyarrow")
     return name

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from ferbatch.paths import decode_path, encode_path, replace_file
+from ferbatch.paths import decode_path, encode_path, escape, replace_file
 
 HOSTILE = [
     b"plain.jpg",
@@ -55,6 +58,19 @@ def test_only_the_bytes_that_act_are_escaped() -> None:
     assert encode_path("größe\n\\.jpg".encode()) == "größe\\x0a\\x5c.jpg"
     assert encode_path(b"\xff\xe4.jpg") == "\\xff\\xe4.jpg"
     assert encode_path("\x9b".encode()) == "\\xc2\\x9b"
+
+
+def test_surrogates_that_stand_for_no_byte_are_escaped_and_decoded_as_well() -> None:
+    assert escape("\ud800\udcff.jpg") == "\\xed\\xa0\\x80\\xff.jpg"
+    assert decode_path("\ud800\udcff.jpg") == decode_path(escape("\ud800\udcff.jpg")) == b"\xed\xa0\x80\xff.jpg"
+
+
+def test_a_path_is_written_the_same_in_every_locale() -> None:
+    program = "from ferbatch.paths import *; print(ascii(encode_path(b'gr\\xc3\\xb6')), decode_path('gr\\xf6'))"
+    for locale in ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONUTF8": "1"}):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **locale}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+        assert done.stdout == b"'gr\\xf6' b'gr\\xc3\\xb6'\n"
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
