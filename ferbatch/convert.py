@@ -6,6 +6,7 @@ folders by name, and a guessed order would swap labels silently.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -23,6 +24,7 @@ from ferbatch.paths import escape
 from ferbatch.records import INTENDED_USE, LIMITS, Card
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
+KERAS = (3, 12)  # those before 3.11.3 run Python code that an .h5 file holds: CVE-2025-9905
 Layer = Any  # Keras has no types to speak of
 Part = dict[str, Any]  # of networks.Sequential
 Tensors = dict[str, Tensor]
@@ -48,9 +50,12 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
     model = _load(source)
     size = _size(source, model)
     parts, tensors = _parts(source, model)
-    network = models.build("sequential", {"parts": parts})
-    _fill(network, tensors)
-    outputs = network.eval()(torch.zeros(1, 1, size, size)).shape[1]
+    try:  # what could not be loaded again is not written
+        network = models.build("sequential", {"parts": parts})
+        _fill(network, tensors)
+        outputs = models.outputs(network, size)
+    except ValueError as error:
+        raise UsageError(f"{_shown(source)} cannot be carried over: {escape(str(error))}") from error
     if outputs != len(names):
         raise UsageError(f"{_shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
     card = Card(
@@ -78,7 +83,7 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
 
 def _labels(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
-    if len(names) < 2 or len(set(names)) < len(names) or not all(name.isidentifier() for name in names):
+    if not weights.can_label(names):
         raise UsageError(f"--labels {escape(text)}: say the outputs in order, two or more different words: happy,sad,…")
     return names
 
@@ -91,7 +96,7 @@ def _scale(text: str) -> tuple[float, float]:
         mean, std = -float(low) / span, 1 / span
     except (ValueError, ZeroDivisionError):
         mean = std = math.nan
-    if not math.isfinite(mean) or not std > 0:
+    if not weights.can_scale(mean, std):
         raise UsageError(
             f"--scale {escape(text)}: say LOW,HIGH, what black and white were to the model: 0,1 or 0,255 or -1,1"
         )
@@ -109,6 +114,9 @@ def _load(source: Path) -> Any:
         raise UsageError(f"no such file: {_shown(source)}")
     if not importlib.util.find_spec("keras"):
         raise UsageError("convert needs keras: pip install keras")
+    there = importlib.metadata.version("keras")
+    if tuple(int(part) for part in there.split(".")[:2]) < KERAS:
+        raise UsageError(f"keras {there} may run code that a file holds: pip install 'keras>={KERAS[0]}.{KERAS[1]}'")
     os.environ.setdefault("KERAS_BACKEND", "torch")
     import keras
 
@@ -123,8 +131,9 @@ def _load(source: Path) -> Any:
 
 
 def _size(source: Path, model: Any) -> int:
-    shape, needed = tuple(model.input_shape), "a square gray image is needed, (N, N, 1)"
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 1 or not shape[1]:
+    most = weights.MOST_SIZE
+    shape, needed = tuple(model.input_shape), f"a square gray image is needed, (N, N, 1), N up to {most:,}"
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 1 or not shape[1] or shape[1] > most:
         raise UsageError(f"{_shown(source)} takes inputs of shape {shape[1:]}; {needed}")
     return int(shape[1])
 

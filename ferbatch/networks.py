@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras calls the latter 0.99
+MOST_LAYERS = 1000  # more than any network needs; a card may ask for so many that building them never ends
 
 
 class Network(nn.Module):
@@ -26,6 +27,12 @@ class Network(nn.Module):
         return cast(Tensor, self.head(self.features(images)))
 
 
+def _check_depth(layers: int) -> None:
+    """ValueError for more than MOST_LAYERS."""
+    if layers > MOST_LAYERS:
+        raise ValueError(f"{layers:,} layers are more than {MOST_LAYERS:,}")
+
+
 class Cnn(Network):
     """The study's "complex" CNN, layer for layer as Keras computes it: 1.68 M parameters with 4 labels.
 
@@ -37,6 +44,7 @@ class Cnn(Network):
         self, labels: int = 4, channels: Sequence[int] = (64, 128, 512, 512, 128), dropout: Sequence[float] = (0.2, 0.3)
     ) -> None:
         super().__init__()
+        _check_depth(len(channels))
         blocks = [self._block(i, o, dropout[0]) for i, o in zip((1, *channels[:-1]), channels, strict=True)]
         # (B, 1, 48, 48) -> 64 x 24 x 24 -> 128 x 12 x 12 -> 512 x 6 x 6 -> 512 x 3 x 3 -> (B, 128, 1, 1)
         self.features = nn.Sequential(*blocks, nn.Flatten())  # (B, 128)
@@ -85,6 +93,7 @@ class CnnLite(Network):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        _check_depth(len(blocks) * max(blocks))
         layers = [*_conv_norm(1, stem, stride=2), nn.ReLU(inplace=True)]  # (B, stem, 24, 24)
         inputs = stem
         for outputs, n, stride in zip(channels, blocks, strides, strict=True):
@@ -162,6 +171,7 @@ class Sequential(Network):
 
     def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
         super().__init__()
+        _check_depth(len(parts))
         kinds = [part["kind"] for part in parts]
         end = next(at for at, kind in enumerate(kinds) if kind in TO_VECTOR) + 1
         modules = [PARTS[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in parts]

@@ -139,16 +139,7 @@ class Classifier:
     def load(cls, name: str = DEFAULT_MODEL, device: str | torch.device = "auto", *, tta: bool = False) -> Classifier:
         """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
         card, tensors = weights.load(name)
-        try:
-            network = models.build(card.architecture, card.arguments)
-            network.load_state_dict(tensors)
-            logits = network.eval()(torch.zeros(1, 1, card.size, card.size))
-            fits = logits.shape == (1, len(card.labels)) and bool(torch.isfinite(logits).all())
-        except (RuntimeError, TypeError, KeyError, StopIteration):
-            fits = False
-        if not fits:
-            raise ModelError(f"the weights of '{escape(card.name)}' do not fit their card")
-        return cls(card, network, device, tta=tta)
+        return cls(card, models.load(card, tensors), device, tta=tta)
 
     def probabilities(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
         """(N, labels) probabilities of N <= `block` model inputs, each (size, size) uint8.
@@ -169,6 +160,8 @@ class Classifier:
         with torch.inference_mode(), _exact_convolutions(self.device):
             features = self.features(normalise(torch.from_numpy(pixels).to(self.device), self.card))
             logits = self.head(features.cpu().to(torch.float64))
+            if not bool(logits.isfinite().all()):
+                raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
             return torch.softmax(logits / self.card.temperature, dim=1).numpy()
 
     def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:

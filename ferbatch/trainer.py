@@ -243,12 +243,13 @@ class Trainer:
         try:
             with stream:
                 state = torch.load(stream, map_location="cpu", weights_only=True)
-            fits = state["format"] == CHECKPOINT_FORMAT
+            fits = state["format"] == CHECKPOINT_FORMAT and state["fingerprint"] == self.fingerprint
+            if fits:
+                self._take(state)
         except Exception as error:  # whatever a damaged file makes of the reader
             raise ModelError(f"{shown} is damaged; --overwrite begins anew") from error
-        if not fits or state["fingerprint"] != self.fingerprint:
+        if not fits:
             raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite begins anew")
-        self._take(state)
 
     def _take(self, state: Mapping[str, Any]) -> None:
         self.card = dataclasses.replace(self.card, recipe={**self.card.recipe, "start": state["start"]})

@@ -110,7 +110,10 @@ def load_pretrained(network: Backbone, path: Path) -> None:
     misfits = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
     if misfits:
         raise UsageError(f"{shown} does not fit this network: {len(misfits)} tensors differ, {misfits[0]} for one")
-    network.pretrainable.load_state_dict({name: given[name] for name in wanted})
+    try:
+        network.pretrainable.load_state_dict({name: given[name] for name in wanted})
+    except RuntimeError as error:  # sparse or quantised ones
+        raise UsageError(f"{shown} does not fit this network: its tensors are no plain numbers") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -122,7 +125,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         warnings.simplefilter("ignore")  # of pickles it will not run anyway
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     tensors = next((tensors[name] for name in ("state_dict", "model") if name in tensors), tensors)
-    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
 def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
