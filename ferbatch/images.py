@@ -6,9 +6,11 @@ scaled, the first frame of an animation is taken. ICC profiles are not applied.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,9 +24,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from ferbatch.errors import UnreadableImageError
 from ferbatch.filetypes import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
+from ferbatch.limits import MAX_BYTES, MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
 
-MAX_BYTES = 256 * 2**20  # of one file
-MAX_PIXELS = 2 * 89_478_485  # of one image; where Pillow itself begins to refuse
+PREPROCESSING_VERSION = 1  # raised whenever an image's pixels at the network change: its labels are then made again
 
 # What `model_input` does, for the card: change both together.
 PREPROCESSING = {
@@ -37,6 +39,9 @@ BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 OVERSHOOT = 1.1  # how far resampling may push a value over its range
 PNG_SCALES = {"L;2": 85, "L;4": 17}  # by Pillow's name for the file's own depth
 STRIP_PIXELS = 2**20  # converted to gray at a time
+RUN_OUT = re.compile(
+    "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
+)
 REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay this many times the model's
 
 
@@ -85,19 +90,21 @@ def decode(data: bytes, suffix_type: str | None = None, side: int | None = None)
         raise UnreadableImageError("unreadable", "not an image of a known type")
     if not IMAGE_TYPES[kind].decoded:
         raise UnreadableImageError("unsupported", f"{kind} images are not supported; convert to JPEG or PNG")
+    # Each read takes a byte or more, so that a small file needs no counting, which would slow it down.
+    stream = Reader(data) if len(data) > MAX_READS else BytesIO(data)
     try:
-        return _decode(data, kind, side)
+        check_file(data, kind)
+        return _decode(data, stream, kind, side)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders throw anything at all; nothing else is called in there
-        raise _unreadable(error, kind) from error
+        raise _unreadable(error, kind, _ends_early(error, data, stream, kind)) from error
 
 
-def _decode(data: bytes, kind: str, side: int | None) -> GrayImage:
-    with Image.open(BytesIO(data), formats=[kind]) as image:
+def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None) -> GrayImage:
+    with Image.open(stream, formats=[kind]) as image:
+        check_image(image, data, kind)
         width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise UnreadableImageError("too_large", f"{width} x {height} pixels, the limit is {MAX_PIXELS:,}")
         if image.info.get("default_image"):
             image.seek(1)  # of an animated PNG, what people see first
         if kind == "JPEG":
@@ -123,6 +130,8 @@ def _transparent(image: Image.Image) -> Any:
 
 def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
     """`gray` turned as the EXIF data of the image it was made from says."""
+    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+        return gray
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
         if gray is not image:
             exif = Image.Exif()
@@ -132,19 +141,34 @@ def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
     return gray
 
 
-def _unreadable(error: Exception, kind: str) -> UnreadableImageError:
+def _ends_early(error: Exception, data: bytes, stream: BytesIO, kind: str) -> bool:
+    """Whether a file that cannot be decoded ends before its image does, as far as that shows."""
+    if isinstance(error, UnidentifiedImageError):  # which does not say why: watch it once more
+        reader = Reader(data)
+        with suppress(Exception):
+            Image.open(reader, formats=[kind])
+        return reader.starved
+    if kind == "WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if kind == "JPEG2000":  # no end mark after the start of the last tile
+        return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x90\0\x0a")
+    if "truncated" in str(error).lower():
+        return not str(error).endswith("chunk")  # what Pillow calls so is whole, but too short
+    ran_out = isinstance(error, EOFError) or bool(RUN_OUT.search(str(error)))
+    return ran_out and stream.tell() >= len(data) and kind != "BMP"  # whose run lengths have an end of their own
+
+
+def _unreadable(error: Exception, kind: str, ends_early: bool) -> UnreadableImageError:
     """What a decoder threw, as one of our kinds; the message keeps its words, on one line."""
     words = " ".join(str(error).split())[:200] or type(error).__name__
     words = "".join(char if char.isprintable() else "?" for char in words)
     if isinstance(error, UnidentifiedImageError):  # its words name a BytesIO object
-        return UnreadableImageError("unreadable", f"damaged {kind} header")
+        words = "the header is cut off" if ends_early else "damaged header"
     if isinstance(error, NotImplementedError):
         return UnreadableImageError("unsupported", f"{kind}: {words}")
-    if isinstance(error, Image.DecompressionBombError | MemoryError):
+    if isinstance(error, Image.DecompressionBombError | MemoryError) or "MAX_TEXT" in words:
         return UnreadableImageError("too_large", f"{kind}: {words}")
-    if isinstance(error, EOFError) or "truncated" in words.lower():
-        return UnreadableImageError("truncated", f"{kind}: {words}")
-    return UnreadableImageError("unreadable", f"{kind}: {words}")
+    return UnreadableImageError("truncated" if ends_early else "unreadable", f"{kind}: {words}")
 
 
 def _to_gray(image: Image.Image) -> Image.Image:
@@ -158,13 +182,18 @@ def _to_gray(image: Image.Image) -> Image.Image:
         return image
     convert = _scaler(image) if image.mode[0] in "IF" else _strip_to_gray
     gray = Image.new("L", image.size)
-    rows = max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+    for top, strip in _strips(image):
         if transparent is not None:
             strip.info["transparency"] = transparent
         gray.paste(convert(strip), (0, top))
     return gray
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in strips of whole rows, each with the row that it begins at."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _strip_to_gray(strip: Image.Image) -> Image.Image:
@@ -201,11 +230,15 @@ def _range(image: Image.Image) -> tuple[float, float]:
         return 0.0, 2.0**bits - 1
     if image.mode == "I" and image.format == "PPM":
         return 0.0, 65535.0
-    values = np.asarray(image)
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    low, high = math.inf, -math.inf
+    for _, strip in _strips(image):
+        values = np.asarray(strip)
+        if (finite := values[np.isfinite(values)]).size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high:
+        return 0.0, 1.0
     if low < 0:
-        return low, max(high, low + 1e-9)
+        return low, max(high, low + 1e-9, low * (1 - 1e-15))  # never equal, however far below zero
     return 0.0, next((ceiling for ceiling in (1.0, 255.0, 65535.0) if high <= ceiling * OVERSHOOT), high)
 
 
