@@ -37,6 +37,10 @@ class LockedError(FerbatchError):
     exit_code = 75
 
 
+class WorkerError(FerbatchError):
+    """Decode processes die, or cannot be started."""
+
+
 class UnreadableImageError(FerbatchError):
     """One image that cannot be read; it becomes a row, never the end of a run.
 

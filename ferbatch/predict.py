@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ferbatch import images, models, weights
-from ferbatch.errors import ModelError, UnreadableImageError, UsageError
-from ferbatch.filetypes import type_of_name
+from ferbatch.errors import ModelError, UnreadableImageError, UsageError, WorkerError
+from ferbatch.isolation import decode_isolated
 from ferbatch.networks import Network
 from ferbatch.paths import escape
-from ferbatch.records import (
-    BATCH_SIZE,
-    DEFAULT_MODEL,
-    DIGITS,
-    LARGE_SIDE,
-    WIDE_RATIO,
-    Card,
-    Failure,
-    ImageRef,
-    Prediction,
-)
+from ferbatch.process import until_stopped
+from ferbatch.reading import Decoded, read
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, DIGITS, Card, Failure, ImageRef, Prediction
 
 # Images the network runs on at a time, always exactly so many. On a CPU as many as keep a block's work small: with
 # twice as many the study's network would be 7 % faster, but the peak of memory would differ by 37 MB from run to run,
@@ -43,16 +36,6 @@ BLOCK = {"cuda": 256, "mps": 256}
 CPU_BLOCK = 16
 LIGHT_CPU_BLOCK = 64  # a light network's layers are over before a small block has paid for starting them
 LIGHT = 30_000_000  # multiply-adds
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """An image on its way to the network: its reference and its pixels, or what went wrong, never parted."""
-
-    ref: ImageRef
-    pixels: NDArray[np.uint8] | None = None  # (size, size)
-    error: Failure | None = None
-    whole_picture: bool = False  # too large or too wide for a cropped face
 
 
 class ImageFiles(Dataset[Decoded]):
@@ -69,16 +52,6 @@ class ImageFiles(Dataset[Decoded]):
         return read(self.refs[index], self.size)
 
 
-def read(ref: ImageRef, size: int) -> Decoded:
-    """The file as model input, or as the reason why not; never raises for what a file may hold."""
-    try:
-        image = images.decode(images.read_bytes(ref.file), type_of_name(ref.file), size)
-    except UnreadableImageError as error:
-        return Decoded(ref, error=Failure(error.kind, str(error)))
-    whole = max(image.width, image.height) > LARGE_SIDE or image.width > WIDE_RATIO * image.height
-    return Decoded(ref, images.model_input(image.pixels, size), whole_picture=whole)
-
-
 def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
     """A DataLoader over decoded images whose batches are plain lists, in order."""
     return DataLoader(
@@ -87,8 +60,32 @@ def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -
 
 
 def _start_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, which stops its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the main process, which stops its workers itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _decode(files: ImageFiles, batch_size: int, workers: int) -> Iterator[Decoded]:
+    """Every image of `files` in order; where that ends early, the workers are ended with it."""
+    before = set(multiprocessing.active_children())
+    handler = signal.getsignal(signal.SIGCHLD) if workers and hasattr(signal, "SIGCHLD") else None
+    batches = iter(loader(files, batch_size, workers))
+    started = set(multiprocessing.active_children()) - before
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)  # torch's own would raise wherever we are just then
+    try:
+        yield from itertools.chain.from_iterable(batches)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise WorkerError(
+            "a decode process died, perhaps for want of memory; --isolate goes on where one does"
+        ) from error
+    finally:
+        for worker in started:
+            worker.kill()
+        for worker in started:
+            worker.join()
 
 
 def choose_device(name: str) -> torch.device:
@@ -108,9 +105,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def default_workers(device: torch.device) -> int:
-    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU."""
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+def default_workers(device: torch.device, isolate: bool = False) -> int:
+    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU or apart."""
+    return 0 if device.type == "cpu" and not isolate else min(8, os.cpu_count() or 1)
 
 
 def normalise(pixels: Tensor, card: Card) -> Tensor:
@@ -177,12 +174,21 @@ class Classifier:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         min_confidence: float = 0.0,
-    ) -> Iterator[tuple[Decoded, Prediction]]:
-        """Every image of `refs` with what the model says of it, in order; memory does not grow with their number."""
-        workers = default_workers(self.device) if workers is None else workers
-        batches = loader(ImageFiles(refs, self.card.size), batch_size, workers)
-        decoded = itertools.chain.from_iterable(batches)
-        yield from self.predict(decoded, min_confidence)
+        isolate: bool = False,
+        timeout: float | None = None,
+    ) -> Generator[tuple[Decoded, Prediction], None, None]:
+        """Every image of `refs` with what the model says of it, in order; memory does not grow with their number.
+
+        With `isolate`, images are decoded in processes that may die, each within `timeout` seconds. A signal that is
+        deferred (process.signals_deferred) ends the stream after a whole block.
+        """
+        workers = default_workers(self.device, isolate) if workers is None else workers
+        decoded = (
+            decode_isolated(refs, self.card.size, workers=workers, timeout=timeout)
+            if isolate
+            else _decode(ImageFiles(refs, self.card.size), batch_size, workers)
+        )
+        yield from self.predict(until_stopped(decoded), min_confidence)
 
     def predict(self, decoded: Iterable[Decoded], min_confidence: float = 0.0) -> Iterator[tuple[Decoded, Prediction]]:
         """Each Decoded with its Prediction, a block at a time; those without pixels become rows with status `error`."""

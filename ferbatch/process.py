@@ -1,10 +1,15 @@
-"""What a command line sets for its whole process before the heavy imports. The Python API leaves its host alone."""
+"""What a command line sets for its whole process. The Python API leaves its host alone."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 LARGE = 2**30  # bytes
@@ -30,3 +35,107 @@ def keep_memory() -> None:
     glibc = hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version")
     if glibc and libc.mallopt(M_MMAP_THRESHOLD, LARGE):  # older ones refuse so much, and are then best left alone
         libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGE - 1)  # an int
+
+
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM came; `number` says which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Signals:
+    """What has come, and whether it may end what runs just now."""
+
+    came: int | None = None
+    deferred = False
+
+
+@contextmanager
+def stopping_in_order() -> Iterator[None]:
+    """Have SIGINT and SIGTERM raise Stopped, but in `signals_deferred` only at its end; a second one ends at once."""
+    _Signals.came, _Signals.deferred = None, False
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _on_signal(number: int, _: FrameType | None) -> None:
+    if _Signals.came is not None:
+        os._exit(128 + number)
+    _Signals.came = number
+    if not _Signals.deferred:
+        raise Stopped(number)
+
+
+@contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Let a signal wait for the end of this block, where Stopped is raised for it; `until_stopped` ends early."""
+    _Signals.deferred = True
+    try:
+        yield
+    finally:
+        _Signals.deferred = False
+    if _Signals.came is not None:
+        raise Stopped(_Signals.came)
+
+
+def until_stopped(items: Iterable[T]) -> Iterator[T]:
+    """The items, until a deferred signal comes: it may cut short the waiting for the next, not what is done with it."""
+    waiting = iter(items)
+    deferred = _Signals.deferred
+    while not (deferred and _Signals.came):
+        try:
+            _Signals.deferred = False
+            item = next(waiting)
+        except StopIteration:
+            return
+        except Stopped:
+            if deferred:
+                return
+            raise
+        finally:
+            _Signals.deferred = deferred
+        yield item
+
+
+@contextmanager
+def native_code_hushed() -> Iterator[None]:
+    """Send what native libraries write to file descriptor 2 nowhere; sys.stderr goes on to where that led."""
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        stderr = -1
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)  # also where it was closed: no file of ours may come to lie there
+    if nowhere != 2:
+        os.close(nowhere)
+    before = sys.stderr
+    try:
+        if before is None or stderr < 0:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # nobody wants to hear
+        elif _writes_to_2(before):
+            sys.stderr = open(  # noqa: SIM115
+                stderr, "w", buffering=1, encoding=before.encoding, errors="backslashreplace", closefd=False
+            )
+        yield
+    finally:
+        sys.stderr = before
+        if stderr >= 0:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _writes_to_2(stream: object) -> bool:
+    try:
+        return stream.fileno() == 2  # type: ignore[attr-defined,no-any-return]
+    except (AttributeError, OSError, ValueError):
+        return False

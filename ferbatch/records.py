@@ -23,6 +23,7 @@ ERROR_KINDS = (
     "crashed",
     "unsupported",
 )
+ON_ERROR = ("record", "stop")
 STATUSES = ("ok", "uncertain", "no_face", "error")
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
@@ -62,6 +63,10 @@ class Options:
     recursive: bool = True
     truth: bool = True
     tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
+    isolate: bool = False  # decode in processes that may die
+    timeout: float | None = None  # seconds for one image, with isolate
+    on_error: str = "record"  # one of ON_ERROR
+    max_errors: str | None = None  # N or P%
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -70,6 +75,20 @@ class Options:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, not 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What may be done about an output that is there already."""
+
+    overwrite: bool = False  # begin again
+    resume: bool = False  # go on with an unfinished run
+    incremental: bool = False  # bring a finished one up to date
+    retry_failed: bool = False  # do what failed again, though its file is as it was
+
+    @property
+    def any(self) -> bool:
+        return self.overwrite or self.resume or self.incremental
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +111,14 @@ class EvaluateOptions:
     batch_size: int = BATCH_SIZE
     workers: int | None = None
     tta: bool = False  # test-time augmentation, as in Options
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells a changed file from the one that was labelled."""
+
+    size: int  # bytes
+    mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
