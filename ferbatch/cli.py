@@ -11,14 +11,18 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, BinaryIO, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, ParamSpec
 
 import typer
 
 import ferbatch
-from ferbatch.errors import FerbatchError, UsageError
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Options
+from ferbatch import log, process
+from ferbatch.errors import FerbatchError, OutputError, UsageError, WorkerError
+from ferbatch.paths import escape
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, ON_ERROR, EvaluateOptions, Existing, Options
+
+if TYPE_CHECKING:
+    from ferbatch.outputs import Output
 
 app = typer.Typer(
     help="Label folders of face images with the expression they show: happy, sad, neutral or surprise.",
@@ -43,46 +47,38 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device
 P = ParamSpec("P")
 
 
-class Terminated(BaseException):
-    """SIGTERM came."""
-
-
-def _terminate(_: int, __: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
 def exits(command: Callable[P, None]) -> Callable[P, None]:
     """Run a command with its errors as one line on stderr and the exit codes users can rely on."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        signal.signal(signal.SIGTERM, _terminate)
         warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
-        if sys.stderr is None:  # closed: nobody wants to hear
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
-        try:
-            command(*args, **kwargs)
-        except FerbatchError as error:
-            _say(str(error))
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(130) from None
-        except Terminated:
-            _say("terminated")
-            raise typer.Exit(143) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
-            raise typer.Exit(141) from None
+        with process.native_code_hushed(), process.stopping_in_order():
+            try:
+                command(*args, **kwargs)
+            except FerbatchError as error:
+                _fail(str(error), error.exit_code)
+            except process.Stopped as stopped:
+                _fail(_ended(stopped), 128 + stopped.number)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+                raise typer.Exit(141) from None
+            finally:
+                log.end()
 
     return wrapped
 
 
-def _say(message: str) -> None:
+def _fail(message: str, exit_code: int) -> NoReturn:
     from ferbatch import console
 
-    console.fail(message)
+    console.fail(message, exit_code)
+    raise typer.Exit(exit_code) from None
+
+
+def _ended(stopped: process.Stopped) -> str:
+    return "interrupted" if stopped.number == signal.SIGINT else "terminated"
 
 
 def _stdin() -> BinaryIO:
@@ -120,6 +116,13 @@ def label(
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")] = False,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Label only what is new or changed since the last run.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With one of those two: try again what could not be labelled.")
+    ] = False,
     model: Model = DEFAULT_MODEL,
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
@@ -136,26 +139,49 @@ def label(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
     ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Decode in processes that may crash: that costs an image, not the run.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
+    ] = None,
+    max_errors: Annotated[
+        str | None, typer.Option("--max-errors", help="N or P%: exit 5 where more images could not be labelled.")
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option("--on-error", help="record: a row, and on; stop: end at the first image that fails.")
+    ] = "record",
+    log_format: Annotated[
+        str, typer.Option("--log-format", help="text, or json: an object a line, on stderr and in the log file.")
+    ] = "text",
+    log_file: Annotated[
+        str | None, typer.Option("--log-file", help="Append what is said here as well, each failed image too.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
-    from ferbatch import outputs
+    from ferbatch import gates, outputs
 
     if bool(paths) == example:
         raise UsageError("say PATHS to label, or --example" if example is False else "--example takes no PATHS")
     chosen = [str(EXAMPLE)] if example else paths or []
     if null and "-" not in chosen:
         raise UsageError("--null needs - among the PATHS")
+    if incremental and overwrite:
+        raise UsageError("--incremental keeps what --overwrite replaces: say one of them")
+    if retry_failed and not (resume or incremental):
+        raise UsageError("--retry-failed needs --resume or --incremental")
+    if timeout is not None and (not isolate or timeout <= 0 or not hasattr(signal, "setitimer")):
+        raise UsageError("--timeout needs --isolate, more than 0 seconds, and a system with interval timers")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(on_error)}'")
+    if max_errors is not None:
+        gates.failures_allowed(max_errors, 0)
+    existing = Existing(overwrite, resume, incremental, retry_failed)
     target = outputs.plan(output, format_)
-    target.check(overwrite)
-
-    from ferbatch import process
-
-    process.share_cores()
-
-    from ferbatch import console, labelling, sources
-
+    if (resume or incremental) and not target.is_file:
+        raise UsageError("--resume and --incremental need an output that is a file")
     options = Options(
         paths=tuple(chosen),
         model=model,
@@ -166,12 +192,32 @@ def label(
         recursive=not no_recursive,
         truth=not no_truth,
         tta=tta,
+        isolate=isolate,
+        timeout=timeout,
+        on_error=on_error,
+        max_errors=max_errors,
     )
+    log.log_to(log_format, log_file)
+    target.check(existing)
+    process.share_cores()
+
+    from ferbatch import console, labelling, sources
+
     listed = sources.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
-        run = labelling.run(options, target, overwrite=overwrite, listed=listed, watcher=watcher)
+        try:
+            run = labelling.run(options, target, existing=existing, listed=listed, watcher=watcher)
+        except (OutputError, WorkerError) as error:
+            raise type(error)(f"{error}{_kept(target)}") from error
+        except process.Stopped as stopped:
+            _fail(f"{_ended(stopped)}{_kept(target)}", 128 + stopped.number)
     watcher.finished(run, target)
-    raise typer.Exit(run.exit_code)
+    raise typer.Exit(run.exit_code if run else 0)
+
+
+def _kept(target: Output) -> str:
+    """What a run that was cut short leaves, for the end of its last line."""
+    return "; --resume goes on with what is done" if target.is_file and os.path.exists(target.journal) else ""
 
 
 @app.command(no_args_is_help=True)
@@ -229,7 +275,9 @@ def evaluate(
 ) -> None:
     """Hold labels against the truth: how good they are, how sure that is, and what they confuse."""
     if format_ not in (None, "json"):
-        raise UsageError(f"the report comes as tables or as json, not as '{format_}' (a folder of files: --report DIR)")
+        raise UsageError(
+            f"the report comes as tables or as json, not as '{escape(format_)}' (a folder of files: --report DIR)"
+        )
     if predictions is not None and models_:
         raise UsageError("say --model or --predictions: labels made earlier need no model")
     if predictions is not None and tta:
@@ -258,8 +306,6 @@ def evaluate(
     )
     if truth is None and predictions is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
-
-    from ferbatch import process
 
     process.share_cores()
 
@@ -307,7 +353,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on class folders or a table; the best epoch on the validation images is kept."""
-    from ferbatch import console, process
+    from ferbatch import console
     from ferbatch import recipe as recipes
     from ferbatch import train as training
 
@@ -355,7 +401,7 @@ def models(
     elif format_ is None:
         console.show_models(cards)
     else:
-        raise UsageError(f"models come as a table or as json, not as '{format_}'")
+        raise UsageError(f"models come as a table or as json, not as '{escape(format_)}'")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from ferbatch import screen
+from ferbatch import log, screen
 from ferbatch.errors import OutputError
+from ferbatch.log import say
 from ferbatch.paths import count, encode_path, escape, writing
 from ferbatch.records import LARGE_SIDE, MOST_VALUES, NONE, Card, Prediction
 
@@ -26,9 +27,9 @@ if TYPE_CHECKING:  # the error line must not cost an import of torch
     from ferbatch.annotations import Joined
     from ferbatch.datasets import Data
     from ferbatch.evaluate import Evaluation
-    from ferbatch.labelling import Run
     from ferbatch.outputs import Output
     from ferbatch.predict import Classifier
+    from ferbatch.runs import Run
     from ferbatch.sources import Listing
     from ferbatch.trainer import Epoch
     from ferbatch.truth import Truth
@@ -41,7 +42,7 @@ class Progress:
     """Images done, images/s and time left: a bar on a terminal, a plain line now and then elsewhere."""
 
     def __init__(self, total: int, *, quiet: bool, what: str = "") -> None:
-        drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        drawn = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not log.is_json()
         self.bar = tqdm(total=total, unit=" images", desc=what or None, disable=quiet or not drawn, dynamic_ncols=True)
         self.plain = not quiet and not drawn
         self.total, self.done, self.what = total, 0, what
@@ -56,7 +57,8 @@ class Progress:
             rate = self.done / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             what = f"{self.what}: " if self.what else ""
-            say(f"{what}{self.done:,} of {self.total:,} images, {rate:,.0f} images/s, {left} left")
+            said = f"{what}{self.done:,} of {self.total:,} images, {rate:,.0f} images/s, {left} left"
+            say(said, event="progress", done=self.done, of=self.total, images_per_second=round(rate, 1))
 
     def __enter__(self) -> Progress:
         return self
@@ -79,42 +81,90 @@ class _RunConsole:
         self.progress.bar.close()
 
     def progressed(self, prediction: Prediction) -> None:
-        if self.verbose and prediction.error:
-            with self.progress.bar.external_write_mode(file=sys.stderr):
-                say(f"{prediction.path}: {prediction.error_kind}: {prediction.error}")
+        if prediction.error:
+            with self.progress.bar.external_write_mode(file=sys.stderr) if self.verbose else nullcontext():
+                say(
+                    f"{prediction.path}: {prediction.error_kind}: {prediction.error}",
+                    log.WARNING,
+                    shown=self.verbose,
+                    event="image_failed",
+                    path=prediction.path,
+                    error_kind=prediction.error_kind,
+                    error=prediction.error,
+                )
         self.progress.tick()
 
 
 class LabelConsole(_RunConsole):
     """What `ferbatch label` shows while it runs and when it is done."""
 
-    def started(self, listing: Listing, classifier: Classifier) -> None:
-        if self.verbose:
-            aside = f", {listing.aside}" if listing.aside else ""
-            say(f"{count(len(listing), 'image')}{aside}; model {escape(classifier.card.name)} on {classifier.device}")
-        self.progress = Progress(len(listing), quiet=self.quiet)
+    def warned(self, sentence: str) -> None:
+        """What a user should hear of even if all goes well, and with --quiet."""
+        say(sentence, log.WARNING, event="note")
 
-    def finished(self, run: Run, output: Output) -> None:
+    def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None:
+        aside = f", {listing.aside}" if listing.aside else ""
+        known = f", {to_label:,} to label, the others are done" if to_label < len(listing) else ""
+        model = f"model {escape(classifier.card.name)} on {classifier.device}"
+        say(
+            f"{count(len(listing), 'image')}{known}{aside}; {model}",
+            shown=self.verbose,
+            event="started",
+            images=len(listing),
+            to_label=to_label,
+        )
+        self.progress = Progress(to_label, quiet=self.quiet)
+
+    def finished(self, run: Run | None, output: Output) -> None:
         """The summary, the report, and what went wrong; with --quiet only the last."""
+        if run is None:
+            say(f"{output.shown} is finished: there is nothing to resume", shown=not self.quiet, event="finished")
+            return
         tally = run.tally
         if not self.quiet:
             if run.report is not None:
-                say(_report_text(run.report, _is_terminal(sys.stderr)) + "\n")
-            say(_drawn(_summary(run), _is_terminal(sys.stderr)))
-            aside = f"; {run.listing.aside}" if run.listing.aside else ""
-            where = f" -> {output.shown}" if output.is_file else ""
-            speed = f"{run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
-            say(f"{count(tally.images, 'image')} in {speed}{where}{aside}")
-            if run.report is not None:
-                self._scored(run, output)
-        if run.whole_pictures and not self.quiet:
+                log.show(_report_text(run.report, _is_terminal(sys.stderr)) + "\n")
+            log.show(_drawn(_summary(run), _is_terminal(sys.stderr)))
+        self._said(run, output)
+        if run.whole_pictures:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
-                " wider than 3:2; whole pictures were labelled, and cropped faces are expected"
+                " wider than 3:2; whole pictures were labelled, and cropped faces are expected",
+                log.WARNING,
+                shown=not self.quiet,
             )
-        if tally.failed:
-            kinds = ", ".join(f"{kind} {n:,}" for kind, n in tally.errors.most_common())
-            say(f"{tally.failed:,} of {count(tally.images, 'image')} could not be labelled ({kinds}); each has its row")
+        counted = run.this_run if self.quiet else tally
+        if counted.failed:
+            kinds = ", ".join(f"{kind} {n:,}" for kind, n in counted.errors.most_common())
+            n = count(counted.images, "image")
+            say(f"{counted.failed:,} of {n} could not be labelled ({kinds}); each has its row", log.WARNING)
+        if run.too_many_errors:
+            fail(f"--max-errors: {run.this_run.failed:,} images failed, over {run.max_errors}", run.exit_code)
+
+    def _said(self, run: Run, output: Output) -> None:
+        """How many images in which time, and what became of the others."""
+        tally, shown = run.tally, not self.quiet
+        aside = f"; {run.listing.aside}" if run.listing.aside else ""
+        where = f" -> {output.shown}" if output.is_file else ""
+        part = f"{run.labelled:,} of " if run.labelled < tally.images else ""
+        say(
+            f"{part}{count(tally.images, 'image')} in {run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
+            f"{where}{aside}",
+            shown=shown,
+            event="finished",
+            images=tally.images,
+            labelled=run.labelled,
+            labels=dict(tally.labels),
+            uncertain=tally.uncertain,
+            errors=dict(tally.errors),
+            seconds=round(run.seconds, 3),
+            exit_code=run.exit_code,
+        )
+        if run.gone:
+            n = f"{count(run.gone, 'image')} labelled before {'is' if run.gone == 1 else 'are'} gone"
+            say(f"{n} ({run.gone_example})", shown=shown, event="gone", images=run.gone)
+        if run.report is not None and shown:
+            self._scored(run, output)
 
     def _scored(self, run: Run, output: Output) -> None:
         """What the report rests on, where that is not every image, and where it is."""
@@ -208,7 +258,7 @@ class EvaluateConsole(_RunConsole):
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.failures.most_common())
             say(f"{count(self.failures.total(), 'image')} could not be labelled ({kinds}), {self.example} for one")
         if evaluation.missed:
-            fail("--fail-under: " + "; ".join(evaluation.missed))
+            fail("--fail-under: " + "; ".join(evaluation.missed), evaluation.exit_code)
 
 
 def _report_text(report: Mapping[str, Any], terminal: bool) -> str:
@@ -313,15 +363,6 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def say(message: str) -> None:
-    """One message to stderr, lost if nobody can read it. Names in it were escaped by whoever made it."""
-    try:
-        print(message, file=sys.stderr, flush=True)
-    except OSError:  # what stays in the buffer would fail again at exit, and make the exit code 120
-        with suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
 def answer(text: str) -> None:
     """A command's answer to stdout; OutputError if it cannot be written."""
     if sys.stdout is None:
@@ -333,6 +374,6 @@ def answer(text: str) -> None:
         sys.stdout.flush()
 
 
-def fail(message: str) -> None:
+def fail(message: str, exit_code: int) -> None:
     """The one line that says why a run ended."""
-    say(f"ferbatch: {message}")
+    say(f"ferbatch: {message}", log.ERROR, message=message, exit_code=exit_code)

@@ -1,4 +1,4 @@
-"""Gates for cron and CI: `accuracy=0.75` holds a figure of the report against a number."""
+"""Gates for cron and CI: `accuracy=0.75` holds a figure of the report against a number, `5%` the share that failed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from ferbatch.errors import UsageError
@@ -31,6 +32,18 @@ class Gate:
     @property
     def ceiling(self) -> bool:
         return self.name.rpartition(".")[2] in LESS_IS_BETTER
+
+
+def failures_allowed(max_errors: str, images: int) -> Fraction:
+    """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
+    try:
+        value = Fraction(max_errors.removesuffix("%"))
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    percent = max_errors.endswith("%")
+    if not 0 <= value <= (100 if percent else math.inf) or (not percent and value.denominator != 1):
+        raise UsageError(f"--max-errors is a number of images or a percentage (10 or 0.5%), not '{escape(max_errors)}'")
+    return images * value / 100 if percent else value
 
 
 def parse(texts: Sequence[str]) -> list[Gate]:

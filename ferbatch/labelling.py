@@ -4,88 +4,52 @@ Not called label.py, because `ferbatch.label` is the function of the Python API.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import PIL
 import torch
 
 import ferbatch
-from ferbatch import weights
-from ferbatch.errors import NoImagesError
+from ferbatch import images, weights
+from ferbatch.errors import FerbatchError, NoImagesError
+from ferbatch.journal import Journal, line_of
 from ferbatch.outputs import Output
-from ferbatch.paths import encode_path, escape, replace_file
-from ferbatch.predict import Classifier, Decoded, choose_device, default_workers
-from ferbatch.records import NONE, SCHEMA, Options, Prediction
+from ferbatch.paths import encode_path, escape, replace_file, writing
+from ferbatch.predict import Classifier, choose_device, default_workers
+from ferbatch.process import signals_deferred
+from ferbatch.reading import Decoded
+from ferbatch.records import NONE, SCHEMA, Existing, ImageRef, Options, Prediction
+from ferbatch.resuming import Finished, Work, begun_with, past
+from ferbatch.runs import Run, Tally
 from ferbatch.scores import Scores
 from ferbatch.sources import Listing, class_of, is_expression, list_images
 from ferbatch.writers import WRITERS
 
-WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
-
-
-@dataclass
-class Tally:
-    """Counts of a run, kept while it streams."""
-
-    images: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
-    uncertain: int = 0
-    whole_pictures: int = 0
-    without_truth: int = 0
-
-    def add(self, prediction: Prediction, whole_picture: bool) -> None:
-        self.images += 1
-        self.whole_pictures += whole_picture
-        self.without_truth += prediction.truth is None
-        if prediction.label is None:
-            self.errors[str(prediction.error_kind)] += 1
-            return
-        self.labels[prediction.label] += 1
-        self.uncertain += prediction.status == "uncertain"
-
-    @property
-    def failed(self) -> int:
-        return self.errors.total()
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run, for the console and the sidecar."""
-
-    tally: Tally
-    labels: tuple[str, ...]
-    listing: Listing
-    seconds: float  # of the streaming alone: not the listing, not the loading of the model
-    report: Mapping[str, Any] | None
-
-    @property
-    def images_per_second(self) -> float:
-        return self.tally.images / self.seconds
-
-    @property
-    def exit_code(self) -> int:
-        return 3 if self.tally.failed else 0
-
-    @property
-    def whole_pictures(self) -> bool:
-        """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
-        return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
+BYTES_AN_IMAGE = 400  # of labels and journal, at the least, for each image
 
 
 class Watcher(Protocol):
     """What a caller sees of a run while it goes on."""
 
-    def started(self, listing: Listing, classifier: Classifier) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+    def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None: ...
     def progressed(self, prediction: Prediction) -> None: ...
+
+
+class StoppedAtError(FerbatchError):
+    """An image could not be labelled, and --on-error stop was given."""
+
+    exit_code = 3
 
 
 def predictions(options: Options) -> Iterator[Prediction]:
@@ -105,48 +69,142 @@ def _shown(options: Options) -> list[str]:
     return ["-" if path == "-" else encode_path(os.fsencode(path)) for path in options.paths]
 
 
-def _stream(classifier: Classifier, listing: Listing, options: Options) -> Iterator[tuple[Decoded, Prediction]]:
+def _stream(
+    classifier: Classifier, refs: Sequence[ImageRef], options: Options
+) -> Generator[tuple[Decoded, Prediction], None, None]:
     return classifier.stream(
-        listing,
+        refs,
         batch_size=options.batch_size,
         workers=options.workers,
         min_confidence=options.min_confidence,
+        isolate=options.isolate,
+        timeout=options.timeout,
     )
 
 
-def run(options: Options, output: Output, *, overwrite: bool, listed: Iterable[bytes] | None, watcher: Watcher) -> Run:
-    """Label every image and write `output`, its sidecar and its report.
+def run(
+    options: Options, output: Output, *, existing: Existing, listed: Iterable[bytes] | None, watcher: Watcher
+) -> Run | None:
+    """Label every image and write `output`, its sidecar and its report; None where this very run is finished already.
 
-    Raises UsageError, NoImagesError, ModelError, OutputError or LockedError before or instead of writing anything.
+    Raises UsageError, NoImagesError, ModelError, OutputError or LockedError before or instead of writing anything;
+    StoppedAtError, OutputError or process.Stopped later: what is done by then is in the journal.
     """
     began = datetime.now(UTC)
-    output.check(overwrite)
-    device = choose_device(options.device)
+    output.check(existing)
     listing = _list(options, listed)
     if not listing:
         where = ", ".join("the list on stdin" if path == "-" else path for path in _shown(options))
         raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
-    with output.held(overwrite):
-        classifier = Classifier.load(options.model, device, tta=options.tta)
-        watcher.started(listing, classifier)
-        tally, start = Tally(), time.perf_counter()
-        with output.stream() as stream:
-            writer = WRITERS[output.format](stream, classifier.card.labels)
-            scores = _unscored(listing, classifier.card.labels)
-            for at, (decoded, prediction) in enumerate(_stream(classifier, listing, options)):
-                writer.write(prediction)
-                tally.add(prediction, decoded.whole_picture)
-                if scores:
-                    scores.put(at, prediction)
-                watcher.progressed(prediction)
-            writer.close()
-            stream.flush()
-            seconds = time.perf_counter() - start
-            report = _report(options, classifier, listing, scores)
-            result = Run(tally, classifier.card.labels, listing, seconds, report)
+    with output.held(existing) as dead:
+        if dead:
+            watcher.warned(f"the last run on {output.shown} died ({dead})")
+        identity = _identity(options, output, existing)
+        try:
+            known = past(output, existing, identity)
+        except Finished:
+            return None
+        for note in known.notes:
+            watcher.warned(note)
+        output.check_room(BYTES_AN_IMAGE * len(listing))
+        work = Work(listing, known, existing.retry_failed)
+        classifier = Classifier.load(options.model, torch.device(identity["--device"]), tta=options.tta)
+        watcher.started(listing, classifier, len(work))
+        end = known.journal.end if known.journal else None
+        with ExitStack() as stack:
+            stream = stack.enter_context(output.stream())
+            journal = stack.enter_context(Journal(output.journal, end, identity)) if output.is_file else None
+            result, scores = _label(options, work, classifier, stream, output, journal, watcher)
+            result = replace(result, report=_report(options, classifier, listing, scores))
             if output.is_file:  # before the labels appear under their name
                 _write_beside(options, output, classifier, result, began)
+        if journal:
+            journal.finish(output.state)
     return result
+
+
+def _label(
+    options: Options,
+    work: Work,
+    classifier: Classifier,
+    stream: BinaryIO,
+    output: Output,
+    journal: Journal | None,
+    watcher: Watcher,
+) -> tuple[Run, Scores | None]:
+    """Write every row of the output, and every new one into the journal."""
+    listing, labels = work.listing, classifier.card.labels
+    tally, this_run, start = Tally(), Tally(), time.perf_counter()
+    writer = WRITERS[output.format](stream, labels)
+    scores = _unscored(listing, labels)
+    with signals_deferred(), closing(_stream(classifier, work, options)) as labelled:
+        for at, (prediction, whole_picture, old) in enumerate(_rows(work, labelled, options, journal, watcher)):
+            writer.write(prediction)
+            tally.add(prediction, whole_picture)
+            if not old:
+                this_run.add(prediction, whole_picture)
+            if scores:
+                scores.put(at, prediction)
+    assert tally.images == len(listing)  # or a signal was raised
+    writer.close()
+    stream.flush()
+    seconds = time.perf_counter() - start
+    return Run(tally, this_run, len(work), *work.gone(), labels, listing, seconds, None, options.max_errors), scores
+
+
+def _rows(
+    work: Work,
+    labelled: Iterator[tuple[Decoded, Prediction]],
+    options: Options,
+    journal: Journal | None,
+    watcher: Watcher,
+) -> Iterator[tuple[Prediction, bool, bool]]:
+    """For every image its row, whether it is a whole picture, and whether an incremental run found it done.
+
+    Ends early where `labelled` does, which it does for a signal.
+    """
+    for at, ref in enumerate(work.listing):
+        if known := work.done(at):
+            entry, old = known
+            if journal and old:
+                journal.add(entry.line)
+            yield entry.prediction(ref), entry.whole_picture, old
+            continue
+        found = next(labelled, None)
+        if found is None:
+            return
+        decoded, prediction = found
+        if prediction.error_kind and options.on_error == "stop":
+            going_on = " (--resume goes on from there)" if journal else ""
+            raise StoppedAtError(f"stopped at {ref.path}: {prediction.error_kind}: {prediction.error}{going_on}")
+        if journal:
+            journal.add(line_of(ref.path, decoded.version, decoded.whole_picture, prediction))
+        watcher.progressed(prediction)
+        yield prediction, decoded.whole_picture, False
+
+
+def _identity(options: Options, output: Output, existing: Existing) -> dict[str, Any]:
+    """What has to be the same for two runs to give the same rows.
+
+    With --device auto, a run that goes on from another keeps its device.
+    """
+    card = weights.read_card(options.model)
+    device = begun_with(output, existing).get("--device") if options.device == "auto" else None
+    return {
+        "PATHS": [path if path in ("-", "/") else path.rstrip("/") for path in _shown(options)],
+        "--model": card.name,
+        "sha256": card.sha256,
+        "--device": str(choose_device(device or options.device)),
+        "--min-confidence": options.min_confidence,
+        "--no-recursive": not options.recursive,
+        "--no-truth": not options.truth,
+        "--tta": options.tta,
+        "preprocessing": images.PREPROCESSING_VERSION,
+        "precision": "fp32",
+        "decoder": f"pillow {PIL.__version__}",
+        "torch": torch.__version__,
+        "incremental": existing.incremental,
+    }
 
 
 def _unscored(listing: Listing, labels: Sequence[str]) -> Scores | None:
@@ -204,8 +262,7 @@ def _write_beside(options: Options, output: Output, classifier: Classifier, resu
 
 
 def _sidecar(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> dict[str, Any]:
-    tally = result.tally
-    workers = default_workers(classifier.device) if options.workers is None else options.workers
+    workers = default_workers(classifier.device, options.isolate) if options.workers is None else options.workers
     return {
         "schema": SCHEMA,
         "ferbatch": ferbatch.__version__,
@@ -215,19 +272,16 @@ def _sidecar(options: Options, output: Output, classifier: Classifier, result: R
         | {"paths": _shown(options)}
         | {"output": output.shown, "format": output.format, "workers": workers}
         | {"device": str(classifier.device), "precision": "fp32", "decoder": f"pillow {PIL.__version__}"},
-        "counts": {
-            "images": tally.images,
-            "labels": {label: tally.labels[label] for label in result.labels},
-            "uncertain": tally.uncertain,
-            "errors": dict(sorted(tally.errors.items())),
-            "without_truth": tally.without_truth,
-            "left_aside": result.listing.left_aside,
-            "links_not_followed": result.listing.links,
-            "large_or_wide": tally.whole_pictures,
-        },
+        "sha256": _sha256(f"{output.path}.part"),
+        **result.counts(),
         "started": began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(result.seconds, 3),
         "images_per_second": round(result.images_per_second, 1),
         "exit_code": result.exit_code,
     }
+
+
+def _sha256(path: str) -> str:
+    with writing(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from filelock import FileLock, Timeout
-
-from ferbatch.errors import LockedError, OutputError, UsageError
+from ferbatch.errors import OutputError, UsageError
+from ferbatch.locks import locked
 from ferbatch.paths import OutputStream, encode_path, replace_file, writing
-from ferbatch.records import REPORT_ENDINGS
+from ferbatch.records import REPORT_ENDINGS, Existing
 from ferbatch.sources import MARKER
 from ferbatch.writers import WRITERS, check_format
 
@@ -39,6 +39,16 @@ class Output:
         return f"{self.path}.run.json"
 
     @property
+    def journal(self) -> str:
+        """Of a run that is not finished."""
+        return f"{self.path}.journal"
+
+    @property
+    def state(self) -> str:
+        """The journal of the run that made the output: what an incremental run goes by."""
+        return f"{self.path}.run.jsonl"
+
+    @property
     def report(self) -> str:
         """What the names of the report's files begin with."""
         return f"{self.path}.report"
@@ -52,38 +62,54 @@ class Output:
         """The path, safe to print."""
         return encode_path(os.fsencode(self.path)) if self.is_file else "stdout"
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, existing: Existing) -> None:
         """UsageError or OutputError if this output must not or cannot be written."""
         if not self.is_file:
             return
-        self._refuse((self.path, self.sidecar, *self.report_files), overwrite)
+        left = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
+        there = "exists; --overwrite replaces it, --incremental adds what is new, --resume ends an unfinished run"
+        said = {self.journal: left, f"{self.path}.part": left, self.path: there}
+        for path in (self.journal, f"{self.path}.part", self.path, self.state, self.sidecar, *self.report_files):
+            self._refuse(path, None if existing.any else said.get(path, "exists; --overwrite replaces it"))
         folder = os.path.dirname(self.path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{self.shown} could not be written: no permission to write in its folder")
 
-    def _refuse(self, paths: Iterable[str], overwrite: bool) -> None:
-        for path in paths:
-            shown = encode_path(os.fsencode(path))
-            with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
-                os.lstat(path)  # what the system has against the name itself
-            if os.path.lexists(path) and not os.path.isfile(path):
-                raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
-            if os.path.exists(path) and not overwrite:
-                raise UsageError(f"{shown} exists; --overwrite replaces it")
+    def _refuse(self, path: str, sentence: str | None) -> None:
+        """UsageError with this sentence if the path is there, or if it could not be a file of ours."""
+        shown = encode_path(os.fsencode(path))
+        with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)  # what the system has against the name itself
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
+        if os.path.exists(path) and sentence:
+            raise UsageError(f"{shown} {sentence}")
 
     @contextmanager
-    def held(self, overwrite: bool) -> Iterator[None]:
-        """Keep other runs off this output; LockedError if one has it, and what `check` raises if one just had."""
+    def held(self, existing: Existing) -> Iterator[str | None]:
+        """Keep other runs off this output; LockedError if one has it, and what `check` raises if one just had.
+
+        Yields who held it and died, if so.
+        """
         if not self.is_file:
-            yield
+            yield None
             return
-        with locked(self.path):
-            self.check(overwrite)
-            if os.path.lexists(f"{self.path}.part") and not overwrite:
-                raise UsageError(f"{self.shown}.part is left of a run that was killed; --overwrite replaces it")
-            yield
+        with locked(self.path) as dead:
+            self.check(existing)
+            yield dead
+
+    def check_room(self, needed: int) -> None:
+        """OutputError if fewer bytes than these are free where the output goes."""
+        if not self.is_file:
+            return
+        with writing(self.shown):
+            free = shutil.disk_usage(os.path.dirname(self.path) or ".").free
+        if free < needed:
+            raise OutputError(
+                f"{self.shown} could not be written: about {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB free"
+            )
 
     @contextmanager
     def stream(self) -> Iterator[OutputStream]:
@@ -166,25 +192,6 @@ class ReportFolder:
         with writing(self.shown), suppress(FileNotFoundError), open(self.marker, "rb") as stream:
             return os.fsdecode(stream.read()).splitlines()
         return []
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the lock beside `path`; LockedError if another run has it."""
-    shown = encode_path(os.fsencode(path))
-    lock = FileLock(f"{path}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise LockedError(f"another run is writing {shown}") from error
-    except OSError as error:
-        raise OutputError(f"{shown} could not be written: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # before the release: filelock takes no lock on a file that is gone
-            os.unlink(lock.lock_file)
-        lock.release()
 
 
 def remove(path: str) -> None:

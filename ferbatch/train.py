@@ -26,8 +26,9 @@ from ferbatch.calibration import ece, ece_by_chance
 from ferbatch.datasets import LABELS, SIZE, Data, Part
 from ferbatch.errors import ModelError, UsageError
 from ferbatch.images import PREPROCESSING
+from ferbatch.locks import locked
 from ferbatch.networks import Network
-from ferbatch.outputs import locked, remove
+from ferbatch.outputs import remove
 from ferbatch.paths import escape, replace_file
 from ferbatch.predict import Classifier, choose_device
 from ferbatch.recipe import Recipe

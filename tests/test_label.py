@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import resource
@@ -67,7 +68,8 @@ def test_a_folder_becomes_a_labels_file(faces: Callable[..., Path], ferbatch_in:
     assert sidecar["counts"]["labels"] == counted
     assert sidecar["exit_code"] == 0
     assert sidecar["model"] == {"name": MODEL.card.name, "sha256": MODEL.card.sha256}
-    assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.run.json"]
+    assert sidecar["sha256"] == hashlib.sha256((tmp_path / "labels.csv").read_bytes()).hexdigest()
+    assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.run.json", "labels.csv.run.jsonl"]
 
 
 def test_every_row_is_its_images_own(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
@@ -300,12 +302,15 @@ def test_existing_outputs_are_left_alone_unless_told(
     faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 2)
-    names = dict.fromkeys(("labels.csv", "labels.csv.run.json", "labels.csv.report.html"), "exists")
-    for name, said in {**names, "labels.csv.part": "is left of a run that was killed"}.items():
+    begun = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
+    names = dict.fromkeys(("run.json", "run.jsonl", "report.html"), "exists; --overwrite replaces it")
+    names = {f"labels.csv.{ending}": said for ending, said in {**names, "part": begun, "journal": begun}.items()}
+    adds = "--incremental adds what is new, --resume ends an unfinished run"
+    for name, said in {**names, "labels.csv": f"exists; --overwrite replaces it, {adds}"}.items():
         (tmp_path / name).write_text("precious")
         done = ferbatch_in("label", "images")
         assert done.returncode == 2
-        assert f"ferbatch: {name} {said}; --overwrite replaces it" in done.stderr.decode()
+        assert done.stderr.decode() == f"ferbatch: {name} {said}\n"
         assert (tmp_path / name).read_text() == "precious"
         (tmp_path / name).unlink()
     (tmp_path / "labels.csv").write_text("precious")
@@ -321,6 +326,7 @@ def test_the_part_is_no_way_to_another_file_and_permissions_stay(
     (tmp_path / "labels.csv").chmod(0o640)
     (tmp_path / "victim").write_text("precious")
     os.symlink("victim", tmp_path / "labels.csv.part")
+    os.symlink("victim", tmp_path / "labels.csv.journal")
     assert ferbatch_in("label", "images", "--overwrite").returncode == 0
     assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / "labels.csv").stat().st_mode & 0o777 == 0o640
@@ -397,8 +403,12 @@ def test_an_output_that_cannot_be_written_is_74(
 
     done = ferbatch_in("label", "images", preexec_fn=small_files)
     assert done.returncode == 74
-    assert b"labels.csv could not be written: File too large" in done.stderr
-    assert os.listdir(tmp_path) == ["images"]
+    assert done.stderr.decode().count("\n") == 1
+    assert b"labels.csv.journal could not be written: File too large; --resume goes on with what is done" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv.journal"]
+    assert ferbatch_in("label", "images", "-o", "whole.csv").returncode == 0
+    assert ferbatch_in("label", "images", "--resume").returncode == 0
+    assert (tmp_path / "labels.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     if os.path.exists("/dev/full"):
         command = f"{sys.executable} -m ferbatch label images -o - > /dev/full"
         full = subprocess.run(
@@ -426,16 +436,19 @@ def test_a_stopped_run_leaves_nothing_half(
         os.link(folder / "0000.jpg", folder / f"copy{copy}.jpg")
     (tmp_path / "labels.csv").write_text("old and whole")
     running = start(tmp_path, "--overwrite", "--workers", workers)
-    part = tmp_path / "labels.csv.part"
+    journal = tmp_path / "labels.csv.journal"
     deadline = time.monotonic() + 120
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+    while not (journal.exists() and journal.stat().st_size > 10_000) and time.monotonic() < deadline:
         time.sleep(0.05)
     running.send_signal(number)
+    begun = time.monotonic()
     _, errors = running.communicate(timeout=60)
+    assert time.monotonic() - begun < 5
     assert running.returncode == code, errors.decode()
-    assert b"Traceback" not in errors
+    said = {130: "interrupted", 143: "terminated"}[code]
+    assert errors.decode() == f"ferbatch: {said}; --resume goes on with what is done\n"
     assert (tmp_path / "labels.csv").read_text() == "old and whole"
-    assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv"]
+    assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.journal"]
 
 
 def test_a_reader_that_goes_away_is_141(faces: Callable[..., Path], tmp_path: Path) -> None:

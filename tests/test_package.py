@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -175,13 +176,45 @@ def test_the_readmes_training_runs(scene: dict[str, str], faces: Callable[..., P
     )
 
 
-def test_the_readmes_cron_line_is_silent_and_can_be_run_again(scene: dict[str, str], tmp_path: Path) -> None:
-    line = block("Cron", "crontab").split(maxsplit=5)[5].replace("/srv/faces", str(tmp_path))
-    line = line.replace("/opt/ferbatch/bin/ferbatch", f"{tmp_path}/scripts/ferbatch")
-    for _ in range(3):
-        done = subprocess.run(["sh", "-c", line], env=scene, capture_output=True)
+def as_installed(command: str, tmp_path: Path) -> str:
+    """A command of the README's with its places made this test's; nothing comes from the environment."""
+    (tmp_path / "scripts/ferbatch").write_text(
+        f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m ferbatch "$@"\n'
+    )
+    return command.replace("/srv/faces", str(tmp_path)).replace(
+        "/opt/ferbatch/bin/ferbatch", f"{tmp_path}/scripts/ferbatch"
+    )
+
+
+@pytest.mark.usefixtures("scene")
+def test_the_readmes_cron_line_labels_what_is_new_and_is_silent_three_times(
+    faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    line = as_installed(block("Unattended", "crontab").split(maxsplit=5)[5], tmp_path)
+    for night, (rows, labelled) in enumerate([(5, 5), (7, 2), (7, 0)]):
+        if night == 1:
+            faces("images", 2, first=40)
+        done = subprocess.run(["sh", "-c", line], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert (tmp_path / "labels.csv").read_text().count("\n") == rows + 1
+        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == labelled
+
+
+@pytest.mark.usefixtures("scene")
+def test_the_readmes_systemd_units_are_what_systemd_reads_and_the_service_runs(tmp_path: Path) -> None:
+    units = re.findall(r"^```systemd\n# /etc/systemd/system/(\S+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in units] == ["ferbatch.service", "ferbatch.timer"]
+    for name, text in units:
+        (tmp_path / name).write_text(as_installed(text, tmp_path))
+    command = re.search(r"^ExecStart=(.*)$", (tmp_path / "ferbatch.service").read_text(), re.MULTILINE)
+    assert command
+    done = subprocess.run(["env", "-i", *command[1].split()], cwd=tmp_path, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (tmp_path / "labels.csv").read_text().count("\n") == 6
+    if shutil.which("systemd-analyze"):
+        paths = [tmp_path / name for name, _ in units]
+        checked = subprocess.run(["systemd-analyze", "verify", "--man=no", *paths], capture_output=True, text=True)
+        assert (checked.returncode, [line for line in checked.stderr.splitlines() if "ferbatch" in line]) == (0, [])
 
 
 def test_the_readmes_python_runs(scene: dict[str, str], tmp_path: Path) -> None:

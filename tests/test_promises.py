@@ -21,8 +21,9 @@ from PIL import Image
 
 from ferbatch import labelling, weights
 from ferbatch.outputs import plan
-from ferbatch.predict import Classifier, read
-from ferbatch.records import ImageRef, Options, Prediction
+from ferbatch.predict import Classifier
+from ferbatch.reading import read
+from ferbatch.records import Existing, ImageRef, Options, Prediction
 from ferbatch.sources import Listing, list_images
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -126,7 +127,8 @@ def test_memory_does_not_grow_with_the_folder_or_the_pictures(tmp_path: Path) ->
 class Silent:
     """A watcher that looks away."""
 
-    def started(self, listing: Listing, classifier: Classifier) -> None: ...
+    def warned(self, sentence: str) -> None: ...
+    def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None: ...
     def progressed(self, prediction: Prediction) -> None: ...
 
 
@@ -151,7 +153,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     def end_to_end() -> None:
         output = plan(str(tmp_path / "labels.csv"), None)
         options = Options(paths=("-",), model="cnn", device="cpu")
-        labelling.run(options, output, overwrite=True, listed=listed, watcher=Silent())
+        labelling.run(options, output, existing=Existing(overwrite=True), listed=listed, watcher=Silent())
 
     forward_only()
     rounds = [(rate(n, forward_only), rate(n, end_to_end)) for _ in range(3)]

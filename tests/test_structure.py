@@ -18,6 +18,14 @@ RANKS = {
     "cli": 13,
     "console": 12,
     "labelling": 10,
+    "resuming": 6,
+    "journal": 3,
+    "isolation": 5,
+    "reading": 4,
+    "log": 3,
+    "locks": 3,
+    "limits": 1,
+    "runs": 8,
     "convert": 10,
     "evaluate": 10,
     "train": 11,
@@ -89,7 +97,7 @@ def test_imports_go_down_only(module: str) -> None:
     assert not upward, f"{module} imports {upward}"
 
 
-@pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "process"])
+@pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "process", "log"])
 def test_the_lowest_layer_is_standard_library_only(module: str) -> None:
     tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
     roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}

@@ -1,0 +1,188 @@
+"""What an earlier run of an output has done already, and whether this run may go on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferbatch.errors import UsageError
+from ferbatch.journal import Done, Entry, run_of
+from ferbatch.outputs import Output
+from ferbatch.paths import count, escape
+from ferbatch.reading import version_of
+from ferbatch.records import Existing, ImageRef
+from ferbatch.sources import Listing
+
+RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
+FRESH = 0  # in place of an offset: no line about an image begins where the journal does
+
+
+class Finished(Exception):
+    """There is nothing left to do: the output is that of this very run."""
+
+
+@dataclass
+class Past:
+    """The lines of earlier runs that this run may use, and what the user should know of them."""
+
+    journal: Done | None = None  # of an unfinished run, to go on with
+    base: Done | None = None  # of the finished run that an incremental one brings up to date
+    notes: list[str] = field(default_factory=list)
+
+
+def begun_with(output: Output, existing: Existing) -> Mapping[str, Any]:
+    """What the run was that this one goes on from; empty if it goes on from none."""
+    for path in (output.journal, output.state) if output.is_file and (existing.resume or existing.incremental) else ():
+        if os.path.exists(path):
+            return run_of(path) or {}
+    return {}
+
+
+def past(output: Output, existing: Existing, run: Mapping[str, Any]) -> Past:
+    """What there is to go on from, by the states of DESIGN's "outputs that exist".
+
+    Raises Finished, or UsageError where the output is not one that this run may continue.
+    """
+    found = Past()
+    begun = output.is_file and os.path.exists(output.journal)
+    if begun and (existing.resume or existing.incremental):
+        _unfinished(output, existing, run, found)
+    if not output.is_file or not os.path.exists(output.path):
+        return found
+    finished = Done(output.state) if os.path.exists(output.state) else None
+    if found.journal is not None:
+        same = finished is not None and finished.run is not None and not _differences(finished.run, run)
+        found.base = finished if same and found.journal.run and found.journal.run.get("incremental") else None
+    elif existing.incremental:
+        _bring_up_to_date(output, existing, run, found, finished, begun)
+    elif existing.resume and not begun:
+        _finish(output, existing, run, found, finished)
+    return found
+
+
+def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], found: Past) -> None:
+    """The journal of a run that was killed or stopped."""
+    done = Done(output.journal)
+    if done.run is None:
+        if done.foreign and not existing.overwrite:
+            raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
+        return
+    differences = _differences(done.run, run)
+    if not differences:
+        found.journal = done
+        found.notes.append(f"going on with an unfinished run of {output.shown}: {count(len(done), 'image')} done")
+    elif existing.incremental and "PATHS" not in differences:
+        found.notes.append(f"an unfinished run of {output.shown} is begun again: {_named(differences)}")
+    elif not existing.overwrite:
+        raise UsageError(
+            f"{output.shown}.journal is of an unfinished run with other options ({_named(differences)});"
+            " --resume goes on with the same ones, --overwrite begins again"
+        )
+
+
+def _bring_up_to_date(
+    output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None, begun: bool
+) -> None:
+    """An incremental run on the output of a finished one."""
+    if finished is None or finished.run is None or not _as_written(output):
+        if begun:  # a run was cut short just as it put its files in place
+            return
+        raise UsageError(
+            f"{output.shown} is not as ferbatch wrote it, or {output.shown}.run.json or .run.jsonl is gone: it cannot"
+            " be brought up to date; --overwrite replaces it"
+        )
+    differences = _differences(finished.run, run)
+    if "PATHS" in differences:
+        raise UsageError(f"{output.shown} is of other images ({_named(differences)}); --overwrite replaces it")
+    if differences:
+        found.notes.append(f"every image of {output.shown} is labelled again: {_named(differences)}")
+    else:
+        found.base = finished
+
+
+def _finish(output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None) -> None:
+    """--resume on the output of a finished run."""
+    differences = _differences(finished.run, run) if finished and finished.run else {"run": ("unknown", "another")}
+    if not differences and not existing.retry_failed:
+        raise Finished
+    if not differences:
+        found.base = finished
+    elif not existing.overwrite:
+        raise UsageError(
+            f"{output.shown} exists and is of another run ({_named(differences)}); --overwrite replaces it"
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What is not the same in two runs: name -> before, now."""
+    names = [name for name in now if name != "incremental" and before.get(name) != now[name]]
+    return {name: (before.get(name), now[name]) for name in names}
+
+
+def _named(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    def said(value: Any) -> str:
+        return escape(" ".join(value) if isinstance(value, list) else str(value))
+
+    return ", ".join(f"{name} was {said(old)} and is {said(new)}" for name, (old, new) in differences.items())
+
+
+def _as_written(output: Output) -> bool:
+    """Whether the labels file is the one that its sidecar speaks of."""
+    try:
+        with open(output.sidecar, encoding="utf-8") as sidecar, open(output.path, "rb") as labels:
+            return bool(json.load(sidecar)["sha256"] == hashlib.file_digest(labels, "sha256").hexdigest())
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+class Work(Sequence[ImageRef]):
+    """The images of a listing that have to be labelled; the others have their line in the past."""
+
+    def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
+        self.listing, self.past = listing, past
+        self.lines = array("q", [FRESH]) * len(listing)  # offset in the journal; in the base, negative
+        self.fresh = array("q")  # numbers in the listing
+        for at in range(len(listing)) if past.journal or past.base else ():
+            self.lines[at] = self._known(listing[at], retry_failed)
+        self.fresh.extend(at for at, line in enumerate(self.lines) if line == FRESH)
+
+    def _known(self, ref: ImageRef, retry_failed: bool) -> int:
+        version = version_of(ref.file)
+        where = FRESH
+        for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
+            if done and (found := done.find(ref.path)):
+                offset, entry = found
+                again = entry.error_kind is not None and (retry_failed or entry.error_kind in RETRIED)
+                where = FRESH if again or entry.version != version else sign * offset
+        return where
+
+    def __len__(self) -> int:
+        return len(self.fresh)
+
+    def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
+        return self.listing[self.fresh[index]]
+
+    def done(self, at: int) -> tuple[Entry, bool] | None:
+        """What is known of an image of the listing and whether from the base; None if it has to be labelled."""
+        offset = self.lines[at]
+        if offset == FRESH:
+            return None
+        done = self.past.journal if offset > 0 else self.past.base
+        assert done is not None
+        return done.at(abs(offset)), offset < 0
+
+    def gone(self) -> tuple[int, str]:
+        """How many images were done before and are not listed any more, and the path of one ('' if there is none)."""
+        n, example = 0, ""
+        base, journal = self.past.base, self.past.journal
+        for path in base.gone() if base else ():
+            n, example = n + 1, example or path
+        for path in journal.gone() if journal else ():
+            if not (base and base.find(path)):
+                n, example = n + 1, example or path
+        return n, example

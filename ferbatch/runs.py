@@ -1,0 +1,98 @@
+"""What a run of `ferbatch label` came to: its counts while it streams, and the run when it is done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferbatch.gates import failures_allowed
+from ferbatch.records import Prediction
+from ferbatch.sources import Listing
+
+WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
+
+
+@dataclass
+class Tally:
+    """Counts of a run, kept while it streams."""
+
+    images: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    uncertain: int = 0
+    whole_pictures: int = 0
+    without_truth: int = 0
+
+    def add(self, prediction: Prediction, whole_picture: bool) -> None:
+        self.images += 1
+        self.whole_pictures += whole_picture
+        self.without_truth += prediction.truth is None
+        if prediction.label is None:
+            self.errors[str(prediction.error_kind)] += 1
+            return
+        self.labels[prediction.label] += 1
+        self.uncertain += prediction.status == "uncertain"
+
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, for the console and the sidecar."""
+
+    tally: Tally
+    this_run: Tally  # without the rows that an incremental run found done
+    labelled: int  # images, by this very process
+    gone: int  # images that were done before and are not there any more
+    gone_example: str
+    labels: tuple[str, ...]
+    listing: Listing
+    seconds: float  # of the streaming alone: not the listing, not the loading of the model
+    report: Mapping[str, Any] | None
+    max_errors: str | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        return self.labelled / self.seconds
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether more of this run's images failed than --max-errors allows."""
+        return self.max_errors is not None and self.this_run.failed > failures_allowed(
+            self.max_errors, self.this_run.images
+        )
+
+    @property
+    def exit_code(self) -> int:
+        return 5 if self.too_many_errors else 3 if self.this_run.failed else 0
+
+    @property
+    def whole_pictures(self) -> bool:
+        """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
+        return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
+
+    def counts(self) -> dict[str, Any]:
+        """What the sidecar says of this run and of the whole output."""
+        tally = self.tally
+        return {
+            "this_run": {
+                "images": self.this_run.images,
+                "labelled": self.labelled,
+                "errors": dict(sorted(self.this_run.errors.items())),
+                "gone": self.gone,
+            },
+            "counts": {
+                "images": tally.images,
+                "labels": {label: tally.labels[label] for label in self.labels},
+                "uncertain": tally.uncertain,
+                "errors": dict(sorted(tally.errors.items())),
+                "without_truth": tally.without_truth,
+                "left_aside": self.listing.left_aside,
+                "links_not_followed": self.listing.links,
+                "large_or_wide": tally.whole_pictures,
+            },
+        }

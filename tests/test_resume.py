@@ -1,0 +1,480 @@
+"""Nothing lost, nothing doubled: killed at any moment, a run goes on to the bytes of one that was never broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import draw_face
+from forks import Ended, Forks
+from test_label import rows_of
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+N = 200  # images: three whole batches of the journal and a part
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    forks = Forks()
+    yield forks
+    forks.close()
+
+
+@pytest.fixture
+def images(faces: Callable[..., Path]) -> Path:
+    folder = faces("images", N)
+    (folder / "0070.jpg").write_bytes(b"broken")
+    return folder
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(forks: Forks, tmp_path: Path) -> Run:
+    """`ferbatch label images -q` with these options, in tmp_path."""
+    return lambda *options, **how: forks(tmp_path, "label", "images", "-q", *options, **how)
+
+
+def whole(run: Run, tmp_path: Path, *options: str, name: str = "whole.csv") -> bytes:
+    """The labels of a run that is not broken, on the images as they are."""
+    ended = run("-o", name, "--overwrite", *options)
+    assert ended.code in (0, 3), ended.stderr
+    return (tmp_path / name).read_bytes()
+
+
+def beside(tmp_path: Path) -> list[str]:
+    return sorted(name for name in os.listdir(tmp_path) if name.startswith("labels."))
+
+
+FINISHED = ["labels.csv", "labels.csv.run.json", "labels.csv.run.jsonl"]
+
+
+def test_killed_at_any_step_of_writing_a_run_goes_on_to_the_same_bytes(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path)
+    steps = run().events
+    assert steps > 20
+    counts = json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]
+    for step in range(1, steps + 1):
+        for name in beside(tmp_path):
+            (tmp_path / name).unlink()
+        assert run(kill_at=step).code == -9
+        if (tmp_path / "labels.csv").exists():
+            assert (tmp_path / "labels.csv").read_bytes() == wanted
+        refused = run()
+        assert (refused.code, refused.stderr.count("\n")) == (2, 1), step
+        ended = run("--resume")
+        assert ended.code in (0, 3), (step, ended.stderr)  # 0: it was killed when all was done
+        assert (tmp_path / "labels.csv").read_bytes() == wanted, step
+        assert beside(tmp_path) == FINISHED
+        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"] == counts
+
+
+def test_killed_at_a_hundred_random_moments_a_run_goes_on_to_the_same_bytes(
+    images: Path, run: Run, tmp_path: Path
+) -> None:
+    wanted = whole(run, tmp_path)
+    chance = random.Random(5)
+    kills = runs = 0
+    while kills < 100:
+        ended = run("--resume", kill_after=chance.uniform(0.02, 0.25))
+        assert ended.code in (-9, 0, 3), ended.stderr
+        kills += ended.code == -9
+        if (tmp_path / "labels.csv").exists():
+            assert (tmp_path / "labels.csv").read_bytes() == wanted
+        if ended.code != -9:
+            assert run("--resume").code in (0, 3)
+            assert (tmp_path / "labels.csv").read_bytes() == wanted
+            assert beside(tmp_path) == FINISHED
+            runs += 1
+            for name in beside(tmp_path):
+                (tmp_path / name).unlink()
+    print(f"{kills} kills, {runs} runs brought to their end")
+    assert run("--resume").code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+
+
+def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run: Run, tmp_path: Path) -> None:
+    old = whole(run, tmp_path, name="labels.csv")
+    (images / "0003.jpg").unlink()
+    draw_face(900).save(images / "0004.jpg")
+    draw_face(901).save(images / "0100a.jpg")
+    wanted = whole(run, tmp_path)
+    files = {name: (tmp_path / name).read_bytes() for name in beside(tmp_path)}
+    for mode in ("--overwrite", "--incremental"):
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+        steps = run(mode).events
+        assert (tmp_path / "labels.csv").read_bytes() == wanted
+        for step in range(1, steps + 1):
+            for name, content in files.items():
+                (tmp_path / name).write_bytes(content)
+            assert run(mode, kill_at=step).code == -9
+            assert (tmp_path / "labels.csv").read_bytes() in (old, wanted)
+            begun = (tmp_path / "labels.csv.journal").exists()  # not yet at the first step, and not after the last
+            again = run(mode, *(("--resume",) if begun else ()))
+            assert again.code in (0, 3), (mode, step, again.stderr)
+            assert (tmp_path / "labels.csv").read_bytes() == wanted, (mode, step)
+            assert beside(tmp_path) == FINISHED
+
+
+@pytest.mark.parametrize("damage", ["torn", "nothing", "header", "middle", "zeros"])
+def test_a_damaged_journal_costs_work_but_no_row(damage: str, images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path)
+    run(kill_at=8)
+    journal = tmp_path / "labels.csv.journal"
+    lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert len(lines) > 64
+    lines = {
+        "torn": [*lines[:40], lines[40][:30]],
+        "nothing": [],
+        "header": [lines[0][:25]],
+        "middle": [*lines[:9], b'["images/0009.jpg",7\n', b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", *lines[10:]],
+        "zeros": [*lines[:30], bytes(4096)],
+    }[damage]
+    journal.write_bytes(b"".join(lines))
+    ended = run("--resume")
+    assert ended.code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    labelled = json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"]
+    assert labelled == {"torn": N - 39, "nothing": N, "header": N, "zeros": N - 29}.get(damage, N - len(lines) + 6)
+
+
+def test_a_resumed_run_labels_only_what_is_left_and_says_so(images: Path, run: Run, tmp_path: Path) -> None:
+    run(kill_at=9)
+    ended = run("--resume")
+    done = sum(line.startswith('["images') for line in (tmp_path / "labels.csv.run.jsonl").read_text().splitlines())
+    sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert done == N == sidecar["this_run"]["images"]
+    assert 0 < sidecar["this_run"]["labelled"] < N
+    assert "died (process " in ended.stderr.splitlines()[0]
+    known = N - sidecar["this_run"]["labelled"]
+    assert ended.stderr.splitlines()[1] == f"going on with an unfinished run of labels.csv: {known} images done"
+    assert "1 of 200 images could not be labelled" in ended.stderr.splitlines()[2]
+    assert ended.code == 3
+
+
+def change(images: Path) -> None:
+    """Images go, come, and become others: in content, in size alone, in mtime alone, in kind."""
+    for gone in ("0000.jpg", "0190.jpg"):
+        (images / gone).unlink()
+    shutil.copy(images / "0001.jpg", images / "0002.jpg")
+    draw_face(700).save(images / "0002a.jpg")
+    (images / "0005.jpg").write_bytes((images / "0005.jpg").read_bytes()[:-30])
+    before = (images / "0006.jpg").stat()
+    (images / "0006.jpg").write_bytes((images / "0007.jpg").read_bytes())
+    os.utime(images / "0006.jpg", ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    (images / "0008.jpg").unlink()
+    os.symlink("nowhere", images / "0008.jpg")
+    draw_face(701).save(images / "zzz.jpg")
+
+
+@pytest.mark.parametrize("how", ["resume", "incremental"])
+def test_what_went_came_or_changed_is_as_if_it_had_always_been_so(
+    how: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    assert run(**({"kill_at": 7} if how == "resume" else {})).code == (-9 if how == "resume" else 3)
+    change(images)
+    ended = run(f"--{how}", "-v")
+    assert ended.code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+    sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert sidecar["this_run"]["gone"] == (1 if how == "resume" else 2)
+    if how == "incremental":
+        assert sidecar["this_run"]["labelled"] == 6
+        assert sidecar["this_run"]["errors"] == {"not_found": 1, "truncated": 1}
+
+
+def test_gone_images_are_said(images: Path, forks: Forks, run: Run, tmp_path: Path) -> None:
+    run()
+    (images / "0000.jpg").unlink()
+    (images / "0190.jpg").unlink()
+    said = forks(tmp_path, "label", "images", "--incremental").stderr
+    assert "2 images labelled before are gone (images/0000.jpg)" in said
+    assert "0 of 198 images in" in said
+
+
+def test_what_changes_during_the_run_is_made_good_by_the_next(images: Path, run: Run, tmp_path: Path) -> None:
+    touch = "rm images/0198.jpg; cp images/0001.jpg images/0199.jpg; cp images/0002.jpg images/0003.jpg;"
+    touch += "cp images/0001.jpg images/later.jpg"
+    ended = run("--batch-size", "16", touch={"5": touch})
+    assert ended.code == 3
+    rows = rows_of(tmp_path / "labels.csv")
+    assert [row["path"] for row in rows] == [f"images/{n:04}.jpg" for n in range(N)]
+    assert rows[198]["error_kind"] == "not_found"
+    assert rows[199]["happy"] == rows[1]["happy"]
+    assert run("--incremental").code == 0
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+
+
+def test_incremental_labels_only_what_is_new_and_has_exit_code_0_for_old_errors(
+    images: Path, run: Run, tmp_path: Path
+) -> None:
+    assert run("--incremental").code == 3  # the first is a full run
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == N
+    before = (tmp_path / "labels.csv").read_bytes()
+    again = run("--incremental")
+    assert (again.code, again.stderr) == (0, "")
+    assert (tmp_path / "labels.csv").read_bytes() == before
+    sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert sidecar["this_run"] == {"images": 0, "labelled": 0, "errors": {}, "gone": 0}
+    assert sidecar["counts"]["errors"] == {"unreadable": 1}
+    for at in range(10):
+        draw_face(500 + at).save(images / f"00{at}x.jpg")
+    again = run("--incremental")
+    assert (again.code, again.stderr) == (0, "")
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 10
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "jsonl", "parquet"])
+def test_every_format_can_be_resumed_and_brought_up_to_date(name: str, images: Path, run: Run, tmp_path: Path) -> None:
+    output = ("-o", f"labels.{name}")
+    assert run(*output, kill_at=9).code == -9
+    assert run(*output, "--resume").code == 3
+    assert (tmp_path / f"labels.{name}").read_bytes() == whole(run, tmp_path, name=f"whole.{name}")
+    change(images)
+    assert run(*output, "--incremental").code == 3
+    assert (tmp_path / f"labels.{name}").read_bytes() == whole(run, tmp_path, name=f"whole.{name}")
+
+
+def test_the_report_of_a_resumed_run_is_that_of_an_unbroken_one(
+    faces: Callable[..., Path], run: Run, tmp_path: Path
+) -> None:
+    for at, name in enumerate(("happy", "sad", "neutral")):
+        faces(f"images/{name}", 50, first=at * 50)
+    assert run(kill_at=9).code == -9
+    assert run("--resume").code == 0
+    resumed = {path.name: path.read_bytes() for path in tmp_path.glob("labels.csv.report.*")}
+    assert len(resumed) == 7
+    assert run("--overwrite").code == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("labels.csv.report.*")} == resumed
+
+
+def test_retry_failed_tries_again_what_failed(images: Path, run: Run, tmp_path: Path) -> None:
+    assert run().code == 3
+    before = (images / "0070.jpg").stat()
+    face = (images / "0071.jpg").read_bytes()
+    assert run("--resume", "--retry-failed").code == 3
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 1
+    (images / "0070.jpg").write_bytes(face[:6])  # six bytes, as before
+    os.utime(images / "0070.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert run("--incremental").code == 0
+    assert run("--incremental", "--retry-failed").code == 3
+    assert rows_of(tmp_path / "labels.csv")[70]["error_kind"] == "truncated"
+    assert run("--retry-failed").code == 2
+
+
+OTHER = [
+    (("--min-confidence", "0.5"), "--min-confidence was 0.0 and is 0.5"),
+    (("--tta",), "--tta was False and is True"),
+    (("--model", "cnn-v1"), "--model was cnn-lite-v1 and is cnn-v1"),
+    (("--no-truth",), "--no-truth was False and is True"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), OTHER)
+def test_with_other_options_an_unfinished_run_is_not_gone_on_with(
+    options: tuple[str, ...], said: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    run(kill_at=9)
+    journal = (tmp_path / "labels.csv.journal").read_bytes()
+    ended = run("--resume", *options)
+    assert (ended.code, said in ended.stderr, "--overwrite begins again" in ended.stderr) == (2, True, True)
+    assert (tmp_path / "labels.csv.journal").read_bytes() == journal
+    assert run("--resume", "--overwrite", *options).code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path, *options)
+
+
+@pytest.mark.parametrize(("options", "said"), OTHER)
+def test_incremental_with_other_options_labels_all_again_and_says_so(
+    options: tuple[str, ...], said: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    run()
+    refused = run("--resume", *options)
+    assert (refused.code, said in refused.stderr) == (2, True)
+    ended = run("--incremental", *options)
+    assert ended.code == 3
+    assert ended.stderr.startswith("every image of labels.csv is labelled again: ")
+    assert said in ended.stderr
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path, *options)
+
+
+def test_other_paths_other_weights_and_other_decoders_are_seen(
+    images: Path, faces: Callable[..., Path], forks: Forks, run: Run, tmp_path: Path
+) -> None:
+    faces("more", 2)
+    run()
+    for mode in ("--incremental", "--resume"):
+        ended = forks(tmp_path, "label", "images", "more", mode)
+        assert (ended.code, "PATHS was images and is images more" in ended.stderr) == (2, True)
+    assert forks(tmp_path, "label", "images/", "--incremental").code == 0  # the same, less its slash
+    state = tmp_path / "labels.csv.run.jsonl"
+    text = state.read_text()
+    for name in ("sha256", "preprocessing", "decoder", "torch", "precision"):
+        header = json.loads(text.splitlines()[0])
+        header[name] = "another"
+        state.write_text("\n".join([json.dumps(header), *text.splitlines()[1:], ""]))
+        ended = run("--incremental")
+        assert f"labelled again: {name} was another" in ended.stderr
+        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == N
+
+
+STATES = [  # what is there, the option, exit code, what is said
+    ("nothing", "", 3, ""),
+    ("nothing", "--resume", 3, ""),
+    ("nothing", "--incremental", 3, ""),
+    ("nothing", "--overwrite", 3, ""),
+    ("finished", "", 2, "--overwrite replaces it, --incremental adds what is new, --resume"),
+    ("finished", "--resume", 0, ""),
+    ("finished", "--incremental", 0, ""),
+    ("finished", "--overwrite", 3, ""),
+    ("unfinished", "", 2, "--resume goes on with it, --overwrite begins again"),
+    ("unfinished", "--resume", 3, "going on with an unfinished run"),
+    ("unfinished", "--incremental", 3, "going on with an unfinished run"),
+    ("unfinished", "--overwrite", 3, ""),
+    ("somebody's", "", 2, "labels.csv exists"),
+    ("somebody's", "--resume", 2, "is of another run"),
+    ("somebody's", "--incremental", 2, "not as ferbatch wrote it"),
+    ("somebody's", "--overwrite", 3, ""),
+    ("edited", "--incremental", 2, "not as ferbatch wrote it"),
+    ("a foreign journal", "--resume", 2, "is no journal of ferbatch's"),
+    ("a foreign journal", "--incremental", 2, "is no journal of ferbatch's"),
+]
+
+
+@pytest.mark.parametrize(("there", "option", "code", "said"), STATES)
+def test_what_is_there_and_what_is_asked_decide(
+    there: str, option: str, code: int, said: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    labels, journal = tmp_path / "labels.csv", tmp_path / "labels.csv.journal"
+    if there in ("finished", "edited"):
+        run()
+    if there == "unfinished":
+        run(kill_at=9)
+    if there in ("somebody's", "edited"):
+        with labels.open("a") as stream:
+            stream.write("precious")
+    if there == "a foreign journal":
+        journal.write_text("Dear diary,\nprecious")
+    ended = run(*option.split())
+    assert (ended.code, said in ended.stderr) == (code, True), ended.stderr
+    if code == 2:
+        assert ended.stderr.count("\n") == 1
+        if there in ("somebody's", "edited"):
+            assert labels.read_text().endswith("precious")
+        if there == "a foreign journal":
+            assert journal.read_text().endswith("precious")
+    else:
+        assert labels.read_bytes() == whole(run, tmp_path)
+        assert beside(tmp_path) == FINISHED
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--incremental", "--overwrite"), ("--resume", "-o", "-"), ("--incremental", "-o", "-"), ("--retry-failed",)],
+)
+def test_options_that_contradict_each_other_are_refused(options: tuple[str, ...], images: Path, run: Run) -> None:
+    ended = run(*options)
+    assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+
+
+def test_a_list_on_stdin_can_be_brought_up_to_date(images: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+
+    def label(listed: list[str], *options: str) -> int:
+        command = [sys.executable, "-m", "ferbatch", "label", "-", "-q", *options]
+        return subprocess.run(command, cwd=tmp_path, env=environment, input="\n".join(listed).encode()).returncode
+
+    listed = [f"images/{n:04}.jpg" for n in (5, 3, 9, 1)]
+    assert label(listed) == 0
+    assert label([*reversed(listed), "images/0011.jpg"], "--incremental") == 0
+    paths = [row["path"] for row in rows_of(tmp_path / "labels.csv")]
+    assert paths == [*reversed(listed), "images/0011.jpg"]
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 1
+
+
+def test_a_full_disk_is_one_sentence_and_the_journal_goes_on(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path)
+    for step in range(1, 14):
+        for name in beside(tmp_path):
+            (tmp_path / name).unlink()
+        ended = run(full_at=step)
+        if ended.code == 3:  # nothing was written after so many steps
+            break
+        assert (ended.code, ended.stderr.count("\n")) == (74, 1), step
+        assert "No space left on device; --resume goes on with what is done" in ended.stderr
+        assert not (tmp_path / "labels.csv").exists()
+        assert run("--resume").code == 3, step
+        assert (tmp_path / "labels.csv").read_bytes() == wanted
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A file system of its own, of so many bytes; skips where none may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True)
+        if done.returncode:
+            pytest.skip("no file system may be mounted here")
+        return disk
+
+    yield mount
+    subprocess.run(["umount", "-l", disk], capture_output=True)
+
+
+def test_a_disk_that_fills_up_really_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+    small_disk: Callable[[str], Path], images: Path, run: Run, tmp_path: Path
+) -> None:
+    wanted = whole(run, tmp_path)
+    disk = small_disk("size=200k")
+    output = ("-o", "disk/labels.csv")
+    for ballast in range(20_000, 180_000, 10_000):
+        touch = f"head -c {ballast} /dev/zero > disk/ballast || true"
+        ended = run(*output, "--resume", "--overwrite", touch={"1": touch})
+        (disk / "ballast").unlink()
+        if ended.code != 3:
+            assert (ended.code, ended.stderr.splitlines()[-1].count("could not be written: No space left")) == (74, 1)
+            assert not (disk / "labels.csv").exists()
+        ended = run(*output, "--resume")
+        assert ended.code in (0, 3), ended.stderr
+        assert (disk / "labels.csv").read_bytes() == wanted
+        for file in disk.iterdir():
+            file.unlink()
+
+
+def test_room_is_looked_for_before_the_first_image(small_disk: Callable[[str], Path], images: Path, run: Run) -> None:
+    disk = small_disk("size=16k")
+    ended = run("-o", "disk/labels.csv")
+    assert (ended.code, ended.stderr.count("\n")) == (74, 1)
+    assert "about 0.1 MB are needed, 0.0 MB free" in ended.stderr
+    assert not list(disk.iterdir())
+
+
+def test_a_read_only_target_is_one_sentence(small_disk: Callable[[str], Path], images: Path, run: Run) -> None:
+    small_disk("size=1m,ro")
+    ended = run("-o", "disk/labels.csv")
+    assert (ended.code, ended.stderr.count("\n")) == (74, 1)
+    assert "disk/labels.csv could not be written" in ended.stderr
+
+
+def test_the_target_may_lie_on_another_file_system(
+    small_disk: Callable[[str], Path], images: Path, run: Run, tmp_path: Path
+) -> None:
+    wanted = whole(run, tmp_path)
+    disk = small_disk("size=2m")
+    os.symlink("disk/labels.csv", tmp_path / "link.csv")
+    assert run("-o", "link.csv", kill_at=9).code == -9
+    assert run("-o", "link.csv", "--resume").code == 3
+    assert (disk / "labels.csv").read_bytes() == wanted
+    assert (tmp_path / "link.csv").is_symlink()
