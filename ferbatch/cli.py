@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DAY = 86_400  # seconds
 EXAMPLE = Path(__file__).parent / "example" / "astronaut.jpg"
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
@@ -54,13 +56,13 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
-        with process.native_code_hushed(), process.stopping_in_order():
+        with process.native_code_hushed(), process.stopping_in_order(_farewell):
             try:
                 command(*args, **kwargs)
             except FerbatchError as error:
                 _fail(str(error), error.exit_code)
             except process.Stopped as stopped:
-                _fail(_ended(stopped), 128 + stopped.number)
+                _fail(_ended(stopped.number), 128 + stopped.number)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
                 raise typer.Exit(141) from None
@@ -77,8 +79,13 @@ def _fail(message: str, exit_code: int) -> NoReturn:
     raise typer.Exit(exit_code) from None
 
 
-def _ended(stopped: process.Stopped) -> str:
-    return "interrupted" if stopped.number == signal.SIGINT else "terminated"
+def _ended(number: int) -> str:
+    return {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(number), "hung up")
+
+
+def _farewell(number: int) -> None:
+    with contextlib.suppress(typer.Exit):
+        _fail(_ended(number), 128 + number)
 
 
 def _stdin() -> BinaryIO:
@@ -140,8 +147,12 @@ def label(
         int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
     ] = None,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="Decode in processes that may crash: that costs an image, not the run.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Decode in processes that may crash: it costs an image, not the run.  [default: from 1,000 images on]",
+        ),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
     ] = None,
@@ -163,6 +174,12 @@ def label(
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
     from ferbatch import gates, outputs
 
+    log.speak(log_format)
+    target = outputs.plan(output, format_)
+    if log_file is not None:
+        if target.is_mine(log_file):
+            raise UsageError("--log-file is the output or one of the files beside it")
+        log.append_to(log_file)
     if bool(paths) == example:
         raise UsageError("say PATHS to label, or --example" if example is False else "--example takes no PATHS")
     chosen = [str(EXAMPLE)] if example else paths or []
@@ -172,14 +189,13 @@ def label(
         raise UsageError("--incremental keeps what --overwrite replaces: say one of them")
     if retry_failed and not (resume or incremental):
         raise UsageError("--retry-failed needs --resume or --incremental")
-    if timeout is not None and (not isolate or timeout <= 0 or not hasattr(signal, "setitimer")):
-        raise UsageError("--timeout needs --isolate, more than 0 seconds, and a system with interval timers")
+    if timeout is not None and not (isolate and 0.001 <= timeout <= DAY and hasattr(signal, "setitimer")):
+        raise UsageError(f"--timeout needs --isolate, 0.001 to {DAY:,} seconds, and a system with interval timers")
     if on_error not in ON_ERROR:
         raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(on_error)}'")
     if max_errors is not None:
         gates.failures_allowed(max_errors, 0)
     existing = Existing(overwrite, resume, incremental, retry_failed)
-    target = outputs.plan(output, format_)
     if (resume or incremental) and not target.is_file:
         raise UsageError("--resume and --incremental need an output that is a file")
     options = Options(
@@ -197,11 +213,11 @@ def label(
         on_error=on_error,
         max_errors=max_errors,
     )
-    log.log_to(log_format, log_file)
     target.check(existing)
     process.share_cores()
 
-    from ferbatch import console, labelling, sources
+    with process.importing():
+        from ferbatch import console, labelling, sources
 
     listed = sources.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
@@ -210,7 +226,7 @@ def label(
         except (OutputError, WorkerError) as error:
             raise type(error)(f"{error}{_kept(target)}") from error
         except process.Stopped as stopped:
-            _fail(f"{_ended(stopped)}{_kept(target)}", 128 + stopped.number)
+            _fail(f"{_ended(stopped.number)}{_kept(target)}", 128 + stopped.number)
     watcher.finished(run, target)
     raise typer.Exit(run.exit_code if run else 0)
 
@@ -309,8 +325,9 @@ def evaluate(
 
     process.share_cores()
 
-    from ferbatch import console, pages
-    from ferbatch import evaluate as evaluating
+    with process.importing():
+        from ferbatch import console, pages
+        from ferbatch import evaluate as evaluating
 
     with console.EvaluateConsole(quiet=quiet, verbose=verbose) as watcher:
         evaluation = evaluating.run(options, overwrite=overwrite, watcher=watcher)
@@ -353,9 +370,10 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model on class folders or a table; the best epoch on the validation images is kept."""
-    from ferbatch import console
-    from ferbatch import recipe as recipes
-    from ferbatch import train as training
+    with process.importing():
+        from ferbatch import console
+        from ferbatch import recipe as recipes
+        from ferbatch import train as training
 
     chosen = recipes.choose(recipe, model, epochs=epochs, seed=seed)
     options = training.TrainOptions(

@@ -123,8 +123,8 @@ class LabelConsole(_RunConsole):
         tally = run.tally
         if not self.quiet:
             if run.report is not None:
-                log.show(_report_text(run.report, _is_terminal(sys.stderr)) + "\n")
-            log.show(_drawn(_summary(run), _is_terminal(sys.stderr)))
+                self._show(_report_text(run.report, _is_terminal(sys.stderr)) + "\n")
+            self._show(_drawn(_summary(run), _is_terminal(sys.stderr)))
         self._said(run, output)
         if run.whole_pictures:
             say(
@@ -133,11 +133,7 @@ class LabelConsole(_RunConsole):
                 log.WARNING,
                 shown=not self.quiet,
             )
-        counted = run.this_run if self.quiet else tally
-        if counted.failed:
-            kinds = ", ".join(f"{kind} {n:,}" for kind, n in counted.errors.most_common())
-            n = count(counted.images, "image")
-            say(f"{counted.failed:,} of {n} could not be labelled ({kinds}); each has its row", log.WARNING)
+        self._failed(run)
         if run.too_many_errors:
             fail(f"--max-errors: {run.this_run.failed:,} images failed, over {run.max_errors}", run.exit_code)
 
@@ -146,14 +142,14 @@ class LabelConsole(_RunConsole):
         tally, shown = run.tally, not self.quiet
         aside = f"; {run.listing.aside}" if run.listing.aside else ""
         where = f" -> {output.shown}" if output.is_file else ""
-        part = f"{run.labelled:,} of " if run.labelled < tally.images else ""
+        part = f"{run.processed:,} of " if run.processed < tally.images else ""
         say(
             f"{part}{count(tally.images, 'image')} in {run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
             f"{where}{aside}",
             shown=shown,
             event="finished",
             images=tally.images,
-            labelled=run.labelled,
+            processed=run.processed,
             labels=dict(tally.labels),
             uncertain=tally.uncertain,
             errors=dict(tally.errors),
@@ -161,10 +157,37 @@ class LabelConsole(_RunConsole):
             exit_code=run.exit_code,
         )
         if run.gone:
-            n = f"{count(run.gone, 'image')} labelled before {'is' if run.gone == 1 else 'are'} gone"
-            say(f"{n} ({run.gone_example})", shown=shown, event="gone", images=run.gone)
+            are = "is" if run.gone == 1 else "are"
+            said = (
+                f"{count(run.gone, 'image')} labelled before {are} gone, and their rows with them ({run.gone_example})"
+            )
+            say(said, log.WARNING, shown=shown or run.many_gone, event="gone", images=run.gone)
         if run.report is not None and shown:
             self._scored(run, output)
+
+    @staticmethod
+    def _show(table: str) -> None:
+        """A table, where people read."""
+        if not log.is_json():
+            log.show(table)
+
+    def _failed(self, run: Run) -> None:
+        """The images of this run that failed, and how many did in the runs before it."""
+        new, old = run.this_run, run.tally.failed - run.this_run.failed
+        if new.failed:
+            kinds = ", ".join(f"{kind} {n:,}" for kind, n in new.errors.most_common())
+            said = f"{new.failed:,} of {count(new.images, 'image')} could not be labelled ({kinds})"
+            say(
+                f"{said}; each has its row, {new.failed_example} for one",
+                log.WARNING,
+                event="failed",
+                images=new.failed,
+            )
+        if new.unlistable:
+            say(f"{count(new.unlistable, 'folder')} could not be listed", log.WARNING, event="unlistable")
+        if old:
+            said = f"{count(old, 'image')} could not be labelled by earlier runs (--retry-failed tries again)"
+            say(said, shown=not self.quiet, event="failed_before", images=old)
 
     def _scored(self, run: Run, output: Output) -> None:
         """What the report rests on, where that is not every image, and where it is."""
@@ -376,4 +399,4 @@ def answer(text: str) -> None:
 
 def fail(message: str, exit_code: int) -> None:
     """The one line that says why a run ended."""
-    say(f"ferbatch: {message}", log.ERROR, message=message, exit_code=exit_code)
+    say(f"ferbatch: {message}", log.ERROR, message=message, event="ended", exit_code=exit_code)

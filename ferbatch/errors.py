@@ -38,7 +38,9 @@ class LockedError(FerbatchError):
 
 
 class WorkerError(FerbatchError):
-    """Decode processes die, or cannot be started."""
+    """Decode processes die, or cannot be started (EX_OSERR)."""
+
+    exit_code = 71
 
 
 class UnreadableImageError(FerbatchError):

@@ -19,6 +19,7 @@ from ferbatch.errors import UsageError
 from ferbatch.outputs import ReportFolder
 from ferbatch.paths import escape, replace_file
 from ferbatch.predictions import LabelsFile
+from ferbatch.process import importing
 from ferbatch.records import NONE, Card, EvaluateOptions, Prediction
 from ferbatch.report import Subject, System
 from ferbatch.scores import Scores
@@ -143,7 +144,8 @@ def _of_models(
 ) -> tuple[Subject, list[System]]:
     if options.truth is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
-    from ferbatch.predict import Classifier, choose_device  # torch with it: labels given earlier need none
+    with importing():  # torch with it: labels given earlier need none
+        from ferbatch.predict import Classifier, choose_device
 
     device = choose_device(options.device)
     cards = _cards(options.models)

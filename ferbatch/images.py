@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ferbatch.errors import UnreadableImageError
 from ferbatch.filetypes import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.limits import MAX_BYTES, MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
+from ferbatch.records import UNLISTABLE
 
 PREPROCESSING_VERSION = 1  # raised whenever an image's pixels at the network change: its labels are then made again
 
@@ -59,7 +60,7 @@ def read_bytes(file: bytes) -> bytes:
     try:
         info = os.stat(file)
         if stat.S_ISDIR(info.st_mode):  # sources lists a folder as if it were a file only where it may not look inside
-            raise UnreadableImageError("permission", "a folder that cannot be listed")
+            raise UnreadableImageError("permission", UNLISTABLE)
         if not stat.S_ISREG(info.st_mode):
             raise UnreadableImageError("unsupported", "not a regular file")
         if info.st_size > MAX_BYTES:

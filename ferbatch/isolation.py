@@ -16,10 +16,13 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ferbatch.errors import WorkerError
+from ferbatch.process import STOPPING, end_with_parent
 from ferbatch.reading import Decoded, read, version_of
 from ferbatch.records import Failure, ImageRef
 
+FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
 SPAN = 32  # images handed to a worker at once
+SPAN_BYTES = 2**15  # of their paths, at the most: a pipe takes two spans without waiting for its reader
 AHEAD = 4  # spans handed out per worker; what is decoded waits for its turn
 MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
@@ -37,21 +40,14 @@ class _Worker:
     spans: deque[Task] = field(default_factory=deque)
 
 
-def decode_isolated(refs: Sequence[ImageRef], size: int, *, workers: int, timeout: float | None) -> Iterator[Decoded]:
-    """Each image decoded in one of `workers` processes, in order.
+class Pool:
+    """Processes that decode, each with a pipe of its own.
 
-    An image at which a worker dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The
-    rest of a dead worker's images goes to a new one. WorkerError where none can be started.
+    An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
+    a dead process's images goes to a new one. WorkerError where none can be started.
     """
-    pool = _Pool(size, max(1, workers), timeout)
-    try:
-        yield from pool.decode(refs)
-    finally:
-        pool.kill()
 
-
-class _Pool:
-    def __init__(self, size: int, workers: int, timeout: float | None) -> None:
+    def __init__(self, size: int, workers: int, timeout: float | None = None) -> None:
         methods = multiprocessing.get_all_start_methods()
         # Not fork: the process has threads by now, and all of torch's memory.
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -61,7 +57,15 @@ class _Pool:
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
         self.decoded: dict[int, Decoded] = {}
-        self.workers = [self._start() for _ in range(workers)]
+        self.workers: list[_Worker] = []
+        try:
+            for _ in range(workers):
+                self.workers.append(self._start())
+        except BaseException as error:
+            self.kill()
+            if not isinstance(error, OSError):
+                raise
+            raise WorkerError(f"{workers} decode processes could not be started: {error.strerror}") from error
 
     def _start(self) -> _Worker:
         ours, theirs = self.context.Pipe()
@@ -72,15 +76,22 @@ class _Pool:
         return _Worker(process, ours, at)
 
     def decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
+        """Each image, (size, size) pixels or an error, in order; the processes end with the last or the reader."""
+        try:
+            yield from self._decode(refs)
+        finally:
+            self.kill()
+
+    def _decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
         handed = 0  # images
         for number in range(len(refs)):
             while number not in self.decoded:
                 for worker in sorted(self.workers, key=lambda one: len(one.spans)):
                     ahead = handed < min(len(refs), number + AHEAD * SPAN * len(self.workers))
                     if ahead and len(worker.spans) < 2:
-                        end = min(handed + SPAN, len(refs))
-                        self._hand(worker, [(at, refs[at]) for at in range(handed, end)])
-                        handed = end
+                        span = _span(refs, handed)
+                        self._hand(worker, span)
+                        handed += len(span)
                 self._receive()
             yield self.decoded.pop(number)
 
@@ -140,6 +151,19 @@ class _Pool:
             worker.process.join(1)  # no longer: what hangs in the system cannot be killed
 
 
+def _span(refs: Sequence[ImageRef], start: int) -> Task:
+    """The next images to hand out: one, or more while their paths are short."""
+    span: Task = []
+    size = 0
+    for number in range(start, min(start + SPAN, len(refs))):
+        ref = refs[number]
+        size += len(ref.path) + len(ref.file)
+        if span and size > SPAN_BYTES:
+            break
+        span.append((number, ref))
+    return span
+
+
 def _cause(code: int) -> str:
     with suppress(ValueError):
         return signal.Signals(-code).name
@@ -148,8 +172,9 @@ def _cause(code: int) -> str:
 
 def _work(pipe: Connection, at: Any, size: int, timeout: float | None) -> None:
     """A worker's life: spans in, lists of Decoded out, until the pipe closes."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # whoever stops the run ends its workers as well
+    for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
     _limit_memory()
     with suppress(EOFError, OSError):
         while True:

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,13 @@ import numpy as np
 
 from ferbatch.errors import OutputError
 from ferbatch.paths import encode_path, sync_folder, writing
-from ferbatch.records import ImageRef, Prediction, Version
+from ferbatch.records import ERROR_KINDS, STATUSES, ImageRef, Prediction, Version
 
 FORMAT = 1
 BEGINNING = b'{"ferbatch_journal"'
 BATCH = 64  # images whose lines are written at once
 SYNC_EVERY = 1.0  # seconds between two times that the lines are forced to the disk
+LONGEST = 2**20  # bytes of a line; a longer one is none of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +57,27 @@ def line_of(path: str, version: Version | None, whole_picture: bool, found: Pred
     return json.dumps([path, *file, int(whole_picture), *values], separators=(",", ":")).encode() + b"\n"
 
 
-def entry_of(line: bytes) -> Entry | None:
-    """What a line says; None if it is damaged."""
+def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
+    """What a line says of an image that a model with these labels saw; None if it is damaged or somebody else's."""
     try:
         path, size, mtime_ns, whole_picture, *values = json.loads(line)
-        status, label, probabilities, error_kind, _ = values
-        if not isinstance(path, str) or (error_kind is None) != (label in probabilities) or not status:
+        version = None if size is None else Version(int(size), int(mtime_ns))
+        if not isinstance(path, str) or not _can_be(*values, labels=labels):
             return None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    version = None if size is None else Version(size, mtime_ns)
     return Entry(line, path, version, bool(whole_picture), tuple(values))
+
+
+def _can_be(status: Any, label: Any, probabilities: Any, kind: Any, error: Any, *, labels: Sequence[str]) -> bool:
+    """Whether these can be the values of a row."""
+    if status == "error":
+        return label is None and probabilities == {} and kind in ERROR_KINDS and isinstance(error, str)
+    found = list(probabilities.values())
+    numbers = all(isinstance(one, float) and 0 <= one <= 1 for one in found)
+    named = tuple(probabilities) == tuple(labels) and label in labels
+    right = numbers and named and probabilities[label] == max(found)
+    return right and status in STATUSES and kind is None and error is None
 
 
 class Journal:
@@ -87,32 +98,38 @@ class Journal:
                 self.stream = io.FileIO(path, "xb")
         if not end:
             self.lines.append(json.dumps({"ferbatch_journal": FORMAT, **run}).encode() + b"\n")
-            self.flush()
+            self.sync()
+            sync_folder(os.path.dirname(path) or ".")
 
     def add(self, line: bytes) -> None:
+        """One more line; it may wait a second, or until a batch is full."""
         self.lines.append(line)
-        if len(self.lines) >= BATCH:
+        if time.monotonic() - self.synced > SYNC_EVERY:
+            self.sync()
+        elif len(self.lines) >= BATCH:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits, and force it to the disk now and then."""
+        """Write what waits."""
         data = memoryview(b"".join(self.lines))
         self.lines.clear()
         with writing(self.shown):
             while data:
                 data = data[self.stream.write(data) :]
-            if time.monotonic() - self.synced > SYNC_EVERY:
-                os.fsync(self.stream.fileno())
-                self.synced = time.monotonic()
+
+    def sync(self) -> None:
+        """Write what waits, and force it to the disk."""
+        self.flush()
+        with writing(self.shown):
+            os.fsync(self.stream.fileno())
+        self.synced = time.monotonic()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
-            self.flush()
-            with writing(self.shown):
-                os.fsync(self.stream.fileno())
+            self.sync()
         finally:
             self.stream.close()
 
@@ -126,20 +143,23 @@ class Journal:
 class Done:
     """What a journal holds, found by an image's path. In memory: 17 bytes an image."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts."""
+    def __init__(self, path: str, labels: Sequence[str]) -> None:
+        """The journal of a run whose model has these labels.
+
+        Raises OutputError where the file cannot be read; where it is damaged, what can be read counts.
+        """
+        self.labels = labels
         keys, offsets = array("q"), array("q")
         self.shown = encode_path(os.fsencode(path))
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
-        first = self.stream.readline()
+        first = self.stream.readline(LONGEST)
         self.run = _run(first)  # None: of a run that died before it could say what it was
-        self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)])  # no journal at all
+        # No journal at all; one that a power cut turned into zeros is one.
+        self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
         self.end = len(first) if self.run is not None else 0  # bytes, up to the end of the last whole line
-        for line in self.stream if self.run is not None else ():
-            if not line.endswith(b"\n"):
-                break
-            if entry := entry_of(line):
+        while self.run is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
+            if entry := entry_of(line, labels):
                 keys.append(hash(entry.path))
                 offsets.append(self.end)
             self.end += len(line)
@@ -170,21 +190,21 @@ class Done:
         """What the line that begins at this byte says; OutputError if it is not the one that was there."""
         with writing(self.shown):
             self.stream.seek(offset)
-            entry = entry_of(self.stream.readline())
+            entry = entry_of(self.stream.readline(LONGEST), self.labels)
         if entry is None:
             raise OutputError(f"{self.shown} was changed by somebody else")
         return entry
 
     def gone(self) -> Iterator[str]:
         """The paths of images it holds that `find` was not asked for."""
-        for offset in self.offsets[~self.asked]:
+        for offset in np.sort(self.offsets[~self.asked]):
             yield self.at(int(offset)).path
 
 
 def run_of(path: str) -> dict[str, Any] | None:
     """What run a journal is of; None if it does not say."""
     with writing(encode_path(os.fsencode(path))), open(path, "rb") as stream:
-        return _run(stream.readline())
+        return _run(stream.readline(LONGEST))
 
 
 def _run(line: bytes) -> dict[str, Any] | None:
@@ -192,8 +212,10 @@ def _run(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or values.pop("ferbatch_journal", None) != FORMAT:
         return None
-    return values
+    paths, device = values.get("PATHS", []), values.get("--device", "")
+    known = isinstance(paths, list) and all(isinstance(one, str) for one in paths) and isinstance(device, str)
+    return values if known else None

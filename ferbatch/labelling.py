@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -21,12 +22,12 @@ import torch
 
 import ferbatch
 from ferbatch import images, weights
-from ferbatch.errors import FerbatchError, NoImagesError
+from ferbatch.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.journal import Journal, line_of
 from ferbatch.outputs import Output
 from ferbatch.paths import encode_path, escape, replace_file, writing
-from ferbatch.predict import Classifier, choose_device, default_workers
-from ferbatch.process import signals_deferred
+from ferbatch.predict import Classifier, choose_device
+from ferbatch.process import signals_deferred, stopped
 from ferbatch.reading import Decoded
 from ferbatch.records import NONE, SCHEMA, Existing, ImageRef, Options, Prediction
 from ferbatch.resuming import Finished, Work, begun_with, past
@@ -35,7 +36,7 @@ from ferbatch.scores import Scores
 from ferbatch.sources import Listing, class_of, is_expression, list_images
 from ferbatch.writers import WRITERS
 
-BYTES_AN_IMAGE = 400  # of labels and journal, at the least, for each image
+BYTES_AN_IMAGE = 190  # of labels and journal, at the least and without its path, for each image
 
 
 class Watcher(Protocol):
@@ -100,20 +101,21 @@ def run(
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         identity = _identity(options, output, existing)
+        labels = weights.read_card(options.model).labels
         try:
-            known = past(output, existing, identity)
+            known = past(output, existing, identity, labels)
         except Finished:
             return None
         for note in known.notes:
             watcher.warned(note)
-        output.check_room(BYTES_AN_IMAGE * len(listing))
+        output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
         work = Work(listing, known, existing.retry_failed)
         classifier = Classifier.load(options.model, torch.device(identity["--device"]), tta=options.tta)
         watcher.started(listing, classifier, len(work))
         end = known.journal.end if known.journal else None
         with ExitStack() as stack:
             stream = stack.enter_context(output.stream())
-            journal = stack.enter_context(Journal(output.journal, end, identity)) if output.is_file else None
+            journal = stack.enter_context(_journal(output, end, identity)) if output.is_file else None
             result, scores = _label(options, work, classifier, stream, output, journal, watcher)
             result = replace(result, report=_report(options, classifier, listing, scores))
             if output.is_file:  # before the labels appear under their name
@@ -121,6 +123,22 @@ def run(
         if journal:
             journal.finish(output.state)
     return result
+
+
+def _journal(output: Output, end: int | None, identity: Mapping[str, Any]) -> Journal:
+    """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
+    journal = Journal(output.journal, end, {**identity, "labels": output.sha256()})
+    with writing(journal.shown):
+        if os.path.exists(output.path):
+            os.chmod(output.journal, stat.S_IMODE(os.stat(output.path).st_mode))
+    return journal
+
+
+def _room(listing: Listing) -> int:
+    """Bytes that the labels and the journal will take at the least."""
+    images = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
+    folders = sum(n * len(prefix) for n, (prefix, _) in zip(images, listing.folders, strict=True))
+    return BYTES_AN_IMAGE * len(listing) + 2 * (int(folders) + sum(map(len, listing.names)))
 
 
 def _label(
@@ -165,6 +183,8 @@ def _rows(
     """
     for at, ref in enumerate(work.listing):
         if known := work.done(at):
+            if stopped():
+                return
             entry, old = known
             if journal and old:
                 journal.add(entry.line)
@@ -175,12 +195,21 @@ def _rows(
             return
         decoded, prediction = found
         if prediction.error_kind and options.on_error == "stop":
-            going_on = " (--resume goes on from there)" if journal else ""
-            raise StoppedAtError(f"stopped at {ref.path}: {prediction.error_kind}: {prediction.error}{going_on}")
+            why = f"stopped at {ref.path}: {prediction.error_kind}: {prediction.error}"
+            raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
         if journal:
             journal.add(line_of(ref.path, decoded.version, decoded.whole_picture, prediction))
         watcher.progressed(prediction)
         yield prediction, decoded.whole_picture, False
+
+
+def _device_here(name: str) -> str:
+    """The device of this name, or `auto` where it is gone: the output is then begun again, which is said."""
+    try:
+        choose_device(name)
+    except UsageError:
+        return "auto"
+    return name
 
 
 def _identity(options: Options, output: Output, existing: Existing) -> dict[str, Any]:
@@ -189,12 +218,14 @@ def _identity(options: Options, output: Output, existing: Existing) -> dict[str,
     With --device auto, a run that goes on from another keeps its device.
     """
     card = weights.read_card(options.model)
-    device = begun_with(output, existing).get("--device") if options.device == "auto" else None
+    device = options.device
+    if device == "auto":
+        device = _device_here(begun_with(output, existing).get("--device", device))
     return {
         "PATHS": [path if path in ("-", "/") else path.rstrip("/") for path in _shown(options)],
         "--model": card.name,
         "sha256": card.sha256,
-        "--device": str(choose_device(device or options.device)),
+        "--device": str(choose_device(device)),
         "--min-confidence": options.min_confidence,
         "--no-recursive": not options.recursive,
         "--no-truth": not options.truth,
@@ -262,7 +293,6 @@ def _write_beside(options: Options, output: Output, classifier: Classifier, resu
 
 
 def _sidecar(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> dict[str, Any]:
-    workers = default_workers(classifier.device, options.isolate) if options.workers is None else options.workers
     return {
         "schema": SCHEMA,
         "ferbatch": ferbatch.__version__,
@@ -270,9 +300,9 @@ def _sidecar(options: Options, output: Output, classifier: Classifier, result: R
         "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
         "options": asdict(options)
         | {"paths": _shown(options)}
-        | {"output": output.shown, "format": output.format, "workers": workers}
+        | {"output": output.shown, "format": output.format}
         | {"device": str(classifier.device), "precision": "fp32", "decoder": f"pillow {PIL.__version__}"},
-        "sha256": _sha256(f"{output.path}.part"),
+        "sha256": _sha256(output.part),
         **result.counts(),
         "started": began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

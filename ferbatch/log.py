@@ -66,10 +66,20 @@ class _Stderr(logging.Handler):
 
 
 class _File(logging.handlers.WatchedFileHandler):
-    """Appends; goes on in a new file where logrotate took the old one away. What cannot be written is lost."""
+    """Appends; goes on in a new file where logrotate took the old one away. Where it cannot, that is said once."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the new file cannot be opened
+            self.handleError(record)
 
     def handleError(self, _: logging.LogRecord) -> None:
-        pass
+        if not self.failed:
+            self.failed = True
+            show(f"{encode_path(os.fsencode(self.baseFilename))} could not be written: {sys.exc_info()[1]}", WARNING)
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written is tried once more
@@ -82,24 +92,24 @@ _logger = logging.Logger("ferbatch")  # of our own: the process's logging is not
 _logger.addHandler(_stderr)
 
 
-def log_to(format_name: str, path: str | None) -> None:
-    """Say everything in this format, and in the file as well, from now on.
-
-    UsageError for an unknown format, OutputError where the file cannot be written.
-    """
+def speak(format_name: str) -> None:
+    """Say everything in this format from now on; UsageError if there is none such."""
     if format_name not in FORMATS:
         raise UsageError(f"no log format called '{escape(format_name)}' (known: {', '.join(FORMATS)})")
     if format_name == "json":
         _stderr.setFormatter(_Json())
-    if path is not None:
-        with writing(encode_path(os.fsencode(path))):
-            file = _File(path, encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(_Json() if format_name == "json" else _Text())
-        _logger.addHandler(file)
+
+
+def append_to(path: str) -> None:
+    """Say everything in this file as well; OutputError if it cannot be written."""
+    with writing(encode_path(os.fsencode(path))):
+        file = _File(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(_Json() if is_json() else _Text())
+    _logger.addHandler(file)
 
 
 def end() -> None:
-    """Close the file and say things as before `log_to`."""
+    """Close the file and say things as before."""
     _stderr.setFormatter(_Bare())
     for handler in _logger.handlers[1:]:
         _logger.removeHandler(handler)
@@ -111,10 +121,9 @@ def is_json() -> bool:
     return isinstance(_stderr.formatter, _Json)
 
 
-def show(text: str) -> None:
-    """A table for people: to stderr, where nobody asked for lines for machines."""
-    if not is_json():
-        _stderr.handle(logging.LogRecord("ferbatch", INFO, "", 0, text, None, None))
+def show(text: str, level: int = INFO) -> None:
+    """To stderr alone."""
+    _stderr.handle(logging.LogRecord("ferbatch", level, "", 0, text, None, None))
 
 
 def say(message: str, level: int = INFO, /, *, shown: bool = True, **fields: Any) -> None:

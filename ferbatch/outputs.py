@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -10,15 +12,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ferbatch.errors import OutputError, UsageError
-from ferbatch.locks import locked
+from ferbatch.locks import Holder, check_free, locked
 from ferbatch.paths import OutputStream, encode_path, replace_file, writing
 from ferbatch.records import REPORT_ENDINGS, Existing
 from ferbatch.sources import MARKER
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"
+MOST_SIDECAR = 2**24  # characters of a sidecar, to read
 REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
 LEFTOVER = re.compile(r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part")  # of a report that was cut short
 
@@ -44,6 +48,11 @@ class Output:
         return f"{self.path}.journal"
 
     @property
+    def part(self) -> str:
+        """The labels while they are written."""
+        return f"{self.path}.part"
+
+    @property
     def state(self) -> str:
         """The journal of the run that made the output: what an incremental run goes by."""
         return f"{self.path}.run.jsonl"
@@ -62,33 +71,69 @@ class Output:
         """The path, safe to print."""
         return encode_path(os.fsencode(self.path)) if self.is_file else "stdout"
 
-    def check(self, existing: Existing) -> None:
-        """UsageError or OutputError if this output must not or cannot be written."""
+    def check(self, existing: Existing, *, held: bool = False) -> None:
+        """UsageError or OutputError if this output must not or cannot be written, LockedError while another run does.
+
+        `held` says that the lock is ours.
+        """
         if not self.is_file:
             return
-        left = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
+        begun = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
         there = "exists; --overwrite replaces it, --incremental adds what is new, --resume ends an unfinished run"
-        said = {self.journal: left, f"{self.path}.part": left, self.path: there}
-        for path in (self.journal, f"{self.path}.part", self.path, self.state, self.sidecar, *self.report_files):
-            self._refuse(path, None if existing.any else said.get(path, "exists; --overwrite replaces it"))
+        said = {self.journal: begun, self.part: begun, self.path: there}
+        for path in (self.journal, self.part, self.path, self.state, self.sidecar, *self.report_files):
+            if self._there(path) and not self._may_go(existing):
+                if path in (self.journal, self.part) and not held:
+                    check_free(self.path)  # or the run is not unfinished, but going on
+                shown = encode_path(os.fsencode(path))
+                raise UsageError(f"{shown} {said.get(path, 'exists; --overwrite replaces it')}")
         folder = os.path.dirname(self.path) or "."
         if not os.path.isdir(folder):
             raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise OutputError(f"{self.shown} could not be written: no permission to write in its folder")
+            read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+            why = "its file system is read-only" if read_only else "no permission to write in its folder"
+            raise OutputError(f"{self.shown} could not be written: {why}")
 
-    def _refuse(self, path: str, sentence: str | None) -> None:
-        """UsageError with this sentence if the path is there, or if it could not be a file of ours."""
+    def _there(self, path: str) -> bool:
+        """Whether something is there; UsageError if it could not be a file of ours."""
         shown = encode_path(os.fsencode(path))
         with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)  # what the system has against the name itself
         if os.path.lexists(path) and not os.path.isfile(path):
             raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
-        if os.path.exists(path) and sentence:
-            raise UsageError(f"{shown} {sentence}")
+        return os.path.exists(path)
+
+    def _may_go(self, existing: Existing) -> bool:
+        """Whether what is there may be replaced or gone on with.
+
+        A run that goes on knows its own by labels and journal; where there are neither, by the sidecar.
+        """
+        going_on = existing.resume or existing.incremental
+        begun = os.path.exists(self.path) or os.path.exists(self.journal)
+        return existing.overwrite or (going_on and (begun or "ferbatch" in self.read_sidecar()))
+
+    def read_sidecar(self) -> dict[str, Any]:
+        """What the sidecar says; nothing where there is none, or none of ours."""
+        with suppress(OSError, ValueError, RecursionError), open(self.sidecar, encoding="utf-8") as stream:
+            values = json.loads(stream.read(MOST_SIDECAR))
+            return values if isinstance(values, dict) else {}
+        return {}
+
+    def is_mine(self, path: str) -> bool:
+        """Whether a path is that of the labels or of a file beside them."""
+        beside = (self.path, self.part, self.journal, f"{self.path}.lock", self.state, self.sidecar, *self.report_files)
+        return self.is_file and os.path.realpath(path) in map(os.path.realpath, beside)
+
+    def sha256(self) -> str | None:
+        """Of the labels file as it is; None if there is none."""
+        if not os.path.exists(self.path):
+            return None
+        with writing(self.shown), open(self.path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     @contextmanager
-    def held(self, existing: Existing) -> Iterator[str | None]:
+    def held(self, existing: Existing) -> Iterator[Holder | None]:
         """Keep other runs off this output; LockedError if one has it, and what `check` raises if one just had.
 
         Yields who held it and died, if so.
@@ -97,7 +142,8 @@ class Output:
             yield None
             return
         with locked(self.path) as dead:
-            self.check(existing)
+            self.check(existing, held=True)
+            remove(self.part)
             yield dead
 
     def check_room(self, needed: int) -> None:
@@ -107,9 +153,8 @@ class Output:
         with writing(self.shown):
             free = shutil.disk_usage(os.path.dirname(self.path) or ".").free
         if free < needed:
-            raise OutputError(
-                f"{self.shown} could not be written: about {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB free"
-            )
+            room = f"at least {needed / 1e6:,.1f} MB are needed in its folder, {free / 1e6:,.1f} MB are free"
+            raise OutputError(f"{self.shown} could not be written: {room}")
 
     @contextmanager
     def stream(self) -> Iterator[OutputStream]:

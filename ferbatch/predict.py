@@ -20,12 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ferbatch import images, models, weights
+from ferbatch import images, isolation, models, weights
 from ferbatch.errors import ModelError, UnreadableImageError, UsageError, WorkerError
-from ferbatch.isolation import decode_isolated
 from ferbatch.networks import Network
 from ferbatch.paths import escape
-from ferbatch.process import until_stopped
+from ferbatch.process import STOPPING, end_with_parent, interrupt, until_stopped
 from ferbatch.reading import Decoded, read
 from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, DIGITS, Card, Failure, ImageRef, Prediction
 
@@ -61,27 +60,32 @@ def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -
 
 def _start_worker(_: int) -> None:
     """Leave signals to the main process, which stops its workers itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _decode(files: ImageFiles, batch_size: int, workers: int) -> Iterator[Decoded]:
-    """Every image of `files` in order; where that ends early, the workers are ended with it."""
+    """Every image of `files` in order; where that ends early, the workers are ended with it.
+
+    WorkerError when one of them dies, raised where an image is waited for: torch's own handler of that raises wherever
+    the process is just then.
+    """
+    dead = WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
     before = set(multiprocessing.active_children())
-    handler = signal.getsignal(signal.SIGCHLD) if workers and hasattr(signal, "SIGCHLD") else None
+    handled = workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGCHLD) if handled else None
     batches = iter(loader(files, batch_size, workers))
     started = set(multiprocessing.active_children()) - before
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, handler)  # torch's own would raise wherever we are just then
+    if handled:
+        signal.signal(signal.SIGCHLD, lambda *_: interrupt(dead) if any(one.exitcode for one in started) else None)
     try:
         yield from itertools.chain.from_iterable(batches)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WorkerError(
-            "a decode process died, perhaps for want of memory; --isolate goes on where one does"
-        ) from error
+    except RuntimeError as error:  # torch looks now and then as well
+        raise (dead if "DataLoader worker" in str(error) else error) from None
     finally:
+        if handled:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         for worker in started:
             worker.kill()
         for worker in started:
@@ -105,9 +109,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def default_workers(device: torch.device, isolate: bool = False) -> int:
-    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU or apart."""
-    return 0 if device.type == "cpu" and not isolate else min(8, os.cpu_count() or 1)
+def default_workers(device: torch.device) -> int:
+    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU."""
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
 
 
 def normalise(pixels: Tensor, card: Card) -> Tensor:
@@ -174,20 +178,25 @@ class Classifier:
         batch_size: int = BATCH_SIZE,
         workers: int | None = None,
         min_confidence: float = 0.0,
-        isolate: bool = False,
+        isolate: bool | None = False,
         timeout: float | None = None,
     ) -> Generator[tuple[Decoded, Prediction], None, None]:
         """Every image of `refs` with what the model says of it, in order; memory does not grow with their number.
 
-        With `isolate`, images are decoded in processes that may die, each within `timeout` seconds. A signal that is
-        deferred (process.signals_deferred) ends the stream after a whole block.
+        With `isolate`, images are decoded in processes that may die, each within `timeout` seconds; None leaves that to
+        their number, and does without where no process can be started. A signal that is deferred
+        (process.signals_deferred) ends the stream after a whole block.
         """
-        workers = default_workers(self.device, isolate) if workers is None else workers
-        decoded = (
-            decode_isolated(refs, self.card.size, workers=workers, timeout=timeout)
-            if isolate
-            else _decode(ImageFiles(refs, self.card.size), batch_size, workers)
-        )
+        pool = None
+        if isolate or (isolate is None and workers != 0 and len(refs) >= isolation.FROM):
+            many = workers or min(8, os.cpu_count() or 1)
+            with contextlib.suppress(*(() if isolate else (WorkerError,))):
+                pool = isolation.Pool(self.card.size, many, timeout)
+        if pool:
+            decoded = pool.decode(refs)
+        else:
+            workers = default_workers(self.device) if workers is None else workers
+            decoded = _decode(ImageFiles(refs, self.card.size), batch_size, workers)
         yield from self.predict(until_stopped(decoded), min_confidence)
 
     def predict(self, decoded: Iterable[Decoded], min_confidence: float = 0.0) -> Iterator[tuple[Decoded, Prediction]]:

@@ -6,7 +6,9 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
@@ -40,8 +42,11 @@ def keep_memory() -> None:
 T = TypeVar("T")
 
 
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 class Stopped(BaseException):
-    """SIGINT or SIGTERM came; `number` says which."""
+    """SIGINT, SIGTERM or SIGHUP came; `number` says which."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -53,13 +58,19 @@ class _Signals:
 
     came: int | None = None
     deferred = False
+    importing = False
+    error: BaseException | None = None  # to be raised where the next item is waited for
+    farewell: Callable[[int], object] = staticmethod(lambda _: None)  # said where the process ends without a Stopped
 
 
 @contextmanager
-def stopping_in_order() -> Iterator[None]:
-    """Have SIGINT and SIGTERM raise Stopped, but in `signals_deferred` only at its end; a second one ends at once."""
-    _Signals.came, _Signals.deferred = None, False
-    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+def stopping_in_order(farewell: Callable[[int], object]) -> Iterator[None]:
+    """Have SIGINT, SIGTERM and SIGHUP raise Stopped, but where they are deferred; a second one ends it all at once.
+
+    One that is ignored, as nohup has it, stays so.
+    """
+    _Signals.came, _Signals.error, _Signals.deferred, _Signals.farewell = None, None, False, staticmethod(farewell)
+    numbers = [one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _on_signal) for number in numbers}
     try:
         yield
@@ -72,8 +83,21 @@ def _on_signal(number: int, _: FrameType | None) -> None:
     if _Signals.came is not None:
         os._exit(128 + number)
     _Signals.came = number
+    if _Signals.importing:
+        _Signals.farewell(number)
+        os._exit(128 + number)
     if not _Signals.deferred:
         raise Stopped(number)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Have a signal end the process, after its farewell: a raise in the midst of torch's import could abort it."""
+    _Signals.importing = True
+    try:
+        yield
+    finally:
+        _Signals.importing = False
 
 
 @contextmanager
@@ -95,6 +119,9 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
     while not (deferred and _Signals.came):
         try:
             _Signals.deferred = False
+            if error := _Signals.error:
+                _Signals.error = None
+                raise error
             item = next(waiting)
         except StopIteration:
             return
@@ -105,6 +132,30 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
         finally:
             _Signals.deferred = deferred
         yield item
+
+
+def interrupt(error: BaseException) -> None:
+    """From a signal's handler: raise the error, but where signals are deferred only when an item is waited for."""
+    if not _Signals.deferred:
+        raise error
+    _Signals.error = error
+
+
+def stopped() -> bool:
+    """Whether a signal waits for the end of `signals_deferred`."""
+    return _Signals.came is not None
+
+
+def end_with_parent() -> None:
+    """Have this worker process end when the process that started it is gone, whatever it is at."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -24,6 +24,7 @@ ERROR_KINDS = (
     "unsupported",
 )
 ON_ERROR = ("record", "stop")
+UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
 STATUSES = ("ok", "uncertain", "no_face", "error")
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
@@ -63,7 +64,7 @@ class Options:
     recursive: bool = True
     truth: bool = True
     tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
-    isolate: bool = False  # decode in processes that may die
+    isolate: bool | None = False  # decode in processes that may die; None: where there are many images
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
     max_errors: str | None = None  # N or P%

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from array import array
 from collections.abc import Mapping, Sequence
@@ -19,6 +17,7 @@ from ferbatch.records import Existing, ImageRef
 from ferbatch.sources import Listing
 
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
+TOUCHED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 FRESH = 0  # in place of an offset: no line about an image begins where the journal does
 
 
@@ -43,39 +42,43 @@ def begun_with(output: Output, existing: Existing) -> Mapping[str, Any]:
     return {}
 
 
-def past(output: Output, existing: Existing, run: Mapping[str, Any]) -> Past:
+def past(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str]) -> Past:
     """What there is to go on from, by the states of DESIGN's "outputs that exist".
 
     Raises Finished, or UsageError where the output is not one that this run may continue.
     """
     found = Past()
     begun = output.is_file and os.path.exists(output.journal)
-    if begun and (existing.resume or existing.incremental):
-        _unfinished(output, existing, run, found)
-    if not output.is_file or not os.path.exists(output.path):
+    if not output.is_file or not (existing.resume or existing.incremental):
         return found
-    finished = Done(output.state) if os.path.exists(output.state) else None
+    if begun:
+        _unfinished(output, existing, run, labels, found)
+    if not os.path.exists(output.path):
+        return found
+    finished = Done(output.state, labels) if os.path.exists(output.state) else None
     if found.journal is not None:
         same = finished is not None and finished.run is not None and not _differences(finished.run, run)
         found.base = finished if same and found.journal.run and found.journal.run.get("incremental") else None
     elif existing.incremental:
-        _bring_up_to_date(output, existing, run, found, finished, begun)
+        _bring_up_to_date(output, existing, run, found, finished, begun=begun)
     elif existing.resume and not begun:
         _finish(output, existing, run, found, finished)
     return found
 
 
-def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], found: Past) -> None:
+def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str], found: Past) -> None:
     """The journal of a run that was killed or stopped."""
-    done = Done(output.journal)
+    done = Done(output.journal, labels)
+    if done.foreign and not existing.overwrite:
+        raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
+    _check_untouched(output, existing, (done.run or {}).get("labels"))
     if done.run is None:
-        if done.foreign and not existing.overwrite:
-            raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
         return
     differences = _differences(done.run, run)
     if not differences:
         found.journal = done
-        found.notes.append(f"going on with an unfinished run of {output.shown}: {count(len(done), 'image')} done")
+        if len(done):
+            found.notes.append(f"going on with an unfinished run of {output.shown}: {count(len(done), 'image')} done")
     elif existing.incremental and "PATHS" not in differences:
         found.notes.append(f"an unfinished run of {output.shown} is begun again: {_named(differences)}")
     elif not existing.overwrite:
@@ -86,19 +89,18 @@ def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], foun
 
 
 def _bring_up_to_date(
-    output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None, begun: bool
+    output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None, *, begun: bool
 ) -> None:
     """An incremental run on the output of a finished one."""
-    if finished is None or finished.run is None or not _as_written(output):
-        if begun:  # a run was cut short just as it put its files in place
+    if finished is None or finished.run is None:
+        if begun:  # a first run was cut short just as it put its files in place
             return
-        raise UsageError(
-            f"{output.shown} is not as ferbatch wrote it, or {output.shown}.run.json or .run.jsonl is gone: it cannot"
-            " be brought up to date; --overwrite replaces it"
-        )
+        raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {TOUCHED}")
+    if not begun:
+        _check_untouched(output, existing, None)
     differences = _differences(finished.run, run)
     if "PATHS" in differences:
-        raise UsageError(f"{output.shown} is of other images ({_named(differences)}); --overwrite replaces it")
+        raise UsageError(f"{output.shown} is of other images ({_named(differences)}) and {TOUCHED}")
     if differences:
         found.notes.append(f"every image of {output.shown} is labelled again: {_named(differences)}")
     else:
@@ -111,6 +113,7 @@ def _finish(output: Output, existing: Existing, run: Mapping[str, Any], found: P
     if not differences and not existing.retry_failed:
         raise Finished
     if not differences:
+        _check_untouched(output, existing, None)
         found.base = finished
     elif not existing.overwrite:
         raise UsageError(
@@ -131,13 +134,11 @@ def _named(differences: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} was {said(old)} and is {said(new)}" for name, (old, new) in differences.items())
 
 
-def _as_written(output: Output) -> bool:
-    """Whether the labels file is the one that its sidecar speaks of."""
-    try:
-        with open(output.sidecar, encoding="utf-8") as sidecar, open(output.path, "rb") as labels:
-            return bool(json.load(sidecar)["sha256"] == hashlib.file_digest(labels, "sha256").hexdigest())
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
+def _check_untouched(output: Output, existing: Existing, begun_on: str | None) -> None:
+    """UsageError where the labels file is neither what its sidecar speaks of nor what a run was begun on (a sha256)."""
+    there = output.sha256()
+    if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
+        raise UsageError(f"{output.shown} is not as ferbatch wrote it and {TOUCHED}")
 
 
 class Work(Sequence[ImageRef]):
@@ -160,6 +161,9 @@ class Work(Sequence[ImageRef]):
                 again = entry.error_kind is not None and (retry_failed or entry.error_kind in RETRIED)
                 where = FRESH if again or entry.version != version else sign * offset
         return where
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "past": Past()}  # decode processes need none of it
 
     def __len__(self) -> int:
         return len(self.fresh)

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ferbatch.gates import failures_allowed
-from ferbatch.records import Prediction
+from ferbatch.records import UNLISTABLE, Prediction
 from ferbatch.sources import Listing
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
+GONE_SHARE = 0.1  # of the images that were done before; as well
 
 
 @dataclass
@@ -21,6 +22,8 @@ class Tally:
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    failed_example: str = ""  # the first path of those
+    unlistable: int = 0  # folders that could not be looked into
     uncertain: int = 0
     whole_pictures: int = 0
     without_truth: int = 0
@@ -31,6 +34,8 @@ class Tally:
         self.without_truth += prediction.truth is None
         if prediction.label is None:
             self.errors[str(prediction.error_kind)] += 1
+            self.failed_example = self.failed_example or prediction.path
+            self.unlistable += prediction.error == UNLISTABLE
             return
         self.labels[prediction.label] += 1
         self.uncertain += prediction.status == "uncertain"
@@ -46,7 +51,7 @@ class Run:
 
     tally: Tally
     this_run: Tally  # without the rows that an incremental run found done
-    labelled: int  # images, by this very process
+    processed: int  # images, by this very process, those that failed among them
     gone: int  # images that were done before and are not there any more
     gone_example: str
     labels: tuple[str, ...]
@@ -57,7 +62,7 @@ class Run:
 
     @property
     def images_per_second(self) -> float:
-        return self.labelled / self.seconds
+        return self.processed / self.seconds
 
     @property
     def too_many_errors(self) -> bool:
@@ -71,6 +76,11 @@ class Run:
         return 5 if self.too_many_errors else 3 if self.this_run.failed else 0
 
     @property
+    def many_gone(self) -> bool:
+        """Whether so many images are gone that it may be a mistake: a share not mounted, a folder out of sight."""
+        return self.gone > GONE_SHARE * (self.tally.images + self.gone) or bool(self.gone and self.this_run.unlistable)
+
+    @property
     def whole_pictures(self) -> bool:
         """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
         return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
@@ -81,7 +91,7 @@ class Run:
         return {
             "this_run": {
                 "images": self.this_run.images,
-                "labelled": self.labelled,
+                "processed": self.processed,
                 "errors": dict(sorted(self.this_run.errors.items())),
                 "gone": self.gone,
             },

@@ -219,6 +219,8 @@ def list_images(
             for one in listed:
                 lister.add_folder(one) if os.path.isdir(one) else lister.add_file(one)
         elif os.path.isdir(path):
+            if not os.access(path, os.R_OK | os.X_OK):
+                raise UsageError(f"{encode_path(path)} cannot be listed: permission denied")
             lister.add_folder(path)
         elif os.path.lexists(path):
             lister.add_file(path)

@@ -58,25 +58,30 @@ class CsvWriter:
 class JsonLinesWriter:
     """One JSON object a line, null where a column does not apply."""
 
-    before, between, after = "", "\n", "\n"
-
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
         self.stream, self.labels = stream, labels
-        self.empty = True
 
     def write(self, prediction: Prediction) -> None:
-        text = json.dumps(_values(prediction, self.labels), ensure_ascii=False)
-        self.stream.write(((self.before if self.empty else self.between) + text).encode())
-        self.empty = False
+        self.stream.write((self._object(prediction) + "\n").encode())
+
+    def _object(self, prediction: Prediction) -> str:
+        return json.dumps(_values(prediction, self.labels), ensure_ascii=False)
 
     def close(self) -> None:
-        self.stream.write(((self.before if self.empty else "") + self.after).encode())
+        pass
 
 
 class JsonWriter(JsonLinesWriter):
     """One JSON array of objects, an object a line."""
 
-    before, between, after = "[\n", ",\n", "\n]\n"
+    before = "[\n"
+
+    def write(self, prediction: Prediction) -> None:
+        self.stream.write((self.before + self._object(prediction)).encode())
+        self.before = ",\n"
+
+    def close(self) -> None:
+        self.stream.write(b"[\n\n]\n" if self.before == "[\n" else b"\n]\n")
 
 
 class ParquetWriter:

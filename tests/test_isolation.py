@@ -17,7 +17,7 @@ from conftest import Ferbatch
 
 from ferbatch import isolation
 from ferbatch.errors import WorkerError
-from ferbatch.isolation import decode_isolated
+from ferbatch.isolation import Pool
 from ferbatch.reading import Decoded, read
 from ferbatch.records import ImageRef
 from ferbatch.sources import list_images
@@ -61,7 +61,7 @@ def test_isolated_images_are_those_decoded_here_in_the_same_order(workers: int, 
     (folder / "0007x.jpg").write_bytes(b"no image")
     listing = list_images([folder], ())
     wanted = [read(listing[at], 48) for at in range(len(listing))]
-    found = list(decode_isolated(listing, 48, workers=workers, timeout=60))
+    found = list(Pool(48, workers, 60).decode(listing))
     assert len(found) == 131
     for one, want in zip(found, wanted, strict=True):
         assert (one.ref, one.error, one.version) == (want.ref, want.error, want.version)
@@ -81,7 +81,7 @@ def test_an_image_that_ends_its_worker_is_a_row_and_the_others_are_labelled(
         os.link(folder / f"{at * 25:04}.jpg", folder / f"0{at * 25:03}{name}.jpg")
         os.rename(folder / f"0{at * 25:03}{name}.jpg", folder / f"{name}{at * 25:04}.jpg")
     listing = list_images([folder], ())
-    found = list(decode_isolated(listing, 48, workers=workers, timeout=1.0))
+    found = list(Pool(48, workers, 1.0).decode(listing))
     wanted = [
         (
             listing[at].file.rsplit(b"/", 1)[1],
@@ -106,7 +106,7 @@ def test_an_image_that_takes_too_much_memory_is_too_large_or_a_crash(faces: Call
     folder = faces("images", 3)
     os.rename(folder / "0001.jpg", folder / "big.jpg")
     try:
-        kinds = dict(seen(list(decode_isolated(list_images([folder], ()), 48, workers=1, timeout=None))))
+        kinds = dict(seen(list(Pool(48, 1, None).decode(list_images([folder], ())))))
     except MemoryError:
         pytest.fail("the run ended for one image's sake")
     assert kinds.pop(b"big.jpg") in ("too_large", "crashed")
@@ -129,13 +129,39 @@ def test_workers_that_others_kill_cost_no_image(faces: Callable[..., Path]) -> N
     try:
         deadline = time.monotonic() + 60
         while len(killed) < 10 and time.monotonic() < deadline:
-            found = list(decode_isolated(listing, 48, workers=2, timeout=None))
+            found = list(Pool(48, 2, None).decode(listing))
             assert [one.ref for one in found] == list(listing)
             assert not any(one.error for one in found)
     finally:
         over.set()
         killer.join()
     assert len(killed) >= 10
+
+
+def test_long_paths_do_not_stop_the_flow(faces: Callable[..., Path]) -> None:
+    """A span of them would fill a pipe whose reader waits to be read itself."""
+    folder = faces("images", 1)
+    deep = folder.joinpath(*["d" * 250] * 13)
+    deep.mkdir(parents=True)
+    for number in range(200):
+        os.link(folder / "0000.jpg", deep / f"{number}.jpg")
+    listing = list_images([folder], ())
+    found = list(Pool(48, 2, None).decode(listing))
+    assert [one.ref for one in found] == list(listing)
+    assert not any(one.error for one in found)
+
+
+@posix
+def test_processes_that_cannot_be_started_are_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Pool, "_start", refuse)
+    listing = list_images([faces("images", 2)], ())
+    with pytest.raises(WorkerError, match="2 decode processes could not be started: Too many open files"):
+        list(Pool(48, 2, None).decode(listing))
 
 
 @posix
@@ -145,12 +171,12 @@ def test_workers_that_cannot_start_end_the_run_with_a_sentence(
     monkeypatch.setattr(isolation, "_work", os.abort)  # refuses its arguments: the process ends at once
     listing = list_images([faces("images", 2)], ())
     with pytest.raises(WorkerError, match="end before they begin"):
-        list(decode_isolated(listing, 48, workers=1, timeout=None))
+        list(Pool(48, 1, None).decode(listing))
 
 
 def test_no_worker_is_left_when_the_reader_goes(faces: Callable[..., Path]) -> None:
     listing = list_images([faces("images", 300)], ())
-    images = decode_isolated(listing, 48, workers=2, timeout=None)
+    images = Pool(48, 2, None).decode(listing)
     next(images)
     assert len(multiprocessing.active_children()) == 2
     images.close()  # type: ignore[attr-defined]
@@ -169,7 +195,9 @@ def test_isolate_changes_no_byte_of_the_labels(
     assert len(list(csv.reader((tmp_path / "apart.csv").open()))) == 152
 
 
-@pytest.mark.parametrize("options", [("--timeout", "3"), ("--isolate", "--timeout", "0")])
+@pytest.mark.parametrize(
+    "options", [("--timeout", "3"), *(("--isolate", "--timeout", value) for value in ("0", "-1", "nan", "inf", "1e9"))]
+)
 def test_a_time_limit_needs_isolation_and_some_time(options: tuple[str, ...], ferbatch_in: Ferbatch) -> None:
     done = ferbatch_in("label", "images", *options)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)

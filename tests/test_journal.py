@@ -32,7 +32,8 @@ PROBABILITIES = st.lists(st.integers(0, 10_000), min_size=4, max_size=4).map(
 def predictions(draw: st.DrawFn, path: str) -> Prediction:
     if draw(st.booleans()):
         return Prediction(path, None, "error", error_kind=draw(st.sampled_from(ERROR_KINDS)), error=draw(TEXTS))
-    found, label = draw(PROBABILITIES), draw(st.sampled_from(LABELS))
+    found = draw(PROBABILITIES)
+    label = max(found, key=lambda name: found[name])
     return Prediction(path, None, draw(st.sampled_from(["ok", "uncertain"])), label, found[label], found)
 
 
@@ -77,7 +78,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
         kept = content[: begun + round(cut * (len(content) - begun))]
         Path(path).write_bytes(kept)
         lines = kept.count(b"\n") - 1
-        done = Done(path)
+        done = Done(path, LABELS)
         assert done.run == {"PATHS": ["images"]}
         paths = {one[2].path for one in before + after}
         assert held(done, paths) == newest(before[:lines])
@@ -86,7 +87,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
         with Journal(path, done.end, {"PATHS": ["others"]}) as journal:
             for version, whole, prediction in after:
                 journal.add(line_of(prediction.path, version, whole, prediction))
-        done = Done(path)
+        done = Done(path, LABELS)
         assert done.run == {"PATHS": ["images"]}
         assert sorted(done.gone()) == sorted(newest(before[:lines] + after))
         assert held(done, paths) == newest(before[:lines] + after)
@@ -97,7 +98,7 @@ def test_two_paths_with_one_hash_are_not_taken_for_each_other(tmp_path: Path, mo
     with Journal(str(tmp_path / "j"), None, {}) as journal:
         for path in ("a", "b"):
             journal.add(line_of(path, None, False, Prediction(path, None, "error", error_kind="blank", error="!")))
-    done = Done(str(tmp_path / "j"))
+    done = Done(str(tmp_path / "j"), LABELS)
     assert done.find("a") is None
     found = done.find("b")
     assert found

@@ -197,7 +197,7 @@ def test_the_readmes_cron_line_labels_what_is_new_and_is_silent_three_times(
         done = subprocess.run(["sh", "-c", line], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
         assert (tmp_path / "labels.csv").read_text().count("\n") == rows + 1
-        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == labelled
+        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == labelled
 
 
 @pytest.mark.usefixtures("scene")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import shutil
 import subprocess
@@ -15,6 +16,11 @@ import pytest
 from conftest import draw_face
 from forks import Ended, Forks
 from test_label import rows_of
+
+from ferbatch import labelling
+from ferbatch.journal import Done
+from ferbatch.resuming import Past, Work
+from ferbatch.sources import list_images
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
@@ -129,7 +135,7 @@ def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run:
 @pytest.mark.parametrize("damage", ["torn", "nothing", "header", "middle", "zeros"])
 def test_a_damaged_journal_costs_work_but_no_row(damage: str, images: Path, run: Run, tmp_path: Path) -> None:
     wanted = whole(run, tmp_path)
-    run(kill_at=8)
+    run(kill_at=10)
     journal = tmp_path / "labels.csv.journal"
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     assert len(lines) > 64
@@ -144,7 +150,7 @@ def test_a_damaged_journal_costs_work_but_no_row(damage: str, images: Path, run:
     ended = run("--resume")
     assert ended.code == 3
     assert (tmp_path / "labels.csv").read_bytes() == wanted
-    labelled = json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"]
+    labelled = json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"]
     assert labelled == {"torn": N - 39, "nothing": N, "header": N, "zeros": N - 29}.get(damage, N - len(lines) + 6)
 
 
@@ -154,9 +160,9 @@ def test_a_resumed_run_labels_only_what_is_left_and_says_so(images: Path, run: R
     done = sum(line.startswith('["images') for line in (tmp_path / "labels.csv.run.jsonl").read_text().splitlines())
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert done == N == sidecar["this_run"]["images"]
-    assert 0 < sidecar["this_run"]["labelled"] < N
+    assert 0 < sidecar["this_run"]["processed"] < N
     assert "died (process " in ended.stderr.splitlines()[0]
-    known = N - sidecar["this_run"]["labelled"]
+    known = N - sidecar["this_run"]["processed"]
     assert ended.stderr.splitlines()[1] == f"going on with an unfinished run of labels.csv: {known} images done"
     assert "1 of 200 images could not be labelled" in ended.stderr.splitlines()[2]
     assert ended.code == 3
@@ -181,7 +187,7 @@ def change(images: Path) -> None:
 def test_what_went_came_or_changed_is_as_if_it_had_always_been_so(
     how: str, images: Path, run: Run, tmp_path: Path
 ) -> None:
-    assert run(**({"kill_at": 7} if how == "resume" else {})).code == (-9 if how == "resume" else 3)
+    assert run(**({"kill_at": 11} if how == "resume" else {})).code == (-9 if how == "resume" else 3)
     change(images)
     ended = run(f"--{how}", "-v")
     assert ended.code == 3
@@ -189,7 +195,7 @@ def test_what_went_came_or_changed_is_as_if_it_had_always_been_so(
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert sidecar["this_run"]["gone"] == (1 if how == "resume" else 2)
     if how == "incremental":
-        assert sidecar["this_run"]["labelled"] == 6
+        assert sidecar["this_run"]["processed"] == 6
         assert sidecar["this_run"]["errors"] == {"not_found": 1, "truncated": 1}
 
 
@@ -198,7 +204,7 @@ def test_gone_images_are_said(images: Path, forks: Forks, run: Run, tmp_path: Pa
     (images / "0000.jpg").unlink()
     (images / "0190.jpg").unlink()
     said = forks(tmp_path, "label", "images", "--incremental").stderr
-    assert "2 images labelled before are gone (images/0000.jpg)" in said
+    assert "2 images labelled before are gone, and their rows with them (images/0000.jpg)" in said
     assert "0 of 198 images in" in said
 
 
@@ -219,19 +225,19 @@ def test_incremental_labels_only_what_is_new_and_has_exit_code_0_for_old_errors(
     images: Path, run: Run, tmp_path: Path
 ) -> None:
     assert run("--incremental").code == 3  # the first is a full run
-    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == N
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N
     before = (tmp_path / "labels.csv").read_bytes()
     again = run("--incremental")
     assert (again.code, again.stderr) == (0, "")
     assert (tmp_path / "labels.csv").read_bytes() == before
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
-    assert sidecar["this_run"] == {"images": 0, "labelled": 0, "errors": {}, "gone": 0}
+    assert sidecar["this_run"] == {"images": 0, "processed": 0, "errors": {}, "gone": 0}
     assert sidecar["counts"]["errors"] == {"unreadable": 1}
     for at in range(10):
         draw_face(500 + at).save(images / f"00{at}x.jpg")
     again = run("--incremental")
     assert (again.code, again.stderr) == (0, "")
-    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 10
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 10
     assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
 
 
@@ -264,7 +270,7 @@ def test_retry_failed_tries_again_what_failed(images: Path, run: Run, tmp_path: 
     before = (images / "0070.jpg").stat()
     face = (images / "0071.jpg").read_bytes()
     assert run("--resume", "--retry-failed").code == 3
-    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 1
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 1
     (images / "0070.jpg").write_bytes(face[:6])  # six bytes, as before
     os.utime(images / "0070.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert run("--incremental").code == 0
@@ -325,7 +331,7 @@ def test_other_paths_other_weights_and_other_decoders_are_seen(
         state.write_text("\n".join([json.dumps(header), *text.splitlines()[1:], ""]))
         ended = run("--incremental")
         assert f"labelled again: {name} was another" in ended.stderr
-        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == N
+        assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N
 
 
 STATES = [  # what is there, the option, exit code, what is said
@@ -343,7 +349,7 @@ STATES = [  # what is there, the option, exit code, what is said
     ("unfinished", "--overwrite", 3, ""),
     ("somebody's", "", 2, "labels.csv exists"),
     ("somebody's", "--resume", 2, "is of another run"),
-    ("somebody's", "--incremental", 2, "not as ferbatch wrote it"),
+    ("somebody's", "--incremental", 2, "run.jsonl is not ferbatch's or gone"),
     ("somebody's", "--overwrite", 3, ""),
     ("edited", "--incremental", 2, "not as ferbatch wrote it"),
     ("a foreign journal", "--resume", 2, "is no journal of ferbatch's"),
@@ -378,6 +384,109 @@ def test_what_is_there_and_what_is_asked_decide(
         assert beside(tmp_path) == FINISHED
 
 
+@pytest.mark.parametrize("mode", ["--incremental", "--resume"])
+@pytest.mark.parametrize("journal", ["whole", "empty", "zeros"])
+def test_labels_that_somebody_changed_are_not_replaced_by_a_run_that_goes_on(
+    mode: str, journal: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    run()
+    (images / "0001.jpg").unlink()
+    assert run("--incremental", kill_at=9).code == -9
+    if journal != "whole":
+        (tmp_path / "labels.csv.journal").write_bytes(b"" if journal == "empty" else bytes(4096))
+    with (tmp_path / "labels.csv").open("a") as stream:
+        stream.write("precious")
+    ended = run(mode)
+    assert (ended.code, "labels.csv is not as ferbatch wrote it" in ended.stderr) == (2, True)
+    assert (tmp_path / "labels.csv").read_text().endswith("precious")
+    assert run(mode.replace("--incremental", "--resume"), "--overwrite").code in (0, 3)
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+
+
+def test_labels_that_somebody_changed_are_not_replaced_to_retry_what_failed(
+    images: Path, run: Run, tmp_path: Path
+) -> None:
+    run()
+    with (tmp_path / "labels.csv").open("a") as stream:
+        stream.write("precious")
+    ended = run("--resume", "--retry-failed")
+    assert (ended.code, "labels.csv is not as ferbatch wrote it" in ended.stderr) == (2, True)
+    assert (tmp_path / "labels.csv").read_text().endswith("precious")
+
+
+@pytest.mark.parametrize("ending", ["run.json", "run.jsonl", "report.html"])
+def test_files_of_somebodys_beside_no_output_are_left_alone(
+    ending: str, images: Path, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / f"labels.csv.{ending}"
+    file.write_text("precious")
+    for mode in ("--incremental", "--resume"):
+        ended = run(mode)
+        assert (ended.code, ended.stderr) == (2, f"ferbatch: {file.name} exists; --overwrite replaces it\n")
+    assert file.read_text() == "precious"
+
+
+def test_an_output_that_was_taken_away_is_made_anew(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path, name="labels.csv")
+    (tmp_path / "labels.csv").unlink()
+    assert run("--incremental").code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+
+
+def test_a_journal_that_a_power_cut_made_zeros_of_hinders_nobody(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path, name="labels.csv")
+    (tmp_path / "labels.csv.journal").write_bytes(bytes(4096))
+    assert run("--incremental").code == 0
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    assert beside(tmp_path) == FINISHED
+
+
+def test_a_device_that_is_gone_is_replaced_which_is_said(images: Path, run: Run, tmp_path: Path) -> None:
+    run()
+    state = tmp_path / "labels.csv.run.jsonl"
+    state.write_text(state.read_text().replace('"--device": "cpu"', '"--device": "cuda:63"', 1))
+    ended = run("--incremental")
+    assert (ended.code, "--device was cuda:63 and is cpu" in ended.stderr) == (3, True)
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N
+
+
+HOSTILE_LINES = [
+    "[" * 200_000,
+    "null",
+    '{"ferbatch_journal": 1, "PATHS": [1, 2]}',
+    '{"ferbatch_journal": 1, "PATHS": ["images"], "--device": ["cpu"]}',
+    '["images/0000.jpg",{},[],0,"ok","happy",{},null,null]',
+    '["images/0000.jpg",1,1,0,"bogus","happy",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
+    '["images/0000.jpg",1,1,0,"ok","angry",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
+    '["images/0000.jpg",1,1,0,"ok","happy",{"happy":NaN,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
+    '["images/0000.jpg",1,1,0,"ok","sad",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
+    '["images/0000.jpg",1,1,0,"ok","happy",["x"],null,null]',
+    '["images/0000.jpg",1,1,0,"error",null,{},"un\\nread","x"]',
+    '["images/0000.jpg",1,1,0,"error",null,{},["blank"],"x"]',
+    '["images/0000.jpg",1,1,0,"error",null,{},"blank",7]',
+    '["images/0000.jpg",1,1,0,"error",null,{},"blank","' + "x" * 2**21 + '"]',
+]
+
+
+@pytest.mark.parametrize("line", HOSTILE_LINES, ids=range(len(HOSTILE_LINES)))
+def test_a_hostile_journal_makes_no_row_and_no_traceback(line: str, images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path, name="labels.csv")
+    info = (images / "0000.jpg").stat()
+    line = line.replace('jpg",1,1,', f'jpg",{info.st_size},{info.st_mtime_ns},')
+    state = tmp_path / "labels.csv.run.jsonl"
+    header, *lines = state.read_text().splitlines()
+    state.write_text("\n".join([header, *lines[1:], line, ""]))
+    assert run("--incremental").code in (0, 3)
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    for text in (line, f"{line}\n{lines[1]}\n"):
+        state.write_text(text)
+        ended = run("--incremental")
+        assert (ended.code, ended.stderr.count("\n")) == (2, 1)
+    (tmp_path / "labels.csv.run.json").write_text("[" * 100_000)
+    assert run("--incremental").code == 2
+    assert run("--overwrite").code == 3
+
+
 @pytest.mark.parametrize(
     "options",
     [("--incremental", "--overwrite"), ("--resume", "-o", "-"), ("--incremental", "-o", "-"), ("--retry-failed",)],
@@ -399,7 +508,7 @@ def test_a_list_on_stdin_can_be_brought_up_to_date(images: Path, tmp_path: Path)
     assert label([*reversed(listed), "images/0011.jpg"], "--incremental") == 0
     paths = [row["path"] for row in rows_of(tmp_path / "labels.csv")]
     assert paths == [*reversed(listed), "images/0011.jpg"]
-    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 1
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 1
 
 
 def test_a_full_disk_is_one_sentence_and_the_journal_goes_on(images: Path, run: Run, tmp_path: Path) -> None:
@@ -457,7 +566,7 @@ def test_room_is_looked_for_before_the_first_image(small_disk: Callable[[str], P
     disk = small_disk("size=16k")
     ended = run("-o", "disk/labels.csv")
     assert (ended.code, ended.stderr.count("\n")) == (74, 1)
-    assert "about 0.1 MB are needed, 0.0 MB free" in ended.stderr
+    assert "at least 0.0 MB are needed in its folder, 0.0 MB are free" in ended.stderr
     assert not list(disk.iterdir())
 
 
@@ -478,3 +587,50 @@ def test_the_target_may_lie_on_another_file_system(
     assert run("-o", "link.csv", "--resume").code == 3
     assert (disk / "labels.csv").read_bytes() == wanted
     assert (tmp_path / "link.csv").is_symlink()
+
+
+def test_a_killed_run_leaves_room_for_the_one_that_goes_on(
+    small_disk: Callable[[str], Path], images: Path, run: Run, tmp_path: Path
+) -> None:
+    """As much as an unbroken run needs is enough, though journal and part of the dead one are there."""
+    wanted = whole(run, tmp_path)
+    small_disk("size=64k")
+    assert run("-o", "disk/labels.csv", kill_at=13).code == -9
+    assert run("-o", "disk/labels.csv", "--incremental").code == 3
+    assert (tmp_path / "disk/labels.csv").read_bytes() == wanted
+
+
+def test_the_room_that_is_asked_for_is_about_what_a_run_takes(
+    images: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run()
+    monkeypatch.chdir(tmp_path)
+    taken = sum((tmp_path / name).stat().st_size for name in ("labels.csv", "labels.csv.run.jsonl"))
+    listing = list_images(["images"], ())
+    assert 0.6 * taken < labelling._room(listing) < 1.1 * taken
+
+
+def test_decode_processes_get_what_is_left_and_not_the_journal(images: Path, run: Run, tmp_path: Path) -> None:
+    run()
+    past = Past(base=Done(str(tmp_path / "labels.csv.run.jsonl"), ("happy", "sad", "neutral", "surprise")))
+    work = Work(list_images([images], ()), past, False)
+    assert [ref.path for ref in pickle.loads(pickle.dumps(work))] == [ref.path for ref in work]
+
+
+def test_private_labels_have_a_private_journal(images: Path, run: Run, tmp_path: Path) -> None:
+    run()
+    (tmp_path / "labels.csv").chmod(0o600)
+    draw_face(900).save(images / "new.jpg")
+    assert run("--incremental").code == 0
+    for name in ("labels.csv", "labels.csv.run.jsonl"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("gone", "said"), [(10, False), (30, True)])
+def test_many_images_gone_are_said_even_quietly(gone: int, said: bool, images: Path, run: Run) -> None:
+    run()
+    for at in range(100, 100 + gone):
+        (images / f"{at:04}.jpg").unlink()
+    ended = run("--incremental")
+    line = f"{gone} images labelled before are gone, and their rows with them (images/0100.jpg)\n"
+    assert (ended.code, ended.stderr) == (0, line if said else "")

@@ -305,3 +305,10 @@ def test_a_shuffled_list_costs_no_more() -> None:
     assert len(listing) == 20_000
     print(f"bytes an image: {peak / 20_000:.0f} at the peak of the listing, {kept / 20_000:.0f} kept")
     assert peak / 20_000 < 200
+
+
+def test_a_path_that_may_not_be_listed_is_an_error_and_no_row(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, _: os.path.basename(path) != b"secret")
+    (here / "secret").mkdir()
+    with pytest.raises(UsageError, match="secret cannot be listed: permission denied"):
+        list_images(["secret"], LABELS)

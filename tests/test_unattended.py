@@ -6,15 +6,18 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, SHARED, Ferbatch, draw_face
@@ -23,6 +26,7 @@ from test_label import rows_of
 
 from ferbatch.errors import LockedError
 from ferbatch.locks import locked
+from ferbatch.predict import Classifier
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
@@ -52,7 +56,7 @@ def many(faces: Callable[..., Path]) -> Path:
 
 
 @posix
-@pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--isolate", "--workers", "2")], ids=" ".join)
+@pytest.mark.parametrize("options", [(), ("--workers", "0"), ("--no-isolate", "--workers", "2")], ids=" ".join)
 def test_a_signal_to_the_whole_group_ends_the_run_in_order_and_resume_goes_on(
     options: tuple[str, ...], many: Path, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
@@ -105,6 +109,50 @@ def test_a_stopped_evaluation_reports_nothing(options: tuple[str, ...], many: Pa
 
 
 @posix
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+@pytest.mark.parametrize("options", [(), ("--no-isolate", "--workers", "2")], ids=" ".join)
+def test_no_decode_process_outlives_a_run_that_is_killed(options: tuple[str, ...], many: Path, tmp_path: Path) -> None:
+    running = begin(tmp_path, *options)
+    wait_for_rows(running, tmp_path)
+    assert len(of_session(running.pid)) > 2
+    running.kill()
+    running.wait()
+    deadline = time.monotonic() + 15
+    while of_session(running.pid) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not of_session(running.pid)
+
+
+def of_session(number: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == number and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+@posix
+def test_a_signal_while_things_are_loaded_ends_the_run_in_order(faces: Callable[..., Path], tmp_path: Path) -> None:
+    faces("images", 3)
+    code = (  # a signal in the midst of torch's import
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'torch': os.kill(os.getpid(), {number})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from ferbatch import cli; sys.argv = ['ferbatch', 'label', 'images']; cli.main()"
+    )
+    for number, said in ((signal.SIGINT, b"interrupted"), (signal.SIGTERM, b"terminated"), (signal.SIGHUP, b"hung up")):
+        command = [sys.executable, "-c", code.replace("{number}", str(int(number)))]
+        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+        assert (done.returncode, done.stderr) == (128 + number, b"ferbatch: " + said + b"\n")
+        assert os.listdir(tmp_path) == ["images"]
+
+
+@posix
 def test_a_second_signal_ends_the_run_at_once_and_the_dead_runs_lock_is_no_hindrance(
     ferbatch_in: Ferbatch, faces: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -133,14 +181,14 @@ def test_a_second_signal_ends_the_run_at_once_and_the_dead_runs_lock_is_no_hindr
 def test_a_decode_process_that_dies_without_isolation_ends_the_run_with_a_sentence(
     many: Path, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
-    running = begin(tmp_path, "--workers", "1")
+    running = begin(tmp_path, "--no-isolate", "--workers", "1")
     wait_for_rows(running, tmp_path)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     if not children.exists():
         pytest.skip("no /proc here")
     os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
     _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors.count(b"\n")) == (1, 1), errors.decode()
+    assert (running.returncode, errors.count(b"\n")) == (71, 1), errors.decode()
     assert b"--isolate goes on where one does; --resume goes on with what is done" in errors
     for extra in list(many.iterdir())[1_000:]:
         extra.unlink()
@@ -195,25 +243,35 @@ def test_two_runs_at_once_give_one_output(many: Path, ferbatch_in: Ferbatch, tmp
     wait_for_rows(first, tmp_path)
     for option in ((), ("--overwrite",), ("--resume",), ("--incremental",)):
         second = ferbatch_in("label", "images", *option)
-        assert second.returncode == (75 if option else 2)
-        assert second.stderr.count(b"\n") == 1
+        assert (second.returncode, second.stderr.count(b"\n")) == (75, 1)
+        assert f"another run is writing labels.csv: process {first.pid} on".encode() in second.stderr
     assert first.wait(120) == 0
     assert len(rows_of(tmp_path / "labels.csv")) == 20_001
 
 
 @pytest.mark.parametrize(
-    "content", ["", "12345", "[]", '{"pid": 1}', '{"pid": 99999999, "host": "a\\u001b", "since": 1}']
+    ("content", "ours"),
+    [
+        ("", True),
+        ('{"pid": 99999999, "host": "a\\u001b", "since": 1}', True),
+        ("12345", False),
+        ("[" * 4096, False),
+        ('{"pid": 1}', False),
+        ("mine\nprecious", False),
+    ],
 )
-def test_a_lock_file_is_no_lock(
-    content: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+def test_a_lock_file_is_no_lock_and_one_that_is_not_ours_stays(
+    content: str, ours: bool, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 1)
-    (tmp_path / "labels.csv.lock").write_text(content)
+    lock = tmp_path / "labels.csv.lock"
+    lock.write_text(content)
     done = ferbatch_here("label", "images", "-q")
     assert done.returncode == 0
     assert done.stderr.count(b"\n") == ("since" in content)
     assert b"\x1b" not in done.stderr
-    assert not (tmp_path / "labels.csv.lock").exists()
+    assert lock.exists() != ours
+    assert ours or lock.read_text() == content
 
 
 def test_on_error_stop_ends_at_the_first_failure_and_resume_goes_on_there(
@@ -226,12 +284,12 @@ def test_on_error_stop_ends_at_the_first_failure_and_resume_goes_on_there(
         done = ferbatch_in("label", "images", "--on-error", "stop", "--resume", "-q")
         assert done.returncode == 3
         said = "ferbatch: stopped at images/0070.jpg: unreadable: not an image of a known type"
-        assert done.stderr.decode().splitlines()[-1] == f"{said} (--resume goes on from there)"
+        assert done.stderr.decode().splitlines()[-1].startswith(f"{said} (--resume tries it again, ")
         assert not (tmp_path / "labels.csv").exists()
     assert (tmp_path / "labels.csv.journal").read_text().count('["images/') == 70
     (folder / "0070.jpg").write_bytes(face)
     assert ferbatch_in("label", "images", "--on-error", "stop", "--resume", "-q").returncode == 0
-    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["labelled"] == 30
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 30
     assert len(rows_of(tmp_path / "labels.csv")) == 100
 
 
@@ -279,7 +337,7 @@ def test_the_log_is_json_for_machines_and_holds_each_failure(
     shown = [json.loads(line) for line in done.stderr.decode().splitlines()]
     logged = [json.loads(line) for line in (tmp_path / "ferbatch.log").read_text().splitlines()]
     assert shown == logged
-    assert [one.get("event") for one in logged] == ["started", "image_failed", "finished", None]
+    assert [one.get("event") for one in logged] == ["started", "image_failed", "finished", "failed"]
     for one in logged:
         assert datetime.fromisoformat(one["time"]).tzinfo
         assert one["level"] in ("info", "warning")
@@ -308,6 +366,34 @@ def test_the_log_file_is_appended_to_and_has_no_control_characters(
     assert "6 images in" in lines[2]
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "labels.csv.journal", "./labels.csv.lock", "labels.csv.run.json"])
+def test_a_log_file_among_the_outputs_is_refused(
+    name: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    faces("images", 1)
+    done = ferbatch_here("label", "images", "--log-file", name)
+    assert (done.returncode, b"--log-file is the output or one of the files beside it" in done.stderr) == (2, True)
+    assert os.listdir(tmp_path) == ["images"]
+
+
+def test_a_log_file_whose_folder_goes_costs_no_labels(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (faces("images", 2) / "broken.jpg").write_bytes(b"no")
+    (tmp_path / "logs").mkdir()
+    load = Classifier.load
+
+    def load_late(*args: Any, **options: Any) -> Classifier:
+        shutil.rmtree(tmp_path / "logs")
+        return load(*args, **options)
+
+    monkeypatch.setattr(Classifier, "load", load_late)
+    done = ferbatch_here("label", "images", "-q", "--log-file", "logs/ferbatch.log")
+    assert done.returncode == 3
+    assert done.stderr.count(b"ferbatch.log could not be written") == 1
+    assert len(rows_of(tmp_path / "labels.csv")) == 3
+
+
 def test_a_log_file_that_cannot_be_written_is_said_at_once(
     faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
@@ -322,7 +408,8 @@ def test_a_full_log_costs_no_labels(faces: Callable[..., Path], ferbatch_in: Fer
         pytest.skip("no /dev/full here")
     faces("images", 2)
     done = ferbatch_in("label", "images", "-q", "--log-file", "/dev/full")
-    assert (done.returncode, done.stderr) == (0, b"")
+    said = b"/dev/full could not be written: [Errno 28] No space left on device\n"
+    assert (done.returncode, done.stderr) == (0, said)
     assert len(rows_of(tmp_path / "labels.csv")) == 2
 
 
