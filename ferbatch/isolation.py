@@ -61,13 +61,17 @@ class Pool:
         try:
             for _ in range(workers):
                 self.workers.append(self._start())
-        except BaseException as error:
+        except BaseException:
             self.kill()
-            if not isinstance(error, OSError):
-                raise
-            raise WorkerError(f"{workers} decode processes could not be started: {error.strerror}") from error
+            raise
 
     def _start(self) -> _Worker:
+        try:
+            return self._launch()
+        except OSError as error:
+            raise WorkerError(f"a decode process could not be started: {error.strerror}") from error
+
+    def _launch(self) -> _Worker:
         ours, theirs = self.context.Pipe()
         at = self.context.RawValue("q", -1)
         process = self.context.Process(target=_work, args=(theirs, at, self.size, self.timeout), daemon=True)

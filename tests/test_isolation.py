@@ -18,6 +18,7 @@ from conftest import Ferbatch
 from ferbatch import isolation
 from ferbatch.errors import WorkerError
 from ferbatch.isolation import Pool
+from ferbatch.predict import Classifier
 from ferbatch.reading import Decoded, read
 from ferbatch.records import ImageRef
 from ferbatch.sources import list_images
@@ -158,9 +159,9 @@ def test_processes_that_cannot_be_started_are_a_sentence(
     def refuse(_: object) -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(Pool, "_start", refuse)
+    monkeypatch.setattr(Pool, "_launch", refuse)
     listing = list_images([faces("images", 2)], ())
-    with pytest.raises(WorkerError, match="2 decode processes could not be started: Too many open files"):
+    with pytest.raises(WorkerError, match="a decode process could not be started: Too many open files"):
         list(Pool(48, 2, None).decode(listing))
 
 
@@ -202,3 +203,24 @@ def test_a_time_limit_needs_isolation_and_some_time(options: tuple[str, ...], fe
     done = ferbatch_in("label", "images", *options)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
     assert b"--timeout needs --isolate" in done.stderr
+
+
+def test_where_no_process_can_be_started_the_default_does_without_and_the_option_says_so(
+    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+) -> None:
+    tried = []
+
+    def refuse(_: object) -> None:
+        tried.append(True)
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(Pool, "_launch", refuse)
+    monkeypatch.setattr(isolation, "FROM", 5)
+    listing = list_images([faces("images", 6)], ())
+    classifier = Classifier.load(device="cpu")
+    assert len(list(classifier.stream(listing, isolate=None))) == 6
+    assert tried == [True]
+    assert len(list(classifier.stream(listing, isolate=None, workers=0))) == 6
+    assert tried == [True]
+    with pytest.raises(WorkerError, match="Resource temporarily unavailable"):
+        list(classifier.stream(listing, isolate=True))
