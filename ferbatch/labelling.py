@@ -185,8 +185,8 @@ def _rows(
         if known := work.done(at):
             if stopped():
                 return
-            entry, old = known
-            if journal and old:
+            entry, old, lacking = known
+            if journal and lacking:
                 journal.add(entry.line)
             yield entry.prediction(ref), entry.whole_picture, old
             continue

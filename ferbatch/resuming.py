@@ -147,20 +147,23 @@ class Work(Sequence[ImageRef]):
     def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
         self.listing, self.past = listing, past
         self.lines = array("q", [FRESH]) * len(listing)  # offset in the journal; in the base, negative
+        self.old = bytearray(len(listing))  # 1 where the base has the line, whether the journal does as well or not
         self.fresh = array("q")  # numbers in the listing
         for at in range(len(listing)) if past.journal or past.base else ():
-            self.lines[at] = self._known(listing[at], retry_failed)
+            self.lines[at], self.old[at] = self._known(listing[at], retry_failed)
         self.fresh.extend(at for at, line in enumerate(self.lines) if line == FRESH)
 
-    def _known(self, ref: ImageRef, retry_failed: bool) -> int:
+    def _known(self, ref: ImageRef, retry_failed: bool) -> tuple[int, bool]:
+        """Where the line is, and whether it is an old one."""
         version = version_of(ref.file)
-        where = FRESH
+        where, old = FRESH, False
         for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
             if done and (found := done.find(ref.path)):
                 offset, entry = found
                 again = entry.error_kind is not None and (retry_failed or entry.error_kind in RETRIED)
-                where = FRESH if again or entry.version != version else sign * offset
-        return where
+                usable = entry.version == version and not again
+                where, old = (sign * offset if usable else FRESH), usable and (sign < 0 or old)
+        return where, old
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "past": Past()}  # decode processes need none of it
@@ -171,14 +174,17 @@ class Work(Sequence[ImageRef]):
     def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
         return self.listing[self.fresh[index]]
 
-    def done(self, at: int) -> tuple[Entry, bool] | None:
-        """What is known of an image of the listing and whether from the base; None if it has to be labelled."""
+    def done(self, at: int) -> tuple[Entry, bool, bool] | None:
+        """What is known of an image of the listing, whether of old, and whether the journal lacks it.
+
+        None if it has to be labelled.
+        """
         offset = self.lines[at]
         if offset == FRESH:
             return None
         done = self.past.journal if offset > 0 else self.past.base
         assert done is not None
-        return done.at(abs(offset)), offset < 0
+        return done.at(abs(offset)), bool(self.old[at]), offset < 0
 
     def gone(self) -> tuple[int, str]:
         """How many images were done before and are not listed any more, and the path of one ('' if there is none)."""

@@ -241,6 +241,17 @@ def test_incremental_labels_only_what_is_new_and_has_exit_code_0_for_old_errors(
     assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
 
 
+def test_old_errors_stay_old_when_an_incremental_run_was_killed(images: Path, run: Run, tmp_path: Path) -> None:
+    run()
+    draw_face(500).save(images / "zz.jpg")
+    assert run("--incremental", kill_at=13).code == -9
+    assert "images/0070.jpg" in (tmp_path / "labels.csv.journal").read_text()
+    for _ in range(2):
+        assert run("--incremental").code == 0
+        assert (tmp_path / "labels.csv.run.jsonl").read_text().count("images/") == N + 1
+        assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["csv", "json", "jsonl", "parquet"])
 def test_every_format_can_be_resumed_and_brought_up_to_date(name: str, images: Path, run: Run, tmp_path: Path) -> None:
     output = ("-o", f"labels.{name}")
