@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = shlex.quote(sys.executable)  # for a shell's command
 SHARED = Path(os.environ.get("FERBATCH_SHARED", ROOT.parent / "shared"))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import ROOT, SHARED, Ferbatch
+from conftest import PYTHON, ROOT, SHARED, Ferbatch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import classification_report
@@ -570,7 +570,7 @@ def test_closed_streams_are_an_error_of_one_line(ferbatch_in: Ferbatch, tmp_path
     labels_file(tmp_path, 20)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for option in ("", "--format json"):
-        command = f"{sys.executable} -m ferbatch evaluate --predictions labels.csv {option} >&-"
+        command = f"{PYTHON} -m ferbatch evaluate --predictions labels.csv {option} >&-"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
         assert (done.returncode, done.stderr) == (74, b"ferbatch: stdout is closed\n")
 
@@ -579,7 +579,7 @@ def test_no_table_is_ever_cut(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path)
     rows = rows_of(tmp_path / "labels.csv")
     (tmp_path / "meta.csv").write_text("path,[/x] :smile:\n" + "".join(f"{r['path']},{r['path'][:9]}\n" for r in rows))
-    command = f"{sys.executable} -m ferbatch evaluate --predictions labels.csv --slices meta.csv"
+    command = f"{PYTHON} -m ferbatch evaluate --predictions labels.csv --slices meta.csv"
     texts = []
     for width in ("40", "200"):
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": width, "TERM": "xterm-256color"}

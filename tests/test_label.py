@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, SHARED, Ferbatch, draw_face
+from conftest import PYTHON, ROOT, SHARED, Ferbatch, draw_face
 from PIL import Image
 from sklearn.metrics import classification_report
 from test_paths import HOSTILE
@@ -410,7 +410,7 @@ def test_an_output_that_cannot_be_written_is_74(
     assert ferbatch_in("label", "images", "--resume").returncode == 0
     assert (tmp_path / "labels.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     if os.path.exists("/dev/full"):
-        command = f"{sys.executable} -m ferbatch label images -o - > /dev/full"
+        command = f"{PYTHON} -m ferbatch label images -o - > /dev/full"
         full = subprocess.run(
             command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
         )
@@ -467,7 +467,7 @@ def test_a_reader_that_goes_away_is_141(faces: Callable[..., Path], tmp_path: Pa
 @pytest.mark.parametrize("closed", ["<&-", "2>&-", "<&- 2>&-"])
 def test_closed_standard_streams_do_not_matter(closed: str, faces: Callable[..., Path], tmp_path: Path) -> None:
     faces("images", 2)
-    command = f"{sys.executable} -m ferbatch label images -o - {closed}"
+    command = f"{PYTHON} -m ferbatch label images -o - {closed}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
     assert done.returncode == 0
@@ -478,7 +478,7 @@ def test_a_lost_reader_of_stderr_costs_no_labels(faces: Callable[..., Path], tmp
     folder = faces("images", 1)
     for number in range(200):
         (folder / f"broken{number}.jpg").write_bytes(b"no")
-    command = f"{sys.executable} -m ferbatch label images -v 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    command = f"{PYTHON} -m ferbatch label images -v 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
     assert done.returncode == 3
@@ -503,7 +503,7 @@ def test_the_models_table_obeys_its_pipe(tmp_path: Path) -> None:
     for target, code in (("| true; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 74)):
         if "full" in target and not os.path.exists("/dev/full"):
             continue
-        command = f"(sleep 0.5; exec {sys.executable} -m ferbatch models) {target}"
+        command = f"(sleep 0.5; exec {PYTHON} -m ferbatch models) {target}"
         done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
         assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
 
