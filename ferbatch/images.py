@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from ferbatch import jpeg
 from ferbatch.errors import UnreadableImageError
 from ferbatch.filetypes import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.limits import MAX_BYTES, MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
@@ -43,6 +44,7 @@ STRIP_PIXELS = 2**20  # converted to gray at a time
 RUN_OUT = re.compile(
     "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
 )
+BLANK = "every pixel has the same value"
 REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay this many times the model's
 
 
@@ -55,24 +57,49 @@ class GrayImage:
     height: int
 
 
-def read_bytes(file: bytes) -> bytes:
-    """A regular file's content; UnreadableImageError where it is gone, forbidden, no file, or over MAX_BYTES."""
+def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
+    """A regular file's content; UnreadableImageError where it is gone, forbidden, no file, or over MAX_BYTES.
+
+    `info` is what os.stat said of it, where it was asked already.
+    """
     try:
-        info = os.stat(file)
+        info = info or os.stat(file)
         if stat.S_ISDIR(info.st_mode):  # sources lists a folder as if it were a file only where it may not look inside
             raise UnreadableImageError("permission", UNLISTABLE)
         if not stat.S_ISREG(info.st_mode):
             raise UnreadableImageError("unsupported", "not a regular file")
         if info.st_size > MAX_BYTES:
             raise UnreadableImageError("too_large", f"{info.st_size:,} bytes, the limit is {MAX_BYTES:,}")
-        with open(file, "rb") as stream:
-            return stream.read(MAX_BYTES)
+        with open(file, "rb", buffering=0) as stream:
+            data = stream.read(info.st_size) or b""
+            while len(data) < info.st_size and (more := stream.read(info.st_size - len(data))):  # from a network
+                data += more
+            return data
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
         raise UnreadableImageError("not_found", "no such file") from error
     except PermissionError as error:
         raise UnreadableImageError("permission", "permission denied") from error
     except OSError as error:
         raise UnreadableImageError("unreadable", error.strerror or "cannot be read") from error
+
+
+def input_of(
+    data: bytes, suffix_type: str | None, size: int, *, by_pillow: bool = False
+) -> tuple[NDArray[np.uint8], int, int]:
+    """The model input (size, size) of the image in `data`, and the image's own upright width and height.
+
+    As by `decode` and `model_input`, but quicker for a plain JPEG of a face, unless `by_pillow`.
+    Raises UnreadableImageError, whatever the decoder met.
+    """
+    luma = None if by_pillow else jpeg.luma(data, 2 * REDUCED_SIDE * size)  # from there on Pillow reduces
+    if luma is not None:
+        height, width = luma.shape
+        pixels = luma.tobytes()
+        if pixels.count(pixels[0]) == len(pixels):
+            raise UnreadableImageError("blank", BLANK)
+        return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size), width, height
+    image = decode(data, suffix_type, size)
+    return model_input(image.pixels, size), image.width, image.height
 
 
 def decode(data: bytes, suffix_type: str | None = None, side: int | None = None) -> GrayImage:
@@ -266,7 +293,7 @@ def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
 def _not_blank(gray: Image.Image) -> Image.Image:
     low, high = gray.getextrema()
     if low == high:
-        raise UnreadableImageError("blank", "every pixel has the same value")
+        raise UnreadableImageError("blank", BLANK)
     return gray
 
 
