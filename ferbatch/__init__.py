@@ -34,6 +34,7 @@ def label(
     *,
     model: str = DEFAULT_MODEL,
     device: str = "auto",
+    precision: str = "auto",
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     min_confidence: float = 0.0,
@@ -43,9 +44,9 @@ def label(
     """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
 
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
-    `workers` counts decode processes (None: what suits the device); predictions less sure than `min_confidence`
-    (0..1) get the status `uncertain`; `tta` labels each image together with its mirror image. An image that cannot be
-    read is a Prediction with status `error`.
+    `precision` is fp32, bf16, or auto for bf16 where the device computes in it; `workers` counts decode processes
+    (None: what suits the device); predictions less sure than `min_confidence` (0..1) get the status `uncertain`; `tta`
+    labels each image together with its mirror image. An image that cannot be read is a Prediction with status `error`.
     Raises FerbatchError for a missing path or device, or a model that cannot be loaded, ValueError for a number out of
     its range.
     """
@@ -55,6 +56,7 @@ def label(
         (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths),
         model=model,
         device=device,
+        precision=precision,
         batch_size=batch_size,
         workers=workers,
         min_confidence=min_confidence,
@@ -64,14 +66,16 @@ def label(
     return labelling.predictions(options)
 
 
-def load_model(name: str = DEFAULT_MODEL, device: str = "auto", *, tta: bool = False) -> Classifier:
+def load_model(
+    name: str = DEFAULT_MODEL, device: str = "auto", *, precision: str = "auto", tta: bool = False
+) -> Classifier:
     """A model that labels PIL images or uint8 arrays, one or a list of them, in one call.
 
     Raises FerbatchError if it cannot be loaded or verified, or the device is not there.
     """
     from ferbatch.predict import Classifier
 
-    return Classifier.load(name, device, tta=tta)
+    return Classifier.load(name, device, precision=precision, tta=tta)
 
 
 def read_labels(path: str | os.PathLike[str]) -> pandas.DataFrame:

@@ -145,7 +145,8 @@ def _of_models(
     if options.truth is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
     with importing():  # torch with it: labels given earlier need none
-        from ferbatch.predict import Classifier, choose_device
+        from ferbatch.devices import choose_device
+        from ferbatch.predict import Classifier
 
     device = choose_device(options.device)
     cards = _cards(options.models)
@@ -162,7 +163,7 @@ def _of_models(
         others = dict.fromkeys(truth.others(), nothing) if options.others else {}
         unlabelled = known.system("", Scores.unpredicted(labels, of_labels(known.truth.codes, labels)))
         gates.check(wanted, report.blank(replace(unlabelled, others=others), options.min_confidence))
-    classifiers = [Classifier.load(model, device, tta=options.tta) for model in cards]
+    classifiers = [Classifier.load(model, device, precision=options.precision, tta=options.tta) for model in cards]
     systems: list[System] = []
     for name, classifier in zip(_names(cards), classifiers, strict=True):
         card = classifier.card
@@ -174,6 +175,7 @@ def _of_models(
             batch_size=options.batch_size,
             workers=options.workers,
             min_confidence=options.min_confidence,
+            isolate=None,
         )
         for place, (_, prediction) in enumerate(stream):
             scores.put(place, prediction)

@@ -1,4 +1,4 @@
-"""The decode stage in worker processes that may die: a crash costs its image a row with an error, nothing else.
+"""Images decoded, and on CPUs labelled, in processes that may die: a crash costs an image a row, nothing else.
 
 Neither torch's DataLoader nor concurrent.futures outlives the death of a worker, and a pool whose workers share a lock
 can be left with the lock held by a dead one. Here every worker has a pipe of its own.
@@ -7,27 +7,56 @@ can be left with the lock held by a dead one. Here every worker has a pipe of it
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import stat
+import sys
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ferbatch.errors import WorkerError
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch.errors import FerbatchError, WorkerError
 from ferbatch.process import STOPPING, end_with_parent
-from ferbatch.reading import Decoded, read, version_of
-from ferbatch.records import Failure, ImageRef
+from ferbatch.reading import Decoded, Scored, read, version_of
+from ferbatch.records import Failure, ImageRef, Version
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
-SPAN = 32  # images handed to a worker at once
-SPAN_BYTES = 2**15  # of their paths, at the most: a pipe takes two spans without waiting for its reader
-AHEAD = 4  # spans handed out per worker; what is decoded waits for its turn
+FROM_BYTES = 2**24  # of files; as well
+SAMPLE = 64  # files looked at to tell
+MOST_WORKERS = 32  # by default
+SPAN = 64  # images handed to a worker at once, the most
+SPAN_BYTES = 2**23  # of files, as far as those before tell: large photos are handed out few at a time
+SPAN_NAMES = 2**15  # bytes of their paths, at the most: a pipe takes two spans without waiting for its reader
+AHEAD = 1_024  # images handed out before the first of them is back; what is decoded waits for its turn
 MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
 
 Task = list[tuple[int, ImageRef]]
+Compute = Callable[[Sequence[NDArray[np.uint8] | None]], Sequence[Scored]]
+# What a worker makes of a span: the pixels of the readable images on end or, if it computes, what the model says of
+# them all; and for each image why it is not readable, whether it is a whole picture, and its file's size and mtime_ns.
+Answer = tuple[bytes, Sequence[Scored], Sequence[tuple[Failure | None, bool, tuple[int, int] | None]]]
+
+
+def pays_for(refs: Sequence[ImageRef]) -> bool:
+    """Whether images are so many, or their files so large, that processes save more time than starting them takes."""
+    if len(refs) >= FROM:
+        return True
+    some = [version_of(refs[at].file) for at in range(0, len(refs), max(1, len(refs) // SAMPLE))]
+    return sum(one.size for one in some if one) * len(refs) >= FROM_BYTES * max(1, len(some))
+
+
+def default_workers() -> int:
+    """As many as there are cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(MOST_WORKERS, cores or 1)
 
 
 @dataclass
@@ -40,20 +69,38 @@ class _Worker:
     spans: deque[Task] = field(default_factory=deque)
 
 
+def can_compute() -> bool:
+    """Whether processes can share this one's network: by fork, which only Linux's libraries bear."""
+    return sys.platform == "linux"
+
+
 class Pool:
     """Processes that decode, each with a pipe of its own.
 
+    With `compute`, which makes of at most `span` model inputs what a model says of them, they do that as well, each on
+    a core of its own: no pixels travel, and no process waits for another's interpreter.
     An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
     a dead process's images goes to a new one. WorkerError where none can be started.
     """
 
-    def __init__(self, size: int, workers: int, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        workers: int,
+        timeout: float | None = None,
+        *,
+        by_pillow: bool = False,
+        compute: Compute | None = None,
+        span: int = SPAN,
+    ) -> None:
         methods = multiprocessing.get_all_start_methods()
-        # Not fork: the process has threads by now, and all of torch's memory.
-        self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        # Where there is no network to share, not fork: this process has threads by now.
+        fresh = "forkserver" if "forkserver" in methods else "spawn"
+        self.context: Any = multiprocessing.get_context("fork" if compute else fresh)
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload([__name__])
-        self.size, self.timeout = size, timeout
+            self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
+        self.size, self.timeout, self.by_pillow, self.compute = size, timeout, by_pillow, compute
+        self.most = self.span = span  # images to hand out at once
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
         self.decoded: dict[int, Decoded] = {}
@@ -74,12 +121,14 @@ class Pool:
     def _launch(self) -> _Worker:
         ours, theirs = self.context.Pipe()
         at = self.context.RawValue("q", -1)
-        process = self.context.Process(target=_work, args=(theirs, at, self.size, self.timeout), daemon=True)
+        process = self.context.Process(
+            target=_work, args=(theirs, at, self.size, self.timeout, self.by_pillow, self.compute), daemon=True
+        )
         process.start()
         theirs.close()
         return _Worker(process, ours, at)
 
-    def decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
+    def decode(self, refs: Sequence[ImageRef]) -> Generator[Decoded, None, None]:
         """Each image, (size, size) pixels or an error, in order; the processes end with the last or the reader."""
         try:
             yield from self._decode(refs)
@@ -89,33 +138,65 @@ class Pool:
     def _decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
         handed = 0  # images
         for number in range(len(refs)):
+            if number not in self.decoded:
+                handed = self._hand_out(refs, handed, number)
             while number not in self.decoded:
-                for worker in sorted(self.workers, key=lambda one: len(one.spans)):
-                    ahead = handed < min(len(refs), number + AHEAD * SPAN * len(self.workers))
-                    if ahead and len(worker.spans) < 2:
-                        span = _span(refs, handed)
-                        self._hand(worker, span)
-                        handed += len(span)
                 self._receive()
+                handed = self._hand_out(refs, handed, number)
             yield self.decoded.pop(number)
+
+    def _hand_out(self, refs: Sequence[ImageRef], handed: int, number: int) -> int:
+        """Give every worker two spans, while the first image that is waited for is `number`; how many are out now."""
+        for spans in range(2):
+            for worker in self.workers:
+                if len(worker.spans) <= spans and handed < min(len(refs), number + AHEAD):
+                    first = version_of(refs[handed].file)
+                    span = _span(refs, handed, min(self.span, self._fitting(first.size if first else 0)))
+                    self._hand(worker, span)
+                    handed += len(span)
+        for worker in self.workers if handed == len(refs) else ():
+            if not worker.spans:
+                worker.pipe.close()  # which ends it, while others are still at work
+        return handed
 
     def _hand(self, worker: _Worker, span: Task) -> None:
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.pipe.send(span)
+            worker.pipe.send([(number, ref.file) for number, ref in span])
 
     def _receive(self) -> None:
         """Wait for what some worker has to say, which may be its end."""
         for pipe in wait([worker.pipe for worker in self.workers if worker.spans]):
             worker = next(one for one in self.workers if one.pipe is pipe)
             try:
-                found = worker.pipe.recv()
+                answer = worker.pipe.recv()
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
+            if isinstance(answer, Exception):
+                raise answer
             self.idle_deaths = 0
-            for (number, _), decoded in zip(worker.spans.popleft(), found, strict=True):
-                self.decoded[number] = decoded
+            self._take(worker.spans.popleft(), answer)
+
+    def _take(self, span: Task, answer: Answer) -> None:
+        """What came back, as Decoded; the next spans are cut by the size of its files."""
+        data, scored, said = answer
+        pixels = np.frombuffer(data, np.uint8).reshape(-1, self.size, self.size)
+        size = at = 0
+        for place, ((number, ref), (error, whole_picture, file)) in enumerate(zip(span, said, strict=True)):
+            found = Decoded(ref, None, error, whole_picture, Version(*file) if file else None)
+            if scored:
+                found.scored = scored[place]
+            elif not error:
+                found.pixels = pixels[at]
+                at += 1
+            self.decoded[number] = found
+            size += file[0] if file else 0
+        self.span = self._fitting(size // len(span))
+
+    def _fitting(self, size: int) -> int:
+        """How many images of so many bytes make a span."""
+        return max(1, min(self.most, SPAN_BYTES // max(1, size)))
 
     def _replace(self, worker: _Worker) -> None:
         """A new worker for what a dead one had left, less the image that killed it."""
@@ -155,14 +236,14 @@ class Pool:
             worker.process.join(1)  # no longer: what hangs in the system cannot be killed
 
 
-def _span(refs: Sequence[ImageRef], start: int) -> Task:
+def _span(refs: Sequence[ImageRef], start: int, most: int) -> Task:
     """The next images to hand out: one, or more while their paths are short."""
     span: Task = []
     size = 0
-    for number in range(start, min(start + SPAN, len(refs))):
+    for number in range(start, min(start + most, len(refs))):
         ref = refs[number]
         size += len(ref.path) + len(ref.file)
-        if span and size > SPAN_BYTES:
+        if span and size > SPAN_NAMES:
             break
         span.append((number, ref))
     return span
@@ -174,24 +255,50 @@ def _cause(code: int) -> str:
     return f"exit code {code}"
 
 
-def _work(pipe: Connection, at: Any, size: int, timeout: float | None) -> None:
-    """A worker's life: spans in, lists of Decoded out, until the pipe closes."""
+def _work(
+    pipe: Connection, at: Any, size: int, timeout: float | None, by_pillow: bool, compute: Compute | None
+) -> None:
+    """A worker's life: spans in, an Answer for each, until the pipe closes."""
     for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    if compute:
+        _let_go_of_files()
     _limit_memory()
     with suppress(EOFError, OSError):
         while True:
             found = []
-            for number, ref in pipe.recv():
+            for number, file in pipe.recv():
                 at.value = number
                 if timeout is not None:
                     signal.setitimer(signal.ITIMER_REAL, timeout)  # SIGALRM ends the process, whatever it is doing
-                found.append(read(ref, size))
+                found.append(read(ImageRef("", file), size, by_pillow=by_pillow))
             if timeout is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             at.value = -1
-            pipe.send(found)
+            try:
+                pipe.send(_answer(found, compute))
+            except FerbatchError as error:
+                pipe.send(error)
+            except Exception:  # a bug, to be one in the main process as well
+                pipe.send(RuntimeError(traceback.format_exc()))
+
+
+def _answer(found: Sequence[Decoded], compute: Compute | None) -> Answer:
+    pixels = [one.pixels for one in found]
+    files = [(one.version.size, one.version.mtime_ns) if one.version else None for one in found]
+    said = [(one.error, one.whole_picture, file) for one, file in zip(found, files, strict=True)]
+    if compute:
+        return b"", compute(pixels), said
+    return b"".join(one.tobytes() for one in pixels if one is not None), (), said
+
+
+def _let_go_of_files() -> None:
+    """Close the run's files that a forked process holds as well: with its lock it would outlive the run."""
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if stat.S_ISREG(os.fstat(int(name)).st_mode):
+                os.close(int(name))
 
 
 def _limit_memory() -> None:
@@ -199,5 +306,13 @@ def _limit_memory() -> None:
         import resource
 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard < 0 else min(MEMORY, hard), hard))
+        limit = MEMORY + _data()
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash of a decoder is no news to keep
+
+
+def _data() -> int:
+    """Bytes that this process has already, of what RLIMIT_DATA counts; 0 where the system does not tell."""
+    with suppress(OSError), open("/proc/self/statm", encoding="ascii") as stream:
+        return int(stream.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -26,6 +26,7 @@ FORMAT = 1
 BEGINNING = b'{"ferbatch_journal"'
 BATCH = 64  # images whose lines are written at once
 SYNC_EVERY = 1.0  # seconds between two times that the lines are forced to the disk
+ENCODER = json.JSONEncoder(separators=(",", ":"))
 LONGEST = 2**20  # bytes of a line; a longer one is none of ours
 
 
@@ -54,7 +55,7 @@ def line_of(path: str, version: Version | None, whole_picture: bool, found: Pred
     """The journal's line for an image, with its line end."""
     file = (version.size, version.mtime_ns) if version else (None, None)
     values = (found.status, found.label, dict(found.probabilities), found.error_kind, found.error)
-    return json.dumps([path, *file, int(whole_picture), *values], separators=(",", ":")).encode() + b"\n"
+    return ENCODER.encode([path, *file, int(whole_picture), *values]).encode() + b"\n"
 
 
 def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:

@@ -17,16 +17,16 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-import PIL
 import torch
 
 import ferbatch
-from ferbatch import images, weights
+from ferbatch import images, jpeg, weights
+from ferbatch.devices import DTYPES, choose_device, choose_precision
 from ferbatch.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.journal import Journal, line_of
 from ferbatch.outputs import Output
 from ferbatch.paths import encode_path, escape, replace_file, writing
-from ferbatch.predict import Classifier, choose_device
+from ferbatch.predict import Classifier
 from ferbatch.process import signals_deferred, stopped
 from ferbatch.reading import Decoded
 from ferbatch.records import NONE, SCHEMA, Existing, ImageRef, Options, Prediction
@@ -56,7 +56,7 @@ class StoppedAtError(FerbatchError):
 def predictions(options: Options) -> Iterator[Prediction]:
     """A Prediction per image, one after the other, in the order of `run`; raises what `run` raises before it writes."""
     listing = _list(options, None)
-    classifier = Classifier.load(options.model, options.device, tta=options.tta)
+    classifier = Classifier.load(options.model, options.device, precision=options.precision, tta=options.tta)
     return (prediction for _, prediction in _stream(classifier, listing, options))
 
 
@@ -71,7 +71,7 @@ def _shown(options: Options) -> list[str]:
 
 
 def _stream(
-    classifier: Classifier, refs: Sequence[ImageRef], options: Options
+    classifier: Classifier, refs: Sequence[ImageRef], options: Options, decoder: str = ""
 ) -> Generator[tuple[Decoded, Prediction], None, None]:
     return classifier.stream(
         refs,
@@ -80,6 +80,7 @@ def _stream(
         min_confidence=options.min_confidence,
         isolate=options.isolate,
         timeout=options.timeout,
+        by_pillow=decoder == jpeg.decoders()[-1],
     )
 
 
@@ -110,16 +111,18 @@ def run(
             watcher.warned(note)
         output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
         work = Work(listing, known, existing.retry_failed)
-        classifier = Classifier.load(options.model, torch.device(identity["--device"]), tta=options.tta)
+        device, precision = torch.device(identity["--device"]), identity["--precision"]
+        classifier = Classifier.load(options.model, device, precision=precision, tta=options.tta)
         watcher.started(listing, classifier, len(work))
         end = known.journal.end if known.journal else None
         with ExitStack() as stack:
             stream = stack.enter_context(output.stream())
             journal = stack.enter_context(_journal(output, end, identity)) if output.is_file else None
-            result, scores = _label(options, work, classifier, stream, output, journal, watcher)
+            labelled = _stream(classifier, work, options, identity["decoder"])
+            result, scores = _label(options, work, labelled, classifier.card.labels, stream, output, journal, watcher)
             result = replace(result, report=_report(options, classifier, listing, scores))
             if output.is_file:  # before the labels appear under their name
-                _write_beside(options, output, classifier, result, began)
+                _write_beside(options, output, classifier, identity["decoder"], result, began)
         if journal:
             journal.finish(output.state)
     return result
@@ -144,18 +147,19 @@ def _room(listing: Listing) -> int:
 def _label(
     options: Options,
     work: Work,
-    classifier: Classifier,
+    labelled: Generator[tuple[Decoded, Prediction], None, None],
+    labels: tuple[str, ...],
     stream: BinaryIO,
     output: Output,
     journal: Journal | None,
     watcher: Watcher,
 ) -> tuple[Run, Scores | None]:
     """Write every row of the output, and every new one into the journal."""
-    listing, labels = work.listing, classifier.card.labels
+    listing = work.listing
     tally, this_run, start = Tally(), Tally(), time.perf_counter()
     writer = WRITERS[output.format](stream, labels)
     scores = _unscored(listing, labels)
-    with signals_deferred(), closing(_stream(classifier, work, options)) as labelled:
+    with signals_deferred(), closing(labelled):
         for at, (prediction, whole_picture, old) in enumerate(_rows(work, labelled, options, journal, watcher)):
             writer.write(prediction)
             tally.add(prediction, whole_picture)
@@ -181,24 +185,24 @@ def _rows(
 
     Ends early where `labelled` does, which it does for a signal.
     """
-    for at, ref in enumerate(work.listing):
+    for at in range(len(work.listing)):
         if known := work.done(at):
             if stopped():
                 return
             entry, old, lacking = known
             if journal and lacking:
                 journal.add(entry.line)
-            yield entry.prediction(ref), entry.whole_picture, old
+            yield entry.prediction(work.listing[at]), entry.whole_picture, old
             continue
         found = next(labelled, None)
         if found is None:
             return
         decoded, prediction = found
         if prediction.error_kind and options.on_error == "stop":
-            why = f"stopped at {ref.path}: {prediction.error_kind}: {prediction.error}"
+            why = f"stopped at {prediction.path}: {prediction.error_kind}: {prediction.error}"
             raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
         if journal:
-            journal.add(line_of(ref.path, decoded.version, decoded.whole_picture, prediction))
+            journal.add(line_of(prediction.path, decoded.version, decoded.whole_picture, prediction))
         watcher.progressed(prediction)
         yield prediction, decoded.whole_picture, False
 
@@ -215,24 +219,30 @@ def _device_here(name: str) -> str:
 def _identity(options: Options, output: Output, existing: Existing) -> dict[str, Any]:
     """What has to be the same for two runs to give the same rows.
 
-    With --device auto, a run that goes on from another keeps its device.
+    A run that goes on from another keeps its device and precision, where they are `auto`, and its decoder.
     """
     card = weights.read_card(options.model)
+    before = begun_with(output, existing)
     device = options.device
     if device == "auto":
-        device = _device_here(begun_with(output, existing).get("--device", device))
+        device = _device_here(before.get("--device", device))
+    chosen = choose_device(device)
+    precision = options.precision
+    if precision == "auto" and before.get("--precision") in DTYPES:
+        precision = before["--precision"]
+    decoders = jpeg.decoders()
     return {
         "PATHS": [path if path in ("-", "/") else path.rstrip("/") for path in _shown(options)],
         "--model": card.name,
         "sha256": card.sha256,
-        "--device": str(choose_device(device)),
+        "--device": str(chosen),
+        "--precision": choose_precision(precision, chosen),
         "--min-confidence": options.min_confidence,
         "--no-recursive": not options.recursive,
         "--no-truth": not options.truth,
         "--tta": options.tta,
         "preprocessing": images.PREPROCESSING_VERSION,
-        "precision": "fp32",
-        "decoder": f"pillow {PIL.__version__}",
+        "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
         "incremental": existing.incremental,
     }
@@ -279,7 +289,9 @@ def _others(listing: Listing) -> Counter[str]:
     return found
 
 
-def _write_beside(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> None:
+def _write_beside(
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+) -> None:
     """The report and the sidecar."""
     if result.report is None:
         output.remove_old_report()
@@ -287,12 +299,14 @@ def _write_beside(options: Options, output: Output, classifier: Classifier, resu
         from ferbatch import pages  # draws with matplotlib
 
         pages.write(result.report, output.report)
-    sidecar = _sidecar(options, output, classifier, result, began)
+    sidecar = _sidecar(options, output, classifier, decoder, result, began)
     with replace_file(output.sidecar) as stream:
         stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
 
 
-def _sidecar(options: Options, output: Output, classifier: Classifier, result: Run, began: datetime) -> dict[str, Any]:
+def _sidecar(
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "ferbatch": ferbatch.__version__,
@@ -301,7 +315,7 @@ def _sidecar(options: Options, output: Output, classifier: Classifier, result: R
         "options": asdict(options)
         | {"paths": _shown(options)}
         | {"output": output.shown, "format": output.format}
-        | {"device": str(classifier.device), "precision": "fp32", "decoder": f"pillow {PIL.__version__}"},
+        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": decoder},
         "sha256": _sha256(output.part),
         **result.counts(),
         "started": began.isoformat(timespec="seconds"),

@@ -64,8 +64,12 @@ class OutputStream(io.BufferedWriter):
         self.shown = shown
 
     def write(self, data: Any) -> int:
-        with writing(self.shown):
+        try:  # `writing` would do, but costs as much as the rest, for every row
             return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritten(self.shown, error) from error
 
     def flush(self) -> None:
         with writing(self.shown):
@@ -80,7 +84,11 @@ def writing(shown: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise OutputError(f"{shown} could not be written: {error.strerror}") from error
+        raise _unwritten(shown, error) from error
+
+
+def _unwritten(shown: str, error: OSError) -> OutputError:
+    return OutputError(f"{shown} could not be written: {error.strerror}")
 
 
 @contextmanager

@@ -6,14 +6,16 @@ import contextlib
 import copy
 import itertools
 import multiprocessing
-import os
-import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
+import threadpoolctl
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,34 +23,37 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ferbatch import images, isolation, models, weights
-from ferbatch.errors import ModelError, UnreadableImageError, UsageError, WorkerError
+from ferbatch.devices import DTYPES, choose_device, choose_precision, default_workers
+from ferbatch.errors import ModelError, UnreadableImageError, WorkerError
 from ferbatch.networks import Network
 from ferbatch.paths import escape
 from ferbatch.process import STOPPING, end_with_parent, interrupt, until_stopped
-from ferbatch.reading import Decoded, read
+from ferbatch.reading import Decoded, Scored, read
 from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, DIGITS, Card, Failure, ImageRef, Prediction
 
-# Images the network runs on at a time, always exactly so many. On a CPU as many as keep a block's work small: with
-# twice as many the study's network would be 7 % faster, but the peak of memory would differ by 37 MB from run to run,
-# not by 25.
+T = TypeVar("T")
+
+CUDNN = threading.Lock()  # its flags are the whole process's
+
+# Images the network runs on at a time, always exactly so many.
 BLOCK = {"cuda": 256, "mps": 256}
-CPU_BLOCK = 16
+CPU_BLOCK = 16  # its layers' values stay near the core: with 64 or more the study's network is no faster
 LIGHT_CPU_BLOCK = 64  # a light network's layers are over before a small block has paid for starting them
 LIGHT = 30_000_000  # multiply-adds
+AHEAD = 3  # blocks begun for each that is computed
 
 
 class ImageFiles(Dataset[Decoded]):
     """The decode stage: index -> Decoded. Runs in DataLoader workers."""
 
-    def __init__(self, refs: Sequence[ImageRef], size: int) -> None:
-        self.refs = refs
-        self.size = size
+    def __init__(self, refs: Sequence[ImageRef], size: int, *, by_pillow: bool = False) -> None:
+        self.refs, self.size, self.by_pillow = refs, size, by_pillow
 
     def __len__(self) -> int:
         return len(self.refs)
 
     def __getitem__(self, index: int) -> Decoded:
-        return read(self.refs[index], self.size)
+        return read(self.refs[index], self.size, by_pillow=self.by_pillow)
 
 
 def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
@@ -65,7 +70,7 @@ def _start_worker(_: int) -> None:
     end_with_parent()
 
 
-def _decode(files: ImageFiles, batch_size: int, workers: int) -> Iterator[Decoded]:
+def _decode(files: ImageFiles, batch_size: int, workers: int) -> Generator[Decoded, None, None]:
     """Every image of `files` in order; where that ends early, the workers are ended with it.
 
     WorkerError when one of them dies, raised where an image is waited for: torch's own handler of that raises wherever
@@ -92,84 +97,108 @@ def _decode(files: ImageFiles, batch_size: int, workers: int) -> Iterator[Decode
             worker.join()
 
 
-def choose_device(name: str) -> torch.device:
-    """The torch device for auto | cpu | cuda | cuda:N | mps; UsageError if there is none such here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    known = re.fullmatch(r"(cpu|mps|cuda)(?:(?<=cuda):([0-9]+))?", name)
-    if not known:
-        raise UsageError(f"no device called '{escape(name)}' (known: auto, cpu, cuda, cuda:N, mps)")
-    there = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-    }
-    if int(known[2] or 0) >= there[known[1]]:
-        raise UsageError(f"device {name} is not available here")
-    return torch.device(name)
-
-
-def default_workers(device: torch.device) -> int:
-    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU."""
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-
-
-def normalise(pixels: Tensor, card: Card) -> Tensor:
-    """uint8 (B, size, size) -> float32 (B, 1, size, size), channels last, by the card's mean and std."""
+def normalise(pixels: Tensor, card: Card, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 (B, size, size) -> `dtype` (B, 1, size, size), channels last, by the card's mean and std."""
     x = pixels.unsqueeze(1).to(torch.float32).div_(255).sub_(card.mean).div_(card.std)
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.to(dtype, memory_format=torch.channels_last)
 
 
 class Classifier:
     """A model ready to label images.
 
-    The network runs on blocks of one fixed shape (a short block is padded) and its head in float64, so that an
-    image's probabilities do not depend on the batch it came in. With `tta` (test-time augmentation) they are the mean
-    of those of the image and of its mirror image, at twice the work.
+    The network runs on blocks of one fixed shape (a short block is padded), each on one core, and its head in float64,
+    so that an image's probabilities depend neither on the batch it came in nor on the number of cores. With `tta`
+    (test-time augmentation) they are the mean of those of the image and of its mirror image, at twice the work.
+    `precision` is that of the network's body: fp32, bf16, or auto for bf16 where the device computes in it.
     """
 
-    def __init__(self, card: Card, network: Network, device: str | torch.device = "auto", *, tta: bool = False) -> None:
+    def __init__(
+        self,
+        card: Card,
+        network: Network,
+        device: str | torch.device = "auto",
+        *,
+        precision: str = "auto",
+        tta: bool = False,
+    ) -> None:
         self.card = card
         self.tta = tta
         self.device = choose_device(device) if isinstance(device, str) else device
+        self.precision = choose_precision(precision, self.device)
+        self.dtype = DTYPES[self.precision]
         self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
-        self.features = models.folded(network.features).to(self.device).to(memory_format=torch.channels_last)
+        # Blocks in work at a time: one a core; of two on their way to a GPU, one is sent while the other is computed.
+        self.streams = torch.get_num_threads() if self.device.type == "cpu" else 2
+        features = models.folded(network.features).to(self.device, self.dtype)
+        self.features = features.to(memory_format=torch.channels_last)
         self.head = _float64(network.head)
 
     @classmethod
-    def load(cls, name: str = DEFAULT_MODEL, device: str | torch.device = "auto", *, tta: bool = False) -> Classifier:
+    def load(
+        cls,
+        name: str = DEFAULT_MODEL,
+        device: str | torch.device = "auto",
+        *,
+        precision: str = "auto",
+        tta: bool = False,
+    ) -> Classifier:
         """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
         card, tensors = weights.load(name)
-        return cls(card, models.load(card, tensors), device, tta=tta)
+        return cls(card, models.load(card, tensors), device, precision=precision, tta=tta)
 
     def probabilities(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
         """(N, labels) probabilities of N <= `block` model inputs, each (size, size) uint8.
 
         The row of a None has no meaning; it keeps its place, so that no image moves for another's sake.
         """
-        pixels = np.zeros((self.block, self.card.size, self.card.size), dtype=np.uint8)
+        return self._begin(block).result()
+
+    def _begin(self, block: Sequence[NDArray[np.uint8] | None]) -> Future[NDArray[np.float64]]:
+        return self._threads.submit(self._compute, block)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.streams, initializer=_on_one_core)
+
+    def _compute(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
+        shape = (self.block, self.card.size, self.card.size)
+        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        rows = pixels.numpy()
         for at, image in enumerate(block):
             if image is not None:
-                pixels[at] = image
-        found = self._run(pixels)
-        if self.tta:
-            found = (found + self._run(np.ascontiguousarray(pixels[:, :, ::-1]))) / 2
-        return found[: len(block)]
+                rows[at] = image
+        with torch.inference_mode():
+            x = normalise(pixels.to(self.device, non_blocking=True), self.card, self.dtype)
+            found = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
+        return sum(found[1:], found[0])[: len(block)] / len(found)
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(block, labels) probabilities of a whole block."""
-        with torch.inference_mode(), _exact_convolutions(self.device):
-            features = self.features(normalise(torch.from_numpy(pixels).to(self.device), self.card))
-            logits = self.head(features.cpu().to(torch.float64))
-            if not bool(logits.isfinite().all()):
-                raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
-            return torch.softmax(logits / self.card.temperature, dim=1).numpy()
+    def _softmax(self, x: Tensor) -> NDArray[np.float64]:
+        """(block, labels) probabilities of a block of normalised images."""
+        with _exact_convolutions(self.device):
+            features = self.features(x)
+        logits = self.head(features.cpu().to(torch.float64))  # which waits for a GPU
+        if not bool(logits.isfinite().all()):
+            raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
+        return torch.softmax(logits / self.card.temperature, dim=1).numpy()
 
     def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(N, labels) probabilities of any number of model inputs (N, size, size) uint8, a block at a time."""
-        starts = range(0, len(pixels), self.block)
-        found = [self.probabilities(list(pixels[at : at + self.block])) for at in starts]
+        blocks = (list(pixels[at : at + self.block]) for at in range(0, len(pixels), self.block))
+        found = [rows for _, rows in self._ahead((one, one) for one in blocks)]
         return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
+
+    def _ahead(
+        self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8] | None]]]
+    ) -> Iterator[tuple[T, NDArray[np.float64]]]:
+        """Each block with its probabilities, in order, while the next ones are computed already."""
+        begun: deque[tuple[T, Future[NDArray[np.float64]]]] = deque()
+        for block, images_of_it in blocks:
+            begun.append((block, self._begin(images_of_it)))
+            while begun and (len(begun) > AHEAD * self.streams or begun[0][1].done()):
+                first, rows = begun.popleft()
+                yield first, rows.result()
+        for first, rows in begun:
+            yield first, rows.result()
 
     def stream(
         self,
@@ -180,42 +209,65 @@ class Classifier:
         min_confidence: float = 0.0,
         isolate: bool | None = False,
         timeout: float | None = None,
+        by_pillow: bool = False,
     ) -> Generator[tuple[Decoded, Prediction], None, None]:
         """Every image of `refs` with what the model says of it, in order; memory does not grow with their number.
 
-        With `isolate`, images are decoded in processes that may die, each within `timeout` seconds; None leaves that to
-        their number, and does without where no process can be started. A signal that is deferred
-        (process.signals_deferred) ends the stream after a whole block.
+        With `isolate`, images are decoded, and by a CPU labelled, in processes that may die, each image within
+        `timeout` seconds; None leaves that to their number and size, and does without where no process can be started.
+        A signal that is deferred (process.signals_deferred) ends the stream after a whole block.
         """
         pool = None
-        if isolate or (isolate is None and workers != 0 and len(refs) >= isolation.FROM):
-            many = workers or min(8, os.cpu_count() or 1)
+        computes = self.device.type == "cpu" and isolation.can_compute()
+        if isolate or (isolate is None and workers != 0 and isolation.pays_for(refs)):
+            many = workers or (torch.get_num_threads() if computes else isolation.default_workers())
             with contextlib.suppress(*(() if isolate else (WorkerError,))):
-                pool = isolation.Pool(self.card.size, many, timeout)
+                pool = isolation.Pool(
+                    self.card.size,
+                    many,
+                    timeout,
+                    by_pillow=by_pillow,
+                    compute=self._alone if computes else None,
+                    span=self.block if computes else isolation.SPAN,
+                )
         if pool:
             decoded = pool.decode(refs)
         else:
             workers = default_workers(self.device) if workers is None else workers
-            decoded = _decode(ImageFiles(refs, self.card.size), batch_size, workers)
-        yield from self.predict(until_stopped(decoded), min_confidence)
+            decoded = _decode(ImageFiles(refs, self.card.size, by_pillow=by_pillow), batch_size, workers)
+        with contextlib.closing(decoded):  # whatever ends this, the processes end
+            waiting = until_stopped(decoded)
+            for one in waiting if pool and computes else self._scored(waiting):
+                yield one, self._prediction(one, min_confidence)
 
     def predict(self, decoded: Iterable[Decoded], min_confidence: float = 0.0) -> Iterator[tuple[Decoded, Prediction]]:
-        """Each Decoded with its Prediction, a block at a time; those without pixels become rows with status `error`."""
-        waiting = iter(decoded)
-        while block := list(itertools.islice(waiting, self.block)):
-            rows = self.probabilities([one.pixels for one in block])
-            for one, row in zip(block, rows, strict=True):
-                if one.error:
-                    yield one, failure(one.ref, one.error)
-                else:
-                    yield one, self._prediction(one.ref, row, min_confidence)
+        """Each Decoded with its Prediction, in order; those without pixels become rows with status `error`."""
+        for one in self._scored(decoded):
+            yield one, self._prediction(one, min_confidence)
 
-    def _prediction(self, ref: ImageRef, row: NDArray[np.float64], min_confidence: float) -> Prediction:
-        rounded = [round(float(p), DIGITS) for p in row]
-        best = int(row.argmax())
-        status = "ok" if rounded[best] >= min_confidence else "uncertain"
-        by_label = dict(zip(self.card.labels, rounded, strict=True))
-        return Prediction(ref.path, ref.truth, status, self.card.labels[best], rounded[best], by_label)
+    def _scored(self, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
+        """Each Decoded with what the model says of it."""
+        waiting = iter(decoded)
+        blocks = iter(lambda: list(itertools.islice(waiting, self.block)), [])
+        for block, rows in self._ahead((one, [image.pixels for image in one]) for one in blocks):
+            for one, scored in zip(block, _scored(rows), strict=True):
+                one.scored = scored
+                yield one
+
+    def _alone(self, block: Sequence[NDArray[np.uint8] | None]) -> list[Scored]:
+        """As `probabilities`, in a process of its own, which is to take one core."""
+        torch.set_num_threads(1)
+        return _scored(self._compute(block))
+
+    def _prediction(self, decoded: Decoded, min_confidence: float) -> Prediction:
+        ref = decoded.ref
+        if decoded.error or decoded.scored is None:
+            assert decoded.error is not None
+            return Prediction(ref.path, ref.truth, "error", error_kind=decoded.error.kind, error=decoded.error.message)
+        best, values = decoded.scored
+        labels, confidence = self.card.labels, values[best]
+        status = "ok" if confidence >= min_confidence else "uncertain"
+        return Prediction(ref.path, ref.truth, status, labels[best], confidence, dict(zip(labels, values, strict=True)))
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.
@@ -237,17 +289,25 @@ class Classifier:
         return Decoded(ref, images.model_input(gray.pixels, self.card.size))
 
 
-def failure(ref: ImageRef, error: Failure) -> Prediction:
-    """The row of an image that could not be read."""
-    return Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)
+def _scored(rows: NDArray[np.float64]) -> list[Scored]:
+    return list(zip(rows.argmax(axis=1).tolist(), rows.round(DIGITS).tolist(), strict=True))
+
+
+def _on_one_core() -> None:
+    """Have this thread compute by itself. Its host's other threads go on as they did."""
+    torch.get_num_threads()  # at first it sets the number itself
+    threadpoolctl.threadpool_limits(1, user_api="openmp")
 
 
 def _float64(head: nn.Module) -> nn.Module:
     return copy.deepcopy(head).eval().to("cpu", torch.float64)
 
 
-def _exact_convolutions(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def _exact_convolutions(device: torch.device) -> Iterator[None]:
     """On CUDA: no TF32, no choosing of algorithms by their speed, for this block of code only."""
     if device.type != "cuda":
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        yield
+        return
+    with CUDNN, torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -15,6 +15,7 @@ from typing import Any
 
 from ferbatch.errors import UsageError
 from ferbatch.paths import escape
+from ferbatch.records import PRECISIONS
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -27,7 +28,6 @@ OF_MODEL = {  # the recipe of a network that is asked for by its name alone
 }
 
 SAMPLERS = ("shuffle", "balanced")
-PRECISIONS = ("auto", "fp32", "bf16")
 CHOICES = ("accuracy", "agreement", "loss", "last")
 
 

@@ -24,8 +24,10 @@ ERROR_KINDS = (
     "unsupported",
 )
 ON_ERROR = ("record", "stop")
+PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
 STATUSES = ("ok", "uncertain", "no_face", "error")
+EXAMPLE = os.path.join(os.path.dirname(__file__), "example", "astronaut.jpg")  # a face that comes with the package
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
 
@@ -58,6 +60,7 @@ class Options:
     paths: tuple[str | os.PathLike[str], ...]
     model: str = DEFAULT_MODEL
     device: str = "auto"
+    precision: str = "auto"  # one of PRECISIONS
     batch_size: int = BATCH_SIZE
     workers: int | None = None  # decode processes; None: what suits the device
     min_confidence: float = 0.0  # 0..1
@@ -109,9 +112,26 @@ class EvaluateOptions:
     thumbnails: bool = False
     fail_under: tuple[str, ...] = ()  # FIGURE=NUMBER
     device: str = "auto"
+    precision: str = "auto"  # as in Options, as are the next three
     batch_size: int = BATCH_SIZE
     workers: int | None = None
     tta: bool = False  # test-time augmentation, as in Options
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What `ferbatch bench` was asked to do."""
+
+    paths: tuple[str, ...] = ()  # none: images are drawn
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    images: int | None = None  # how many to draw, or to take of PATHS
+    generate: str = "faces"  # a key of samples.KINDS
+    repeat: int = 5  # rounds
+    compare: tuple[str, ...] = ()  # keys of peers.PEERS
+    peer_python: str | None = None  # the interpreter that has them installed
+    recommend: bool = True  # try other choices of --workers and --batch-size
+    device: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

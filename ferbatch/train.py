@@ -24,13 +24,14 @@ from scipy.optimize import minimize_scalar
 from ferbatch import charts, datasets, models, rates, weights, zoo
 from ferbatch.calibration import ece, ece_by_chance
 from ferbatch.datasets import LABELS, SIZE, Data, Part
+from ferbatch.devices import choose_device
 from ferbatch.errors import ModelError, UsageError
 from ferbatch.images import PREPROCESSING
 from ferbatch.locks import locked
 from ferbatch.networks import Network
 from ferbatch.outputs import remove
 from ferbatch.paths import escape, replace_file
-from ferbatch.predict import Classifier, choose_device
+from ferbatch.predict import Classifier
 from ferbatch.recipe import Recipe
 from ferbatch.records import INTENDED_USE, LIMITS, NONE, Card
 from ferbatch.scores import UNIT, Scores
@@ -278,7 +279,7 @@ def _finish(trainer: Trainer, data: Data, files: Files, teachers: Sequence[Class
     network = trainer.network
     network.load_state_dict(trainer.best_tensors)
     part = data.validation
-    found = Classifier(trainer.card, network, trainer.device).probabilities_of(part.pixels)
+    found = Classifier(trainer.card, network, trainer.device, precision="fp32").probabilities_of(part.pixels)
     temperature = _temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
     recipe = {
         **trainer.card.recipe,

@@ -23,6 +23,7 @@ from torchvision.transforms import v2
 from ferbatch import datasets
 from ferbatch.augment import Augment, mixed
 from ferbatch.datasets import LABELS, Data
+from ferbatch.devices import computes_bf16
 from ferbatch.errors import ModelError, UsageError
 from ferbatch.networks import Network
 from ferbatch.paths import escape, replace_file
@@ -149,7 +150,7 @@ class Trainer:
     def _validated(self, rate: float, loss: float, accuracy: float) -> Epoch:
         part = self.data.validation
         network = cast(Network, self.average.module) if self.average is not None else self.network
-        found = Classifier(self.card, network, self.device).probabilities_of(part.pixels)
+        found = Classifier(self.card, network, self.device, precision="fp32").probabilities_of(part.pixels)
         truth = np.maximum(found[np.arange(len(part)), part.labels], LEAST_PROBABILITY)
         label, asked = found.argmax(1), part.commonest != NONE
         agreement = float((label == part.commonest)[asked].mean()) if asked.any() else None
@@ -268,8 +269,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     """What the network computes in while it trains."""
     if precision == "fp32" or device.type == "mps":
         return torch.float32
+    native = computes_bf16(device)
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that will do
-    native = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if native or precision == "bf16" else torch.float32

@@ -38,10 +38,19 @@ class CsvWriter:
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
         self.stream, self.labels = stream, labels
         self.stream.write((",".join(columns(labels)) + "\n").encode())
+        numbers = dict.fromkeys(("confidence", *labels), f"%.{DIGITS}f")
+        common = {"path": '"%s"', "truth": "%s", "label": "%s", **numbers, "status": "%s"}
+        self.common = ",".join(common.get(name, "") for name in columns(labels)) + "\n"
 
     def write(self, prediction: Prediction) -> None:
-        fields = (self._field(name, value) for name, value in _values(prediction, self.labels).items())
-        self.stream.write((",".join(fields) + "\n").encode())
+        found = prediction
+        if found.label is not None and found.error is None and found.face is None:  # as nearly all are
+            path = found.path.replace('"', '""')
+            values = (path, found.truth or "", found.label, found.confidence, *found.probabilities.values())
+            line = self.common % (*values, found.status)
+        else:
+            line = ",".join(self._field(*value) for value in _values(found, self.labels).items()) + "\n"
+        self.stream.write(line.encode())
 
     @staticmethod
     def _field(name: str, value: Any) -> str:

@@ -99,7 +99,7 @@ def test_probabilities_equal_keras(kind: str, scale: str, suffix: str, tmp_path:
     model.save(source)
     run(source, tmp_path / "mine", labels=LABELS, scale=scale, overwrite=False)
     theirs = keras.ops.convert_to_numpy(model(pixels, training=False))
-    ours = ferbatch.load_model(str(tmp_path / "mine.safetensors"), device="cpu")
+    ours = ferbatch.load_model(str(tmp_path / "mine.safetensors"), device="cpu", precision="fp32")
     found = np.array([list(one.probabilities.values()) for one in ours(faces)])
     assert np.ptp(theirs, axis=0).max() > 0.01, "the inputs must tell apart"
     np.testing.assert_allclose(found, theirs, atol=6e-5, rtol=0)

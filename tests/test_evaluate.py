@@ -728,7 +728,8 @@ def test_a_home_that_cannot_be_written_is_no_news(ferbatch_in: Ferbatch, tmp_pat
 
 def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path, ferbatch_in: Ferbatch) -> None:
     votes = SHARED / "data" / "labels.csv"
-    done = ferbatch_in("evaluate", "--truth", real_faces / "validation", "--votes", votes, "--format", "json")
+    command = ("evaluate", "--truth", real_faces / "validation", "--votes", votes, "--precision", "fp32")
+    done = ferbatch_in(*command, "--format", "json")
     (result,) = report_of(done)["results"]
     score = json.loads((SHIPPED / f"{DEFAULT_MODEL}.json").read_text())["scores"][0]
     assert result["accuracy"]["n"] == score["n"]

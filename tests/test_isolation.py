@@ -7,13 +7,17 @@ import faulthandler
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Ferbatch
+from conftest import ROOT, Ferbatch, draw_face
 
 from ferbatch import isolation
 from ferbatch.errors import WorkerError
@@ -21,12 +25,12 @@ from ferbatch.isolation import Pool
 from ferbatch.predict import Classifier
 from ferbatch.reading import Decoded, read
 from ferbatch.records import ImageRef
-from ferbatch.sources import list_images
+from ferbatch.sources import Listing, list_images
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals end processes so on POSIX systems only")
 
 
-def dangerous(ref: ImageRef, size: int) -> Decoded:
+def dangerous(ref: ImageRef, size: int, *, by_pillow: bool = False) -> Decoded:
     """`read` with a decoder that has holes: what the file's name says happens."""
     name = os.path.basename(ref.file)
     if name.startswith(b"segv"):
@@ -40,7 +44,7 @@ def dangerous(ref: ImageRef, size: int) -> Decoded:
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(ref, size)
+    return read(ref, size, by_pillow=by_pillow)
 
 
 @pytest.fixture
@@ -56,16 +60,28 @@ def seen(decoded: list[Decoded]) -> list[tuple[bytes, str | None]]:
     return [(os.path.basename(one.ref.file), one.error.kind if one.error else None) for one in decoded]
 
 
+def linked(folder: Path, n: int) -> Listing:
+    """A folder of so many names of its first image."""
+    first = folder / "0000.jpg"
+    for number in range(1, n):
+        os.link(first, folder / f"{number:04}.jpg")
+    return list_images([folder], ())
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_isolated_images_are_those_decoded_here_in_the_same_order(workers: int, faces: Callable[..., Path]) -> None:
     folder = faces("images", 130)
     (folder / "0007x.jpg").write_bytes(b"no image")
+    (folder / "0008.jpg").unlink()
+    os.symlink("nowhere", folder / "0008.jpg")
+    draw_face(5, 600).save(folder / "0009.jpg")
     listing = list_images([folder], ())
     wanted = [read(listing[at], 48) for at in range(len(listing))]
     found = list(Pool(48, workers, 60).decode(listing))
     assert len(found) == 131
     for one, want in zip(found, wanted, strict=True):
-        assert (one.ref, one.error, one.version) == (want.ref, want.error, want.version)
+        for name in ("ref", "error", "version", "whole_picture"):
+            assert getattr(one, name) == getattr(want, name)
         assert want.pixels is None or (one.pixels == want.pixels).all()  # type: ignore[union-attr]
 
 
@@ -176,11 +192,11 @@ def test_workers_that_cannot_start_end_the_run_with_a_sentence(
 
 
 def test_no_worker_is_left_when_the_reader_goes(faces: Callable[..., Path]) -> None:
-    listing = list_images([faces("images", 300)], ())
+    listing = linked(faces("images", 1), 6_000)
     images = Pool(48, 2, None).decode(listing)
     next(images)
     assert len(multiprocessing.active_children()) == 2
-    images.close()  # type: ignore[attr-defined]
+    images.close()
     assert not multiprocessing.active_children()
 
 
@@ -224,3 +240,194 @@ def test_where_no_process_can_be_started_the_default_does_without_and_the_option
     assert tried == [True]
     with pytest.raises(WorkerError, match="Resource temporarily unavailable"):
         list(classifier.stream(listing, isolate=True))
+
+
+def test_many_images_pay_for_processes_and_few_small_ones_do_not(faces: Callable[..., Path]) -> None:
+    listing = linked(faces("images", 1), isolation.FROM)
+    assert isolation.pays_for(listing)
+    assert not isolation.pays_for([listing[at] for at in range(isolation.FROM - 1)])
+    assert not isolation.pays_for([])
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 63, 64, 65, 200, 999])
+def test_large_files_pay_for_processes_whatever_their_number(n: int, tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    refs = [ImageRef("large.jpg", bytes(file))] * n
+    for size, wanted in ((isolation.FROM_BYTES // n + 1, True), (isolation.FROM_BYTES // n - 1, False)):
+        file.touch()
+        os.truncate(file, size)  # holes take no room
+        assert isolation.pays_for(refs) == wanted, size
+
+
+def test_to_tell_whether_processes_pay_only_a_sample_of_the_files_is_looked_at(
+    faces: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = linked(faces("images", 1), isolation.FROM - 1)
+    asked = []
+    monkeypatch.setattr(isolation, "version_of", lambda file: asked.append(file))
+    assert not isolation.pays_for(listing)  # files that are gone say nothing
+    assert isolation.SAMPLE / 2 < len(asked) < 2 * isolation.SAMPLE
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """To which process, by its number, how many images are handed out at once, time after time."""
+    handed: list[tuple[int, int]] = []
+    hand = Pool._hand
+
+    def watched(pool: Pool, worker: Any, span: isolation.Task) -> None:
+        handed.append((worker.process.pid, len(span)))
+        hand(pool, worker, span)
+
+    monkeypatch.setattr(Pool, "_hand", watched)
+    return handed
+
+
+def test_files_of_megabytes_are_handed_out_a_few_at_a_time(
+    faces: Callable[..., Path], spans: list[tuple[int, int]]
+) -> None:
+    folder = faces("images", 1)
+    with (folder / "0000.jpg").open("ab") as stream:
+        stream.write(bytes(3 * 2**20))  # after the image's end: as large, and quickly read
+    listing = linked(folder, 400)
+    found = list(Pool(48, 2, None).decode(listing))
+    assert [one.ref for one in found] == list(listing)
+    assert all(n <= 2 for _, n in spans)
+
+
+def test_a_few_large_photos_are_shared_out_among_the_processes(
+    faces: Callable[..., Path], spans: list[tuple[int, int]]
+) -> None:
+    folder = faces("images", 1)
+    with (folder / "0000.jpg").open("ab") as stream:
+        stream.write(bytes(3 * 2**20))
+    listing = linked(folder, 40)
+    assert isolation.pays_for(listing)
+    assert len(list(Pool(48, 2, None).decode(listing))) == 40
+    of_each = Counter[int]()
+    for worker, n in spans:
+        of_each[worker] += n
+    assert len(of_each) == 2
+    assert all(n <= 2 for _, n in spans)
+
+
+def test_small_files_are_handed_out_by_the_span(faces: Callable[..., Path], spans: list[tuple[int, int]]) -> None:
+    listing = linked(faces("images", 1), 1_000)
+    found = list(Pool(48, 2, None, span=50).decode(listing))
+    assert [one.ref for one in found] == list(listing)
+    assert max(n for _, n in spans) == 50
+    assert sum(n for _, n in spans) == 1_000
+    assert len(spans) < 1_000 / 50 + 10
+
+
+def test_where_large_files_follow_small_ones_the_spans_become_short(
+    faces: Callable[..., Path], spans: list[tuple[int, int]]
+) -> None:
+    folder = faces("images", 1)
+    linked(folder, 1_000)
+    for number in range(200):
+        with (folder / f"zz{number:03}.jpg").open("wb") as stream:
+            stream.write((folder / "0000.jpg").read_bytes())
+            stream.truncate(3 * 2**20)
+    assert len(list(Pool(48, 1, None).decode(list_images([folder], ())))) == 1_200
+    assert all(n <= 2 for _, n in spans[-20:])
+
+
+def test_what_is_decoded_does_not_run_far_ahead_of_its_reader(
+    faces: Callable[..., Path], spans: list[tuple[int, int]]
+) -> None:
+    listing = linked(faces("images", 1), 3 * isolation.AHEAD)
+    images = Pool(48, 2, None).decode(listing)
+    for _ in range(3):
+        next(images)
+        time.sleep(0.3)
+    assert sum(n for _, n in spans) < isolation.AHEAD + 2 * isolation.SPAN
+    images.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no process can be bound to a core here")
+def test_by_default_there_is_a_worker_for_each_core_that_the_process_may_use() -> None:
+    before = os.sched_getaffinity(0)
+    assert isolation.default_workers() == min(isolation.MOST_WORKERS, len(before))
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert isolation.default_workers() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+RAISING = """
+import sys
+from ferbatch.predict import Classifier
+from ferbatch.{module} import {name}
+rows = []
+whole = {name}.{method}
+def fails(*args):
+    rows.append(args)
+    if len(rows) > {after}:
+        raise RuntimeError("a bug of ours")
+    return whole(*args)
+{name}.{method} = fails
+"""
+COMMAND = """
+sys.argv = ["ferbatch", "label", "images", "-q", *{options!r}]
+from ferbatch.cli import main
+main()
+"""
+API = """
+import ferbatch
+for _ in ferbatch.label("images", device="cpu"):
+    pass
+"""
+PLACES = {  # what fails, and after how many calls
+    "a prediction": ("predict", "Classifier", "_prediction", 100),
+    "the network": ("predict", "Classifier", "_softmax", 0),
+    "a decoded image": ("isolation", "Pool", "_take", 3),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("way", [(), ("--isolate", "--workers", "3"), ("--no-isolate", "--workers", "2")], ids=" ".join)
+def test_a_bug_in_the_midst_of_a_run_ends_it_with_its_traceback(
+    place: str, way: tuple[str, ...], faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    if place == "a decoded image" and "--no-isolate" in way:
+        pytest.skip("no pool")
+    linked(faces("images", 1), 1_500)
+    module, name, method, after = PLACES[place]
+    code = RAISING.format(module=module, name=name, method=method, after=after)
+    assert_ends_with_a_traceback(code + COMMAND.format(options=way), tmp_path)
+
+
+def test_a_bug_in_the_midst_of_a_run_of_the_api_ends_its_program(faces: Callable[..., Path], tmp_path: Path) -> None:
+    linked(faces("images", 1), 1_500)
+    code = RAISING.format(module="predict", name="Classifier", method="_prediction", after=100)
+    assert_ends_with_a_traceback(code + API, tmp_path)
+
+
+def assert_ends_with_a_traceback(code: str, folder: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, timeout=60)
+    assert done.returncode == 1, done.stderr.decode()
+    assert b"Traceback" in done.stderr
+    assert done.stderr.rstrip().endswith(b"RuntimeError: a bug of ours")
+    assert not (folder / "labels.csv").exists()
+
+
+def test_a_reader_of_the_api_that_raises_leaves_no_process(faces: Callable[..., Path], tmp_path: Path) -> None:
+    linked(faces("images", 1), 1_500)
+    code = """
+import multiprocessing, ferbatch
+def read():
+    for number, _ in enumerate(ferbatch.label("images", device="cpu", workers=2)):
+        if number == 100:
+            raise RuntimeError("a bug of theirs")
+try:
+    read()
+except RuntimeError:
+    pass
+print(len(multiprocessing.active_children()))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"0\n", b"")

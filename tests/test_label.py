@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -25,8 +26,9 @@ from sklearn.metrics import classification_report
 from test_paths import HOSTILE
 
 import ferbatch
-from ferbatch.records import ERROR_KINDS, REPORT_ENDINGS, columns
-from ferbatch.writers import WRITERS
+from ferbatch import writers
+from ferbatch.records import ERROR_KINDS, REPORT_ENDINGS, Prediction, columns
+from ferbatch.writers import WRITERS, CsvWriter
 
 LABELS = ("happy", "sad", "neutral", "surprise")
 COLUMNS = (
@@ -141,6 +143,30 @@ def test_every_format_holds_the_same_rows(
     assert frame["path"].tolist() == [row["path"] for row in wanted]
     assert frame["label"].tolist() == [row["label"] for row in wanted]
     assert frame["happy"].isna().tolist() == [row["happy"] == "" for row in wanted]
+
+
+def test_common_rows_are_written_the_quick_way_as_any_other(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    with (tmp_path / "labels.csv").open("wb") as stream:
+        writer = CsvWriter(stream, LABELS)
+        wanted = [COLUMNS]
+        for at in range(500):
+            parts = [chance.choice((0.0, 1.0, 0.5, chance.random(), round(chance.random(), 4), 1e-9)) for _ in LABELS]
+            found = dict(zip(LABELS, parts, strict=True))
+            label = max(found, key=lambda name: found[name])
+            path = "".join(chance.choice("ab/.,\"% 'é\\\u2028") for _ in range(at % 20)) or "%s"
+            truth = chance.choice((None, *LABELS))
+            row = Prediction(path, truth, chance.choice(("ok", "uncertain")), label, found[label], found)
+            writer.write(row)
+            fields = [CsvWriter._field(*value) for value in writers._values(row, LABELS).items()]
+            wanted.append(",".join(fields))
+            if at % 10 == 0:
+                error = Prediction(path, truth, "error", error_kind="blank", error='"so, so"\n')
+                writer.write(error)
+                wanted.append(",".join(CsvWriter._field(*value) for value in writers._values(error, LABELS).items()))
+    assert (tmp_path / "labels.csv").read_bytes() == "".join(line + "\n" for line in wanted).encode()
+    rows = list(csv.reader((tmp_path / "labels.csv").open(newline="", encoding="utf-8")))
+    assert {len(row) for row in rows} == {len(COLUMNS.split(","))}
 
 
 def test_hostile_names_survive_in_every_format(tmp_path: Path, ferbatch_in: Ferbatch) -> None:
@@ -272,6 +298,7 @@ def test_an_overwritten_output_leaves_no_stale_report(
         (["label", "images", "--device", "cuda:99"], 2, "device cuda:99 is not available"),
         (["label", "images", "--device", "cpu:1"], 2, "no device called"),
         (["label", "images", "--device", "cpu:"], 2, "no device called"),
+        (["label", "images", "--precision", "fp16"], 2, "no precision called 'fp16' (known: auto, fp32, bf16)"),
         (["label", "images", "-o", ""], 2, "--output is empty"),
         (["label", "images", "--min-confidence", "2"], 2, "'--min-confidence'"),
         (["label", "images", "-0"], 2, "--null needs -"),

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,11 +118,11 @@ def test_memory_does_not_grow_with_the_folder_or_the_pictures(tmp_path: Path) ->
         "300 pictures of 12 megapixels": peak_of(fill("megapixels", 300, large[:3])),
         "24 pictures of 12 megapixels, half PNG": peak_of(fill("mixed", 24, large)),
     }
-    listing = {"20,000 faces": 200 * 19_000 / 2**20}
+    more = {"20,000 faces": 200 * 19_000 / 2**20, "24 pictures of 12 megapixels, half PNG": 96}  # two in flight
     for what, peak in peaks.items():
         print(f"peak memory: {base:.0f} MB for 1,000 faces, {peak:.0f} MB for {what}")
     for what, peak in peaks.items():
-        assert peak - base < 30 + listing.get(what, 0), what
+        assert peak - base < 30 + more.get(what, 0), what
 
 
 class Silent:
@@ -176,15 +177,89 @@ def test_cnn_lite_is_several_times_as_fast_as_cnn() -> None:
     assert fast > 4 * slow
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+CLOSE = {"fp32": 2e-4, "bf16": 0.05}  # to the CPU's fp32
+
+
+@cuda
+@pytest.mark.parametrize("precision", CLOSE)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int) -> None:
+def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int, precision: str) -> None:
     listing = list_images([many], ("happy",))
     labelled = {}
-    for device in ("cpu", "cuda"):
-        stream = Classifier.load(device=device).stream(listing, workers=workers)
+    for device, computed in (("cpu", "fp32"), ("cuda", precision)):
+        stream = Classifier.load(device=device, precision=computed).stream(listing, workers=workers)
         labelled[device] = np.array([list(p.probabilities.values()) for _, p in stream])
-    np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=2e-4)
+    np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=CLOSE[precision])
+    assert (labelled["cpu"].argmax(1) == labelled["cuda"].argmax(1)).mean() > 0.98
+
+
+@cuda
+@pytest.mark.parametrize("precision", CLOSE)
+def test_a_gpu_gives_the_same_bytes_at_any_batch_size_and_worker_count(precision: str, many: Path) -> None:
+    outputs = set()
+    for options in (("--batch-size", "1"), ("--batch-size", "64"), ("--workers", "0"), ("--isolate",), ()):
+        command = [sys.executable, "-m", "ferbatch", "label", "images", "-q", "-o", "-", "--device", "cuda"]
+        command += ["--precision", precision, *options]
+        outputs.add(
+            subprocess.run(command, cwd=many.parent, env=ENVIRONMENT, check=True, stdout=subprocess.PIPE).stdout
+        )
+    (only,) = outputs
+    assert only.count(b"\n") == 5_001
+
+
+@cuda
+@pytest.mark.parametrize("precision", CLOSE)
+def test_on_a_gpu_a_row_depends_on_neither_its_place_nor_its_neighbours(precision: str) -> None:
+    classifier = Classifier.load("cnn", "cuda", precision=precision)
+    faces = [np.asarray(draw_face(seed)) for seed in range(classifier.block)]
+    whole = classifier.probabilities(faces)
+    assert np.array_equal(classifier.probabilities(faces[:7]), whole[:7])
+    black = [np.zeros((48, 48), np.uint8)] * (len(faces) - 1)
+    assert np.array_equal(classifier.probabilities([faces[0], *black])[0], whole[0])
+
+
+@cuda
+def test_pixels_travel_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = []
+    sent = torch.Tensor.to
+
+    def watched(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        if tensor.dtype == torch.uint8:
+            pinned.append((tensor.is_pinned(), options.get("non_blocking", False)))
+        return sent(tensor, *args, **options)
+
+    classifier = Classifier.load(device="cuda")
+    pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    found = classifier.probabilities_of(pixels)
+    monkeypatch.undo()
+    assert set(pinned) == {(True, True)}
+    np.testing.assert_array_equal(found, classifier.probabilities_of(pixels))
+
+
+@cuda
+@pytest.mark.parametrize("benchmark", [False, True])
+@pytest.mark.parametrize("allow_tf32", [False, True])
+def test_cudnn_is_as_its_host_had_it_afterwards(benchmark: bool, allow_tf32: bool) -> None:
+    def flags() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+
+    pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
+    classifier = Classifier.load(device="cuda", precision="fp32")
+    wanted = classifier.probabilities_of(pixels)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=False, allow_tf32=allow_tf32):
+        before = flags()
+        found = classifier.probabilities_of(pixels)
+        assert flags() == before
+    assert np.array_equal(found, wanted)
+
+
+@cuda
+def test_auto_is_bf16_on_a_gpu_that_computes_in_it() -> None:
+    native = torch.cuda.is_bf16_supported(including_emulation=False)
+    assert Classifier.load(device="cuda").precision == ("bf16" if native else "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +269,20 @@ def validation(real_faces: Path) -> Path:
 
 @pytest.mark.parametrize("name", weights.shipped())
 def test_the_cards_accuracy_is_reproduced_to_the_image(name: str, validation: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ferbatch", "label", str(validation), "--model", name, "-o", "-", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "ferbatch",
+        "label",
+        str(validation),
+        "--model",
+        name,
+        "-o",
+        "-",
+        "-q",
+        "--precision",
+        "fp32",
+    ]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True, text=True)
     rows = [line.rsplit('",', 1)[1].split(",") for line in done.stdout.splitlines()[1:]]
     score = weights.read_card(name).scores[0]

@@ -11,19 +11,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import draw_face
+from conftest import Ferbatch, draw_face
 from forks import Ended, Forks
 from test_label import rows_of
 
-from ferbatch import labelling
+from ferbatch import isolation, jpeg, labelling
+from ferbatch.devices import DTYPES, choose_device, choose_precision
 from ferbatch.journal import Done
 from ferbatch.resuming import Past, Work
 from ferbatch.sources import list_images
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 
+AUTO = choose_precision("auto", choose_device("auto"))
+(OTHER_PRECISION,) = set(DTYPES) - {AUTO}
 N = 200  # images: three whole batches of the journal and a part
 
 
@@ -295,6 +299,7 @@ OTHER = [
     (("--tta",), "--tta was False and is True"),
     (("--model", "cnn-v1"), "--model was cnn-lite-v1 and is cnn-v1"),
     (("--no-truth",), "--no-truth was False and is True"),
+    (("--precision", OTHER_PRECISION), f"--precision was {AUTO} and is {OTHER_PRECISION}"),
 ]
 
 
@@ -336,13 +341,106 @@ def test_other_paths_other_weights_and_other_decoders_are_seen(
     assert forks(tmp_path, "label", "images/", "--incremental").code == 0  # the same, less its slash
     state = tmp_path / "labels.csv.run.jsonl"
     text = state.read_text()
-    for name in ("sha256", "preprocessing", "decoder", "torch", "precision"):
+    for name in ("sha256", "preprocessing", "decoder", "torch", "--precision"):
         header = json.loads(text.splitlines()[0])
         header[name] = "another"
         state.write_text("\n".join([json.dumps(header), *text.splitlines()[1:], ""]))
         ended = run("--incremental")
         assert f"labelled again: {name} was another" in ended.stderr
         assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N
+
+
+def sidecar_of(tmp_path: Path) -> dict[str, Any]:
+    return json.loads((tmp_path / "labels.csv.run.json").read_text())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("how", ["resume", "incremental"])
+def test_an_output_keeps_the_precision_that_it_was_begun_in(how: str, images: Path, run: Run, tmp_path: Path) -> None:
+    other = ("--precision", OTHER_PRECISION)
+    begun = run(*other, **({"kill_at": 9} if how == "resume" else {}))
+    assert begun.code == (-9 if how == "resume" else 3)
+    draw_face(800).save(images / "zz.jpg")
+    ended = run(f"--{how}")
+    assert "--precision" not in ended.stderr
+    sidecar = sidecar_of(tmp_path)
+    assert sidecar["options"]["precision"] == OTHER_PRECISION
+    assert 0 < sidecar["this_run"]["processed"] < (N if how == "resume" else 2)
+    wanted = whole(run, tmp_path, *other)
+    assert (tmp_path / "labels.csv").read_bytes() == wanted != whole(run, tmp_path)
+    assert run("--resume").code == 0  # there is nothing left to do
+
+
+def test_an_output_begun_in_the_usual_precision_is_in_it_by_name_as_well(
+    images: Path, run: Run, tmp_path: Path
+) -> None:
+    run()
+    assert run("--incremental", "--precision", AUTO).code == 0
+    assert sidecar_of(tmp_path)["this_run"]["processed"] == 0
+
+
+@pytest.fixture(scope="module")
+def without_simplejpeg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs in a Python that has no simplejpeg."""
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['simplejpeg'] = None\n")
+    forks = Forks(PYTHONPATH=os.pathsep.join((str(folder), str(Path(__file__).parent.parent))))
+    yield forks
+    forks.close()
+
+
+@pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
+@pytest.mark.parametrize("how", ["resume", "incremental"])
+def test_an_output_begun_by_pillow_alone_is_gone_on_with_by_pillow_alone(
+    how: str, images: Path, run: Run, without_simplejpeg: Forks, tmp_path: Path
+) -> None:
+    kill = {"kill_at": 9} if how == "resume" else {}
+    begun = without_simplejpeg(tmp_path, "label", "images", "-q", **kill)
+    assert begun.code == (-9 if how == "resume" else 3), begun.stderr
+    draw_face(800).save(images / "zz.jpg")
+    ended = run(f"--{how}")
+    assert "decoder" not in ended.stderr
+    sidecar = sidecar_of(tmp_path)
+    assert sidecar["options"]["decoder"] == jpeg.decoders()[-1]
+    assert 0 < sidecar["this_run"]["processed"] < (N if how == "resume" else 2)
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+    assert run("--overwrite").code == 3
+    assert sidecar_of(tmp_path)["options"]["decoder"] == jpeg.decoders()[0]
+
+
+@pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
+def test_where_the_quick_decoder_is_gone_an_output_that_it_began_is_begun_again(
+    images: Path, run: Run, without_simplejpeg: Forks, tmp_path: Path
+) -> None:
+    run()
+    ended = without_simplejpeg(tmp_path, "label", "images", "-q", "--incremental")
+    assert (ended.code, "labelled again: decoder was simplejpeg" in ended.stderr) == (3, True)
+    assert sidecar_of(tmp_path)["this_run"]["processed"] == N
+
+
+@pytest.mark.parametrize("workers", ["0", "isolated"])
+def test_what_pillow_began_the_quick_decoder_is_not_asked_for(
+    workers: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = faces("images", 3)
+    options = ("--isolate",) if workers == "isolated" else ("--workers", "0")
+    asked = []
+    handed = []
+    luma, pool = jpeg.luma, isolation.Pool
+    monkeypatch.setattr(jpeg, "luma", lambda *args: asked.append(True) or luma(*args))
+    monkeypatch.setattr(isolation, "Pool", lambda *args, **how: handed.append(how["by_pillow"]) or pool(*args, **how))
+    with monkeypatch.context() as hidden:
+        hidden.setattr(jpeg, "simplejpeg", None)
+        assert ferbatch_here("label", "images", *options).returncode == 0
+    asked.clear()
+    handed.clear()
+    draw_face(900).save(folder / "more.jpg")
+    assert ferbatch_here("label", "images", "--incremental", *options).returncode == 0
+    assert not asked
+    assert all(handed)
+    assert bool(handed) == (workers == "isolated")
+    assert ferbatch_here("label", "images", "--overwrite", *options).returncode == 0
+    assert handed[-1:] == ([jpeg.simplejpeg is None] if workers == "isolated" else [])
+    assert bool(asked) == (workers == "0")  # in this process, that is
 
 
 STATES = [  # what is there, the option, exit code, what is said

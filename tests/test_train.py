@@ -97,7 +97,7 @@ def test_training_writes_weights_that_label_and_a_card_that_is_true(
     assert card["recipe"]["epochs"] == 2
     assert card["recipe"]["start"] == "scratch"
     assert card["sha256"] == sha256(tmp_path / "mine.safetensors")
-    labelled = ferbatch_in("label", "data/validation", "--model", "mine.safetensors", "-o", "-")
+    labelled = ferbatch_in("label", "data/validation", "--model", "mine.safetensors", "--precision", "fp32", "-o", "-")
     rows = [line.rsplit('",', 1)[1].split(",") for line in labelled.stdout.decode().splitlines()[1:]]
     score = card["scores"][0]
     assert (sum(row[0] == row[1] for row in rows), len(rows)) == (score["correct"], score["n"])

@@ -159,7 +159,7 @@ def test_a_second_signal_ends_the_run_at_once_and_the_dead_runs_lock_is_no_hindr
     faces("images", 3)
     code = (  # a block of the network that takes for ever
         "import sys, time; from ferbatch import cli, predict\n"
-        "predict.Classifier.probabilities = lambda *_: (print('at it', flush=True), time.sleep(1000))\n"
+        "predict.Classifier._compute = lambda *_: (print('at it', flush=True), time.sleep(1000))\n"
         "sys.argv = ['ferbatch', 'label', 'images']; cli.main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -239,7 +239,7 @@ def test_who_holds_an_output_is_said(faces: Callable[..., Path], ferbatch_in: Fe
 
 
 def test_two_runs_at_once_give_one_output(many: Path, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
-    first = begin(tmp_path, "-q")
+    first = begin(tmp_path, "-q", "--model", "cnn", "--precision", "fp32")
     wait_for_rows(first, tmp_path)
     for option in ((), ("--overwrite",), ("--resume",), ("--incremental",)):
         second = ferbatch_in("label", "images", *option)
