@@ -20,7 +20,16 @@ import ferbatch
 from ferbatch import log, process
 from ferbatch.errors import FerbatchError, OutputError, UsageError, WorkerError
 from ferbatch.paths import escape
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, ON_ERROR, EvaluateOptions, Existing, Options
+from ferbatch.records import (
+    BATCH_SIZE,
+    DEFAULT_MODEL,
+    EXAMPLE,
+    ON_ERROR,
+    BenchOptions,
+    EvaluateOptions,
+    Existing,
+    Options,
+)
 
 if TYPE_CHECKING:
     from ferbatch.outputs import Output
@@ -35,10 +44,12 @@ app = typer.Typer(
 )
 
 DAY = 86_400  # seconds
-EXAMPLE = Path(__file__).parent / "example" / "astronaut.jpg"
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it.")
+]
 Tta = Annotated[
     bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")
 ]
@@ -142,9 +153,10 @@ def label(
     example: Annotated[bool, typer.Option("--example", help="Label a face that comes with ferbatch.")] = False,
     tta: Tta = False,
     device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
+        int | None, typer.Option(min=0, help="Processes.  [default: one a core, for few images none]")
     ] = None,
     isolate: Annotated[
         bool | None,
@@ -182,7 +194,7 @@ def label(
         log.append_to(log_file)
     if bool(paths) == example:
         raise UsageError("say PATHS to label, or --example" if example is False else "--example takes no PATHS")
-    chosen = [str(EXAMPLE)] if example else paths or []
+    chosen = [EXAMPLE] if example else paths or []
     if null and "-" not in chosen:
         raise UsageError("--null needs - among the PATHS")
     if incremental and overwrite:
@@ -202,6 +214,7 @@ def label(
         paths=tuple(chosen),
         model=model,
         device=device,
+        precision=precision,
         batch_size=batch_size,
         workers=workers,
         min_confidence=min_confidence,
@@ -215,6 +228,7 @@ def label(
     )
     target.check(existing)
     process.share_cores()
+    process.keep_memory()
 
     with process.importing():
         from ferbatch import console, labelling, sources
@@ -282,9 +296,10 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
     tta: Tta = False,
     device: Device = "auto",
+    precision: Precision = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images a decode step hands on at once.")] = BATCH_SIZE,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Decode processes.  [default: 0 on a CPU, up to 8 beside a GPU]")
+        int | None, typer.Option(min=0, help="Processes.  [default: one a core, for few images none]")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -316,6 +331,7 @@ def evaluate(
         thumbnails=thumbnails,
         fail_under=tuple(fail_under or ()),
         device=device,
+        precision=precision,
         batch_size=batch_size,
         workers=workers,
         tta=tta,
@@ -324,6 +340,7 @@ def evaluate(
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
 
     process.share_cores()
+    process.keep_memory()
 
     with process.importing():
         from ferbatch import console, pages
@@ -401,6 +418,71 @@ def convert(
 
     card = converting.run(source, output, labels=labels, scale=scale, overwrite=overwrite)
     console.converted(card, output.with_name(f"{card.name}.safetensors"), quiet=quiet)
+
+
+@app.command()
+@exits
+def bench(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATHS]", help="Folders or images; without any, some are drawn."),
+    ] = None,
+    models_: Annotated[
+        list[str] | None,
+        typer.Option("--model", help=f"A model; more than once for several.  [default: {DEFAULT_MODEL}]"),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, help="How many images to draw, or to take of those under PATHS.")
+    ] = None,
+    generate: Annotated[
+        str, typer.Option("--generate", help="What to draw: faces (48x48), photos (12 megapixels), or mixed.")
+    ] = "faces",
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Rounds, whose medians count.")] = 5,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option("--compare", help="naive: plain PyTorch with Pillow; fer: the package of this name."),
+    ] = None,
+    peer_python: Annotated[
+        str | None,
+        typer.Option("--peer-python", help="The Python that has that package.  [default: this one]"),
+    ] = None,
+    no_recommend: Annotated[
+        bool, typer.Option("--no-recommend", help="Do not try other numbers of --workers and --batch-size.")
+    ] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="json: every figure of every round.  [default: a table]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure speed on this machine: reading, decoding, the network, all of it, and how near that is to the limit."""
+    if format_ not in (None, "json"):
+        raise UsageError(f"the figures come as a table or as json, not as '{escape(format_)}'")
+    process.share_cores()
+    process.keep_memory()
+
+    with process.importing():
+        from ferbatch import bench as benching
+        from ferbatch import console
+
+    options = BenchOptions(
+        paths=tuple(paths or ()),
+        models=tuple(dict.fromkeys(models_ or (DEFAULT_MODEL,))),
+        images=images,
+        generate=generate,
+        repeat=repeat,
+        compare=tuple(dict.fromkeys(compare or ())),
+        peer_python=peer_python,
+        recommend=not no_recommend,
+        device=device,
+        precision=precision,
+    )
+    found = benching.run(options, lambda sentence: log.say(sentence, shown=not quiet))
+    if format_ == "json":
+        console.answer(json.dumps(found, indent=2))
+    else:
+        console.show_bench(found)
 
 
 @app.command()
