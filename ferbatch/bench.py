@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 import ferbatch
-from ferbatch import jpeg, measure, peers, samples
+from ferbatch import isolation, jpeg, measure, peers, samples
 from ferbatch.errors import NoImagesError, UsageError
 from ferbatch.measure import Cores, command
 from ferbatch.paths import escape
 from ferbatch.predict import Classifier
 from ferbatch.reading import read
-from ferbatch.records import EXAMPLE, BenchOptions, ImageRef
+from ferbatch.records import BATCH_SIZE, EXAMPLE, BenchOptions, ImageRef
 from ferbatch.sources import list_images
 
 SCHEMA = 1
@@ -162,16 +162,19 @@ class _Bench:
         return float(done.stdout.split()[-1])
 
     def _recommended(self, model: str) -> dict[str, Any]:
-        """The quickest of some choices of --workers and --batch-size, by one run each, if one is clearly quicker."""
-        n = self.cores.n
-        choices = [[], *(["--isolate", "--workers", str(k)] for k in sorted({1, n, 2 * n}))]
-        choices += [["--no-isolate", "--batch-size", str(size)] for size in (64, 256, 1_024)]
+        """The --workers and --batch-size to take: the defaults, unless a run with others is clearly quicker."""
+        n, listing = self.cores.n, [ImageRef("", file) for file in self.files]
+        choices = {"": (n if isolation.pays_for(listing) else 0, BATCH_SIZE)}
+        choices |= {f"--isolate --workers {k}": (k, BATCH_SIZE) for k in sorted({1, n, 2 * n})}
+        choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
         tried = {}
-        for choice in choices:
-            self.said(f"{escape(model)}: trying {' '.join(choice) or 'the defaults'}")
-            tried[" ".join(choice)] = self._label(model, choice)[0]
-        best = max(tried, key=lambda name: tried[name])
-        return {"options": best if tried[best] > CLEARLY * tried[""] else "", "tried": tried}
+        for options in choices:
+            self.said(f"{escape(model)}: trying {options or 'the defaults'}")
+            tried[options] = self._label(model, options.split())[0]
+        best = max(tried, key=lambda options: tried[options])
+        best = best if tried[best] > CLEARLY * tried[""] else ""
+        workers, batch_size = choices[best]
+        return {"options": best, "workers": workers, "batch_size": batch_size, "tried": tried}
 
     def report(self, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Everything that was measured, start-up and memory with it."""

@@ -227,8 +227,7 @@ def label(
         max_errors=max_errors,
     )
     target.check(existing)
-    process.share_cores()
-    process.keep_memory()
+    process.be_quick()
 
     with process.importing():
         from ferbatch import console, labelling, sources
@@ -339,8 +338,7 @@ def evaluate(
     if truth is None and predictions is None:
         raise UsageError("say --truth: class folders, or a table with the columns path and label")
 
-    process.share_cores()
-    process.keep_memory()
+    process.be_quick()
 
     with process.importing():
         from ferbatch import console, pages
@@ -425,7 +423,7 @@ def convert(
 def bench(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATHS]", help="Folders or images; without any, some are drawn."),
+        typer.Argument(metavar="PATHS", help="Folders or images; without any, some are drawn."),
     ] = None,
     models_: Annotated[
         list[str] | None,
@@ -459,8 +457,7 @@ def bench(
     """Measure speed on this machine: reading, decoding, the network, all of it, and how near that is to the limit."""
     if format_ not in (None, "json"):
         raise UsageError(f"the figures come as a table or as json, not as '{escape(format_)}'")
-    process.share_cores()
-    process.keep_memory()
+    process.be_quick()
 
     with process.importing():
         from ferbatch import bench as benching

@@ -409,8 +409,11 @@ def show_bench(found: Mapping[str, Any]) -> None:
         f" {seconds['help / import_typer']:.1f} times what importing typer takes"
     )
     for one in models:
-        if one["recommended"]:
-            lines.append(f"{escape(one['model'])}: quickest with {one['recommended']['options'] or 'the defaults'}")
+        if best := one["recommended"]:
+            lines.append(
+                f"{escape(one['model'])}: recommended are --workers {best['workers']} and --batch-size"
+                f" {best['batch_size']} ({best['options'] or 'the defaults'})"
+            )
     answer("\n".join(lines))
 
 

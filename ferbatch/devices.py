@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -46,8 +45,3 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name not in PRECISIONS:
         raise UsageError(f"no precision called '{escape(name)}' (known: {', '.join(PRECISIONS)})")
     return name if name != "auto" else "bf16" if computes_bf16(device) else "fp32"
-
-
-def default_workers(device: torch.device) -> int:
-    """Decode processes to start: none beside a CPU network, which wants every core; up to 8 beside a GPU."""
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)

@@ -54,7 +54,7 @@ def pays_for(refs: Sequence[ImageRef]) -> bool:
 
 
 def default_workers() -> int:
-    """As many as there are cores for this process."""
+    """As many as there are cores for this process, within reason."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MOST_WORKERS, cores or 1)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ferbatch import images, isolation, models, weights
-from ferbatch.devices import DTYPES, choose_device, choose_precision, default_workers
+from ferbatch.devices import DTYPES, choose_device, choose_precision
 from ferbatch.errors import ModelError, UnreadableImageError, WorkerError
 from ferbatch.networks import Network
 from ferbatch.paths import escape
@@ -233,7 +233,8 @@ class Classifier:
         if pool:
             decoded = pool.decode(refs)
         else:
-            workers = default_workers(self.device) if workers is None else workers
+            if workers is None:  # few images: a CPU's network wants every core
+                workers = 0 if self.device.type == "cpu" else isolation.default_workers()
             decoded = _decode(ImageFiles(refs, self.card.size, by_pillow=by_pillow), batch_size, workers)
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
@@ -250,20 +251,20 @@ class Classifier:
         waiting = iter(decoded)
         blocks = iter(lambda: list(itertools.islice(waiting, self.block)), [])
         for block, rows in self._ahead((one, [image.pixels for image in one]) for one in blocks):
-            for one, scored in zip(block, _scored(rows), strict=True):
+            for one, scored in zip(block, _best_and_rounded(rows), strict=True):
                 one.scored = scored
                 yield one
 
     def _alone(self, block: Sequence[NDArray[np.uint8] | None]) -> list[Scored]:
         """As `probabilities`, in a process of its own, which is to take one core."""
         torch.set_num_threads(1)
-        return _scored(self._compute(block))
+        return _best_and_rounded(self._compute(block))
 
     def _prediction(self, decoded: Decoded, min_confidence: float) -> Prediction:
         ref = decoded.ref
-        if decoded.error or decoded.scored is None:
-            assert decoded.error is not None
+        if decoded.error:
             return Prediction(ref.path, ref.truth, "error", error_kind=decoded.error.kind, error=decoded.error.message)
+        assert decoded.scored
         best, values = decoded.scored
         labels, confidence = self.card.labels, values[best]
         status = "ok" if confidence >= min_confidence else "uncertain"
@@ -289,7 +290,7 @@ class Classifier:
         return Decoded(ref, images.model_input(gray.pixels, self.card.size))
 
 
-def _scored(rows: NDArray[np.float64]) -> list[Scored]:
+def _best_and_rounded(rows: NDArray[np.float64]) -> list[Scored]:
     return list(zip(rows.argmax(axis=1).tolist(), rows.round(DIGITS).tolist(), strict=True))
 
 

@@ -26,6 +26,12 @@ def share_cores() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def be_quick() -> None:
+    """What labelling wants of its process: cores that are shared, memory that is kept. Before torch is imported."""
+    share_cores()
+    keep_memory()
+
+
 def keep_memory() -> None:
     """Have glibc keep large blocks that are freed: else a network's activations come as new pages at every step.
 

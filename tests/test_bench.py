@@ -75,6 +75,8 @@ def test_a_recommendation_tries_other_options_and_names_them(ferbatch_in: Ferbat
     assert "--isolate --workers 1" in found["tried"]
     assert "--no-isolate --batch-size 64" in found["tried"]
     assert found["options"] in found["tried"]
+    if not found["options"]:
+        assert (found["workers"], found["batch_size"]) == (0, 256)  # so few images are labelled in one process
 
 
 def test_only_so_many_images_of_a_folder_are_taken_and_it_is_left_as_it_was(

@@ -152,3 +152,12 @@ def test_the_command_line_has_threads_sleep_while_they_wait_and_the_api_does_not
         code += "\nimport os; print('it is', os.environ.get('OMP_WAIT_POLICY', 'unset'))"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert f"it is {expected}" in done.stdout, done.stderr
+
+
+def test_the_command_line_sets_the_allocator_and_the_api_does_not(faces: Callable[..., Path]) -> None:
+    images = str(faces("images", 1))
+    patched = "from ferbatch import process; process.keep_memory = lambda: print('kept')\n"
+    api = f"import ferbatch; list(ferbatch.label({images!r})); ferbatch.load_model()"
+    for code, said in ((running("label", images, "-o", "-"), 1), (api, 0)):
+        done = subprocess.run([sys.executable, "-c", patched + code], cwd=ROOT, capture_output=True, text=True)
+        assert done.stdout.count("kept") == said, done.stderr
