@@ -200,7 +200,7 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
     good: list[int] = []
     with tempfile.TemporaryFile() as file:
         at = 0
-        for batch in loader(ImageFiles(refs, SIZE), BATCH, 0):
+        for batch in loader(ImageFiles(refs, SIZE), BATCH):
             for decoded in batch:
                 if decoded.pixels is None:
                     skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))

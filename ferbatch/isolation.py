@@ -80,7 +80,8 @@ class Pool:
     With `compute`, which makes of at most `span` model inputs what a model says of them, they do that as well, each on
     a core of its own: no pixels travel, and no process waits for another's interpreter.
     An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
-    a dead process's images goes to a new one. WorkerError where none can be started.
+    a dead process's images goes to a new one; unless the pool is `forgiving`, a death is a WorkerError, as it is that
+    none can be started.
     """
 
     def __init__(
@@ -92,14 +93,18 @@ class Pool:
         by_pillow: bool = False,
         compute: Compute | None = None,
         span: int = SPAN,
+        forgiving: bool = True,
     ) -> None:
         methods = multiprocessing.get_all_start_methods()
-        # Where there is no network to share, not fork: this process has threads by now.
+        # Where there is no network to share, not fork: this process has threads by now. But the Python API, which
+        # forgives nothing, forks where it can: anything else would run its host's main module again.
         fresh = "forkserver" if "forkserver" in methods else "spawn"
-        self.context: Any = multiprocessing.get_context("fork" if compute else fresh)
+        self.forks = bool(compute) or (not forgiving and can_compute())
+        self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
         self.size, self.timeout, self.by_pillow, self.compute = size, timeout, by_pillow, compute
+        self.forgiving = forgiving
         self.most = self.span = span  # images to hand out at once
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
@@ -122,7 +127,9 @@ class Pool:
         ours, theirs = self.context.Pipe()
         at = self.context.RawValue("q", -1)
         process = self.context.Process(
-            target=_work, args=(theirs, at, self.size, self.timeout, self.by_pillow, self.compute), daemon=True
+            target=_work,
+            args=(theirs, at, self.size, self.timeout, self.by_pillow, self.compute, self.forks),
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -202,6 +209,8 @@ class Pool:
         """A new worker for what a dead one had left, less the image that killed it."""
         worker.process.join()
         worker.pipe.close()
+        if not self.forgiving:
+            raise WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
         culprit, code = worker.at.value, worker.process.exitcode
         self.idle_deaths = self.idle_deaths + 1 if culprit < 0 else 0
         if self.idle_deaths > STARTS * len(self.workers):
@@ -256,13 +265,13 @@ def _cause(code: int) -> str:
 
 
 def _work(
-    pipe: Connection, at: Any, size: int, timeout: float | None, by_pillow: bool, compute: Compute | None
+    pipe: Connection, at: Any, size: int, timeout: float | None, by_pillow: bool, compute: Compute | None, forked: bool
 ) -> None:
     """A worker's life: spans in, an Answer for each, until the pipe closes."""
     for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
-    if compute:
+    if forked:
         _let_go_of_files()
     _limit_memory()
     with suppress(EOFError, OSError):

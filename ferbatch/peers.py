@@ -54,6 +54,7 @@ def fer(paths: list[str], model: str) -> Callable[[list[str]], None]:
     def label(paths: list[str]) -> None:
         for path in paths:
             image = cv2.imread(path)
+            assert image is not None
             height, width = image.shape[:2]
             detector.detect_emotions(image, face_rectangles=[(0, 0, width, height)])
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import multiprocessing
-import signal
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -27,7 +25,7 @@ from ferbatch.devices import DTYPES, choose_device, choose_precision
 from ferbatch.errors import ModelError, UnreadableImageError, WorkerError
 from ferbatch.networks import Network
 from ferbatch.paths import escape
-from ferbatch.process import STOPPING, end_with_parent, interrupt, until_stopped
+from ferbatch.process import until_stopped
 from ferbatch.reading import Decoded, Scored, read
 from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, DIGITS, Card, Failure, ImageRef, Prediction
 
@@ -44,7 +42,7 @@ AHEAD = 3  # blocks begun for each that is computed
 
 
 class ImageFiles(Dataset[Decoded]):
-    """The decode stage: index -> Decoded. Runs in DataLoader workers."""
+    """The decode stage as a Dataset: index -> Decoded."""
 
     def __init__(self, refs: Sequence[ImageRef], size: int, *, by_pillow: bool = False) -> None:
         self.refs, self.size, self.by_pillow = refs, size, by_pillow
@@ -56,45 +54,14 @@ class ImageFiles(Dataset[Decoded]):
         return read(self.refs[index], self.size, by_pillow=self.by_pillow)
 
 
-def loader(files: Dataset[Any], batch_size: int, workers: int, **options: Any) -> DataLoader[Any]:
-    """A DataLoader over decoded images whose batches are plain lists, in order."""
-    return DataLoader(
-        files, batch_size=batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_start_worker, **options
-    )
+def loader(files: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
+    """A DataLoader over decoded images whose batches are plain lists, in order, in this process."""
+    return DataLoader(files, batch_size=batch_size, collate_fn=list, **options)
 
 
-def _start_worker(_: int) -> None:
-    """Leave signals to the main process, which stops its workers itself."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
-
-
-def _decode(files: ImageFiles, batch_size: int, workers: int) -> Generator[Decoded, None, None]:
-    """Every image of `files` in order; where that ends early, the workers are ended with it.
-
-    WorkerError when one of them dies, raised where an image is waited for: torch's own handler of that raises wherever
-    the process is just then.
-    """
-    dead = WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
-    before = set(multiprocessing.active_children())
-    handled = workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGCHLD) if handled else None
-    batches = iter(loader(files, batch_size, workers))
-    started = set(multiprocessing.active_children()) - before
-    if handled:
-        signal.signal(signal.SIGCHLD, lambda *_: interrupt(dead) if any(one.exitcode for one in started) else None)
-    try:
-        yield from itertools.chain.from_iterable(batches)
-    except RuntimeError as error:  # torch looks now and then as well
-        raise (dead if "DataLoader worker" in str(error) else error) from None
-    finally:
-        if handled:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
-        for worker in started:
-            worker.kill()
-        for worker in started:
-            worker.join()
+def _decode(files: ImageFiles, batch_size: int) -> Generator[Decoded, None, None]:
+    """Every image of `files` in order, in this process."""
+    yield from itertools.chain.from_iterable(loader(files, batch_size))
 
 
 def normalise(pixels: Tensor, card: Card, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -215,13 +182,17 @@ class Classifier:
 
         With `isolate`, images are decoded, and by a CPU labelled, in processes that may die, each image within
         `timeout` seconds; None leaves that to their number and size, and does without where no process can be started.
+        Without it, `workers` processes decode, and the death of one ends it all.
         A signal that is deferred (process.signals_deferred) ends the stream after a whole block.
         """
         pool = None
-        computes = self.device.type == "cpu" and isolation.can_compute()
-        if isolate or (isolate is None and workers != 0 and isolation.pays_for(refs)):
+        isolated = isolate or (isolate is None and workers != 0 and isolation.pays_for(refs))
+        if workers is None and not isolated:  # few images: a CPU's network wants every core
+            workers = 0 if self.device.type == "cpu" else isolation.default_workers()
+        computes = isolated and self.device.type == "cpu" and isolation.can_compute()
+        if isolated or workers:
             many = workers or (torch.get_num_threads() if computes else isolation.default_workers())
-            with contextlib.suppress(*(() if isolate else (WorkerError,))):
+            with contextlib.suppress(*(() if isolate or not isolated else (WorkerError,))):
                 pool = isolation.Pool(
                     self.card.size,
                     many,
@@ -229,13 +200,11 @@ class Classifier:
                     by_pillow=by_pillow,
                     compute=self._alone if computes else None,
                     span=self.block if computes else isolation.SPAN,
+                    forgiving=bool(isolated),
                 )
-        if pool:
-            decoded = pool.decode(refs)
-        else:
-            if workers is None:  # few images: a CPU's network wants every core
-                workers = 0 if self.device.type == "cpu" else isolation.default_workers()
-            decoded = _decode(ImageFiles(refs, self.card.size, by_pillow=by_pillow), batch_size, workers)
+        decoded = (
+            pool.decode(refs) if pool else _decode(ImageFiles(refs, self.card.size, by_pillow=by_pillow), batch_size)
+        )
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
             for one in waiting if pool and computes else self._scored(waiting):

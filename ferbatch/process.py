@@ -65,7 +65,6 @@ class _Signals:
     came: int | None = None
     deferred = False
     importing = False
-    error: BaseException | None = None  # to be raised where the next item is waited for
     farewell: Callable[[int], object] = staticmethod(lambda _: None)  # said where the process ends without a Stopped
 
 
@@ -75,7 +74,7 @@ def stopping_in_order(farewell: Callable[[int], object]) -> Iterator[None]:
 
     One that is ignored, as nohup has it, stays so.
     """
-    _Signals.came, _Signals.error, _Signals.deferred, _Signals.farewell = None, None, False, staticmethod(farewell)
+    _Signals.came, _Signals.deferred, _Signals.farewell = None, False, staticmethod(farewell)
     numbers = [one for one in STOPPING if signal.getsignal(one) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _on_signal) for number in numbers}
     try:
@@ -125,9 +124,6 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
     while not (deferred and _Signals.came):
         try:
             _Signals.deferred = False
-            if error := _Signals.error:
-                _Signals.error = None
-                raise error
             item = next(waiting)
         except StopIteration:
             return
@@ -138,13 +134,6 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
         finally:
             _Signals.deferred = deferred
         yield item
-
-
-def interrupt(error: BaseException) -> None:
-    """From a signal's handler: raise the error, but where signals are deferred only when an item is waited for."""
-    if not _Signals.deferred:
-        raise error
-    _Signals.error = error
 
 
 def stopped() -> bool:
