@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.errors import FerbatchError
 from ferbatch.paths import decode_path
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, Options, Prediction
+from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, MIN_FACE, Options, Prediction, Search
 
 if TYPE_CHECKING:
     import pandas
@@ -40,13 +40,20 @@ def label(
     min_confidence: float = 0.0,
     recursive: bool = True,
     tta: bool = False,
+    faces: str = "auto",
+    min_face: int = MIN_FACE,
+    face_margin: float = 0.0,
+    largest_face: bool = False,
 ) -> Iterator[Prediction]:
-    """Yield a Prediction per image under `paths` (folders and files), in the order `ferbatch label` writes them.
+    """Yield the rows that `ferbatch label` writes for `paths` (folders and files): one per image, or one per face.
 
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
     `precision` is fp32, bf16, or auto for bf16 where the device computes in it; `workers` counts decode processes
     (None: what suits the device); predictions less sure than `min_confidence` (0..1) get the status `uncertain`; `tta`
-    labels each image together with its mirror image. An image that cannot be read is a Prediction with status `error`.
+    labels each image together with its mirror image. `faces` says whether images are taken `whole`, each for one
+    cropped face, searched for faces (`detect`), or what suits each (`auto`); faces smaller than `min_face` pixels are
+    left out, `face_margin` (-0.25..1) widens their crops, `largest_face` leaves one an image. An image that cannot be
+    read is a Prediction with status `error`, one without a face one with `no_face`.
     Raises FerbatchError for a missing path or device, or a model that cannot be loaded, ValueError for a number out of
     its range.
     """
@@ -62,6 +69,7 @@ def label(
         min_confidence=min_confidence,
         recursive=recursive,
         tta=tta,
+        search=Search(faces, min_face, face_margin, largest_face),
     )
     return labelling.predictions(options)
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 import ferbatch
-from ferbatch import isolation, jpeg, measure, peers, samples
+from ferbatch import faces, isolation, jpeg, measure, peers, samples
 from ferbatch.errors import NoImagesError, UsageError
 from ferbatch.measure import Cores, command
 from ferbatch.paths import escape
 from ferbatch.predict import Classifier
 from ferbatch.reading import read
-from ferbatch.records import BATCH_SIZE, EXAMPLE, BenchOptions, ImageRef
+from ferbatch.records import BATCH_SIZE, EXAMPLE, BenchOptions, ImageRef, Search
 from ferbatch.sources import list_images
 
 SCHEMA = 1
@@ -95,6 +95,7 @@ class _Bench:
         self.options, self.paths, self.files, self.folder = options, paths, files, folder
         self.cores, self.said = cores, said
         self.output = os.path.join(folder, OUTPUT)
+        self.search = Search(options.faces)
 
     def model(self, name: str, classifier: Classifier) -> dict[str, Any]:
         """What one model comes to: medians over the rounds, and of ratios the medians of each round's."""
@@ -104,7 +105,7 @@ class _Bench:
             self.said(f"{escape(card.name)}: round {at + 1} of {self.options.repeat}")
             found = {
                 "read": self.cores.rate("read", self.files, card.size),
-                "decode": self.cores.rate("decode", self.files, card.size),
+                "decode": self.cores.rate("decode", self.files, card.size, self.search),
                 "forward": _forward(classifier, inputs),
             }
             found["limit"] = 1 / (1 / found["decode"] + 1 / found["forward"])
@@ -126,8 +127,7 @@ class _Bench:
         }
 
     def _inputs(self, size: int) -> list[Any]:
-        found = [read(ImageRef("", file), size).pixels for file in self.files[:MOST_INPUTS]]
-        usable = [pixels for pixels in found if pixels is not None]
+        usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), size).inputs]
         if not usable:
             raise NoImagesError("none of the images can be read")
         return usable
@@ -141,7 +141,8 @@ class _Bench:
     def _command(self, model: str, more: Sequence[str], *, watched: bool = False) -> measure.Command:
         listed = self.options.paths and self.options.images is not None
         argv = [*_ferbatch("label"), "-o", self.output, "--model", model, "--no-truth", "-q", "--overwrite"]
-        argv += ["--device", self.options.device, "--precision", self.options.precision, *more]
+        argv += ["--device", self.options.device, "--precision", self.options.precision]
+        argv += ["--faces", self.options.faces, *more]
         argv += ["-0", "-"] if listed else ["--", *self.paths]
         done = command(argv, stdin=b"\0".join(self.files) if listed else b"", watched=watched)
         if done.exit_code not in (0, 3):
@@ -164,7 +165,7 @@ class _Bench:
     def _recommended(self, model: str) -> dict[str, Any]:
         """The --workers and --batch-size to take: the defaults, unless a run with others is clearly quicker."""
         n, listing = self.cores.n, [ImageRef("", file) for file in self.files]
-        choices = {"": (n if isolation.pays_for(listing) else 0, BATCH_SIZE)}
+        choices = {"": (n if isolation.pays_for(listing, self.search) else 0, BATCH_SIZE)}
         choices |= {f"--isolate --workers {k}": (k, BATCH_SIZE) for k in sorted({1, n, 2 * n})}
         choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
         tried = {}
@@ -196,6 +197,8 @@ class _Bench:
             "ferbatch": ferbatch.__version__,
             "torch": torch.__version__,
             "decoder": jpeg.decoders()[0],
+            "faces": self.options.faces,
+            "detector": faces.version(self.search),
             "machine": measure.machine() | {"cores": self.cores.n, "gpu": _gpu()},
             "images": {
                 "n": len(self.files),

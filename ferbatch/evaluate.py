@@ -92,7 +92,7 @@ def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evalu
     failed = 0  # images of this run
     if options.predictions is None:
         scores = [systems[0].scores, *systems[0].others.values()]
-        failed = sum(int((~one.labelled).sum()) for one in scores)
+        failed = sum(int((~one.labelled & ~one.faceless).sum()) for one in scores)
     return Evaluation(built, gates.missed(wanted, built["results"]), failed, folder)
 
 
@@ -176,12 +176,13 @@ def _of_models(
             workers=options.workers,
             min_confidence=options.min_confidence,
             isolate=None,
+            search=options.search,
         )
-        for place, (_, prediction) in enumerate(stream):
-            scores.put(place, prediction)
+        for place, (_, rows) in enumerate(stream):
+            scores.put(place, rows[0])
             if writer:
-                writer.write(prediction)
-            watcher.progressed(prediction)
+                writer.write(rows[0])
+            watcher.progressed(rows[0])
         watcher.labelled(name)
         system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card, tta=options.tta)
         systems.append(replace(system, others=_by_class(truth, at, scores) if options.others else {}))
@@ -269,7 +270,7 @@ def _write(folder: ReportFolder, built: Mapping[str, Any], systems: list[System]
 
 def _thumbnails(built: Mapping[str, Any], systems: list[System]) -> dict[str, str]:
     """Pictures of the mistakes that the page shows, by path."""
-    wanted = {mistake["path"] for result in built["results"] for mistake in result["mistakes"]}
-    refs = {ref.path: ref for ref in systems[0].images if ref.path in wanted}
-    pictures = {path: pages.thumbnail(ref) for path, ref in refs.items()}
+    boxes = {mistake["path"]: mistake["box"] for result in built["results"] for mistake in result["mistakes"]}
+    refs = {ref.path: ref for ref in systems[0].images if ref.path in boxes}
+    pictures = {path: pages.thumbnail(ref, boxes[path]) for path, ref in refs.items()}
     return {path: picture for path, picture in pictures.items() if picture}

@@ -75,6 +75,7 @@ class Figures:
 
     images: int  # labelled, with a truth
     failed: int  # with a truth, but not labelled
+    no_face: int  # of these, in which no face was found
     accuracy: Figure
     accuracy_with_failed: Figure  # those that failed counted as wrong
     balanced_accuracy: Figure  # mean of the recalls of the labels that occur

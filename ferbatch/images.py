@@ -6,10 +6,12 @@ scaled, the first frame of an animation is taken. ICC profiles are not applied.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ PREPROCESSING = {
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 OVERSHOOT = 1.1  # how far resampling may push a value over its range
 PNG_SCALES = {"L;2": 85, "L;4": 17}  # by Pillow's name for the file's own depth
+LARGE, LARGE_PIXELS = threading.Lock(), 2**24  # decoded in colour, one at a time
 STRIP_PIXELS = 2**20  # converted to gray at a time
 RUN_OUT = re.compile(
     "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
@@ -50,7 +53,10 @@ REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides 
 
 @dataclass(frozen=True, slots=True)
 class GrayImage:
-    """A decoded image: mode L and upright; large JPEGs come reduced, `width` and `height` are the file's own."""
+    """A decoded image: upright, mode L, or RGB if it was asked for.
+
+    Large JPEGs come reduced; `width` and `height` are the file's own.
+    """
 
     pixels: Image.Image
     width: int  # pixels, upright, before any reduction
@@ -91,22 +97,33 @@ def input_of(
     As by `decode` and `model_input`, but quicker for a plain JPEG of a face, unless `by_pillow`.
     Raises UnreadableImageError, whatever the decoder met.
     """
-    luma = None if by_pillow else jpeg.luma(data, 2 * REDUCED_SIDE * size)  # from there on Pillow reduces
+    luma = None if by_pillow else luma_of(data, size)
     if luma is not None:
-        height, width = luma.shape
-        pixels = luma.tobytes()
-        if pixels.count(pixels[0]) == len(pixels):
-            raise UnreadableImageError("blank", BLANK)
-        return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size), width, height
-    image = decode(data, suffix_type, size)
+        return input_of_luma(luma, size), luma.shape[1], luma.shape[0]
+    image = decode(data, suffix_type, REDUCED_SIDE * size)
     return model_input(image.pixels, size), image.width, image.height
 
 
-def decode(data: bytes, suffix_type: str | None = None, side: int | None = None) -> GrayImage:
-    """The upright gray image in `data`.
+def luma_of(data: bytes, size: int) -> NDArray[np.uint8] | None:
+    """(H, W) uint8, by the quicker decoder; None for what is no plain JPEG of a face. Raises UnreadableImageError."""
+    luma = jpeg.luma(data, 2 * REDUCED_SIDE * size)  # from there on Pillow reduces
+    if luma is not None:
+        pixels = luma.tobytes()
+        if pixels.count(pixels[0]) == len(pixels):
+            raise UnreadableImageError("blank", BLANK)
+    return luma
+
+
+def input_of_luma(luma: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The model input (size, size) of what `luma_of` gives."""
+    return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size)
+
+
+def decode(data: bytes, suffix_type: str | None = None, side: int | None = None, *, colour: bool = False) -> GrayImage:
+    """The upright gray image in `data`; in RGB if it is to be in `colour`, for people to look at.
 
     `suffix_type` is what the file's name says it is: believed only where the bytes themselves say nothing.
-    With `side` (pixels), a JPEG much larger than that is decoded at reduced scale.
+    With `side` (pixels), a JPEG twice as large or more is decoded at reduced scale: both sides stay that long.
     Raises UnreadableImageError, whatever the decoder met.
     """
     if not data:
@@ -122,27 +139,28 @@ def decode(data: bytes, suffix_type: str | None = None, side: int | None = None)
     stream = Reader(data) if len(data) > MAX_READS else BytesIO(data)
     try:
         check_file(data, kind)
-        return _decode(data, stream, kind, side)
+        return _decode(data, stream, kind, side, colour)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders throw anything at all; nothing else is called in there
         raise _unreadable(error, kind, _ends_early(error, data, stream, kind)) from error
 
 
-def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None) -> GrayImage:
+def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: bool) -> GrayImage:
     with Image.open(stream, formats=[kind]) as image:
         check_image(image, data, kind)
         width, height = image.size
         if image.info.get("default_image"):
             image.seek(1)  # of an animated PNG, what people see first
         if kind == "JPEG":
-            wanted = REDUCED_SIDE * side if side else max(width, height)
-            image.draft("L", (wanted, wanted))  # luma straight from the file, reduced where that is enough
-        gray = _to_gray(image)
-        upright = _upright(gray, image)
-    if upright.size != gray.size:
+            wanted = side or max(width, height)
+            # Luma straight from the file, reduced where that is enough.
+            image.draft("RGB" if colour else "L", (wanted, wanted))
+        converted = _to_colour(image, side) if colour else _to_gray(image)
+        upright = _upright(converted, image)
+    if upright.size != converted.size:
         width, height = height, width
-    return GrayImage(_not_blank(upright), width, height)
+    return GrayImage(upright if colour else _not_blank(upright), width, height)
 
 
 def _transparent(image: Image.Image) -> Any:
@@ -217,11 +235,39 @@ def _to_gray(image: Image.Image) -> Image.Image:
     return gray
 
 
+def _to_colour(image: Image.Image, side: int | None) -> Image.Image:
+    """Any Pillow mode as RGB, by way of gray where it has more than 8 bits; reduced while it stays `side` pixels long.
+
+    Of large images one at a time, whatever the number of threads: it is their pixels that memory goes into.
+    """
+    with LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+        if image.mode[0] in "IF":
+            return _to_gray(image).convert("RGB")
+        transparent = _transparent(image)
+        image.load()
+        by = max(1, min(max(image.size) // side, *image.size)) if side else 1
+        picture = Image.new("RGB", (-(-image.width // by), -(-image.height // by)))
+        rows = max(1, STRIP_PIXELS // image.width // by) * by
+        for top in range(0, image.height, rows):
+            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+            if transparent is not None:
+                strip.info["transparency"] = transparent
+            picture.paste(_strip_to_colour(strip).reduce(by), (0, top // by))
+        return picture
+
+
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """The image in strips of whole rows, each with the row that it begins at."""
     rows = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _strip_to_colour(strip: Image.Image) -> Image.Image:
+    if strip.has_transparency_data:
+        colours = strip.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
+    return strip.getchannel("L").convert("RGB") if strip.mode == "LAB" else strip.convert("RGB")
 
 
 def _strip_to_gray(strip: Image.Image) -> Image.Image:

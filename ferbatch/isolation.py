@@ -22,35 +22,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.errors import FerbatchError, WorkerError
+from ferbatch.errors import FerbatchError, OutputError, WorkerError
 from ferbatch.process import STOPPING, end_with_parent
-from ferbatch.reading import Decoded, Scored, read, version_of
-from ferbatch.records import Failure, ImageRef, Version
+from ferbatch.reading import WHOLE, Decoded, Scored, read, version_of
+from ferbatch.records import Box, Failure, ImageRef, Search, Version
+from ferbatch.yunet import ONE_CORE
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
 FROM_BYTES = 2**24  # of files; as well
+FROM_SEARCHED, FROM_BYTES_SEARCHED = 4, 2**20  # images and bytes of files; as well, where faces are looked for in them
 SAMPLE = 64  # files looked at to tell
 MOST_WORKERS = 32  # by default
 SPAN = 64  # images handed to a worker at once, the most
+SPAN_OF_PIXELS = 256  # as well, where their pixels come back: a GPU takes them faster than small messages travel
 SPAN_BYTES = 2**23  # of files, as far as those before tell: large photos are handed out few at a time
 SPAN_NAMES = 2**15  # bytes of their paths, at the most: a pipe takes two spans without waiting for its reader
-AHEAD = 1_024  # images handed out before the first of them is back; what is decoded waits for its turn
+AHEAD = 4_096  # images handed out before the first of them is back; what is decoded waits for its turn
 MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
 
 Task = list[tuple[int, ImageRef]]
-Compute = Callable[[Sequence[NDArray[np.uint8] | None]], Sequence[Scored]]
-# What a worker makes of a span: the pixels of the readable images on end or, if it computes, what the model says of
-# them all; and for each image why it is not readable, whether it is a whole picture, and its file's size and mtime_ns.
-Answer = tuple[bytes, Sequence[Scored], Sequence[tuple[Failure | None, bool, tuple[int, int] | None]]]
+Compute = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Scored]]
+Boxes = Sequence[tuple[int, int, int, int, float]]
+# What a worker makes of a span: the model inputs of its images on end or, if it computes, what the model says of them;
+# and for each image why it is not readable, whether it is a whole picture, its file's size and mtime_ns, and its faces.
+Answer = tuple[bytes, Sequence[Scored], Sequence[tuple[Failure | None, bool, tuple[int, int] | None, Boxes | None]]]
 
 
-def pays_for(refs: Sequence[ImageRef]) -> bool:
+def pays_for(refs: Sequence[ImageRef], search: Search = WHOLE) -> bool:
     """Whether images are so many, or their files so large, that processes save more time than starting them takes."""
     if len(refs) >= FROM:
         return True
+    searched = search.mode != "whole" and len(refs) >= FROM_SEARCHED
+    least = FROM_BYTES_SEARCHED if searched else FROM_BYTES
     some = [version_of(refs[at].file) for at in range(0, len(refs), max(1, len(refs) // SAMPLE))]
-    return sum(one.size for one in some if one) * len(refs) >= FROM_BYTES * max(1, len(some))
+    return sum(one.size for one in some if one) * len(refs) >= least * max(1, len(some))
 
 
 def default_workers() -> int:
@@ -77,8 +83,8 @@ def can_compute() -> bool:
 class Pool:
     """Processes that decode, each with a pipe of its own.
 
-    With `compute`, which makes of at most `span` model inputs what a model says of them, they do that as well, each on
-    a core of its own: no pixels travel, and no process waits for another's interpreter.
+    With `compute`, which makes of model inputs what a model says of them, they do that as well, each on a core of its
+    own: no pixels travel, and no process waits for another's interpreter.
     An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
     a dead process's images goes to a new one; unless the pool is `forgiving`, a death is a WorkerError, as it is that
     none can be started.
@@ -91,6 +97,7 @@ class Pool:
         timeout: float | None = None,
         *,
         by_pillow: bool = False,
+        search: Search = WHOLE,
         compute: Compute | None = None,
         span: int = SPAN,
         forgiving: bool = True,
@@ -103,7 +110,8 @@ class Pool:
         self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
-        self.size, self.timeout, self.by_pillow, self.compute = size, timeout, by_pillow, compute
+        self.size, self.timeout, self.compute = size, timeout, compute
+        self.by_pillow, self.search = by_pillow, search
         self.forgiving = forgiving
         self.most = self.span = span  # images to hand out at once
         self.suspects: set[int] = set()  # images at which a worker died once
@@ -128,7 +136,7 @@ class Pool:
         at = self.context.RawValue("q", -1)
         process = self.context.Process(
             target=_work,
-            args=(theirs, at, self.size, self.timeout, self.by_pillow, self.compute, self.forks),
+            args=(theirs, at, self.size, self.timeout, self.by_pillow, self.search, self.compute, self.forks),
             daemon=True,
         )
         process.start()
@@ -169,7 +177,7 @@ class Pool:
     def _hand(self, worker: _Worker, span: Task) -> None:
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.pipe.send([(number, ref.file) for number, ref in span])
+            worker.pipe.send([(number, ref.file, ref.path if self.search.crops else "") for number, ref in span])
 
     def _receive(self) -> None:
         """Wait for what some worker has to say, which may be its end."""
@@ -190,13 +198,16 @@ class Pool:
         data, scored, said = answer
         pixels = np.frombuffer(data, np.uint8).reshape(-1, self.size, self.size)
         size = at = 0
-        for place, ((number, ref), (error, whole_picture, file)) in enumerate(zip(span, said, strict=True)):
+        for (number, ref), (error, whole_picture, file, boxes) in zip(span, said, strict=True):
             found = Decoded(ref, None, error, whole_picture, Version(*file) if file else None)
-            if scored:
-                found.scored = scored[place]
+            n = 0 if error else 1
+            if boxes is not None:
+                found.boxes, n = [Box(*one) for one in boxes], len(boxes)
+            if self.compute:
+                found.scored = scored[at : at + n]
             elif not error:
-                found.pixels = pixels[at]
-                at += 1
+                found.pixels = pixels[at] if boxes is None else pixels[at : at + n]
+            at += n
             self.decoded[number] = found
             size += file[0] if file else 0
         self.span = self._fitting(size // len(span))
@@ -265,23 +276,34 @@ def _cause(code: int) -> str:
 
 
 def _work(
-    pipe: Connection, at: Any, size: int, timeout: float | None, by_pillow: bool, compute: Compute | None, forked: bool
+    pipe: Connection,
+    at: Any,
+    size: int,
+    timeout: float | None,
+    by_pillow: bool,
+    search: Search,
+    compute: Compute | None,
+    forked: bool,
 ) -> None:
     """A worker's life: spans in, an Answer for each, until the pipe closes."""
     for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
+    os.environ[ONE_CORE] = "1"
     if forked:
         _let_go_of_files()
     _limit_memory()
     with suppress(EOFError, OSError):
         while True:
             found = []
-            for number, file in pipe.recv():
+            for number, file, path in pipe.recv():
                 at.value = number
                 if timeout is not None:
                     signal.setitimer(signal.ITIMER_REAL, timeout)  # SIGALRM ends the process, whatever it is doing
-                found.append(read(ImageRef("", file), size, by_pillow=by_pillow))
+                try:
+                    found.append(read(ImageRef(path, file), size, by_pillow=by_pillow, search=search))
+                except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
+                    pipe.send(error)
             if timeout is not None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             at.value = -1
@@ -294,12 +316,20 @@ def _work(
 
 
 def _answer(found: Sequence[Decoded], compute: Compute | None) -> Answer:
-    pixels = [one.pixels for one in found]
-    files = [(one.version.size, one.version.mtime_ns) if one.version else None for one in found]
-    said = [(one.error, one.whole_picture, file) for one, file in zip(found, files, strict=True)]
+    said = [(one.error, one.whole_picture, _file(one), _boxes(one)) for one in found]
     if compute:
-        return b"", compute(pixels), said
-    return b"".join(one.tobytes() for one in pixels if one is not None), (), said
+        return b"", compute([pixels for one in found for pixels in one.inputs]), said
+    return b"".join(one.pixels.tobytes() for one in found if one.pixels is not None), (), said
+
+
+def _file(one: Decoded) -> tuple[int, int] | None:
+    return (one.version.size, one.version.mtime_ns) if one.version else None
+
+
+def _boxes(one: Decoded) -> Boxes | None:
+    if one.boxes is None:
+        return None
+    return [(box.x, box.y, box.width, box.height, box.score) for box in one.boxes]
 
 
 def _let_go_of_files() -> None:

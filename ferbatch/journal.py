@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,12 @@ from ferbatch.errors import OutputError
 from ferbatch.paths import encode_path, sync_folder, writing
 from ferbatch.records import ERROR_KINDS, STATUSES, ImageRef, Prediction, Version
 
-FORMAT = 1
+FORMAT = 2
 BEGINNING = b'{"ferbatch_journal"'
 BATCH = 64  # images whose lines are written at once
 SYNC_EVERY = 1.0  # seconds between two times that the lines are forced to the disk
 ENCODER = json.JSONEncoder(separators=(",", ":"))
-LONGEST = 2**20  # bytes of a line; a longer one is none of ours
+LONGEST = 2**22  # bytes of a line; a longer one is none of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,42 +39,75 @@ class Entry:
     path: str
     version: Version | None
     whole_picture: bool
-    values: tuple[Any, ...]  # of the Prediction: status, label, probabilities, error_kind, error
+    rows: Sequence[Sequence[Any]]  # of each Prediction: status, label, probabilities, error_kind, error; of a face's
+    # its number, x, y, width, height and face_score as well
 
     @property
     def error_kind(self) -> str | None:
-        return self.values[3]  # type: ignore[no-any-return]
+        return self.rows[0][3]  # type: ignore[no-any-return]
 
-    def prediction(self, ref: ImageRef) -> Prediction:
-        """The image's row; its truth is that of where it lies today."""
-        status, label, probabilities, error_kind, error = self.values
-        confidence = probabilities[label] if label is not None else None
-        return Prediction(ref.path, ref.truth, status, label, confidence, probabilities, error_kind, error)
+    def predictions(self, ref: ImageRef) -> list[Prediction]:
+        """The image's rows; their truth is that of where it lies today."""
+        return [
+            Prediction(
+                ref.path, ref.truth, status, label, probabilities[label] if label else None, probabilities, *more
+            )
+            for status, label, probabilities, *more in self.rows
+        ]
 
 
-def line_of(path: str, version: Version | None, whole_picture: bool, found: Prediction) -> bytes:
+def line_of(path: str, version: Version | None, whole_picture: bool, found: Sequence[Prediction]) -> bytes:
     """The journal's line for an image, with its line end."""
+    first = found[0]
+    if version and first.label is not None and first.face is None and _is_plain(path):  # as nearly all are
+        line = _plain_line(tuple(first.probabilities))
+        values = (version.size, version.mtime_ns, whole_picture, first.status, first.label)
+        return (line % (path, *values, *first.probabilities.values())).encode()
     file = (version.size, version.mtime_ns) if version else (None, None)
-    values = (found.status, found.label, dict(found.probabilities), found.error_kind, found.error)
-    return ENCODER.encode([path, *file, int(whole_picture), *values]).encode() + b"\n"
+    return ENCODER.encode([path, *file, int(whole_picture), *map(_row, found)]).encode() + b"\n"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text stands in JSON as it is."""
+    return text.isascii() and text.isprintable() and '"' not in text and "\\" not in text
+
+
+@cache
+def _plain_line(labels: tuple[str, ...]) -> str:
+    """What the encoder makes of a labelled image, in a quarter of its time, with places for the values."""
+    probabilities = ",".join(ENCODER.encode(label).replace("%", "%%") + ":%r" for label in labels)
+    return f'["%s",%d,%d,%d,["%s","%s",{{{probabilities}}},null,null]]\n'
+
+
+def _row(one: Prediction) -> list[Any]:
+    values = [one.status, one.label, one.probabilities, one.error_kind, one.error]
+    return values if one.face is None else [*values, one.face, one.x, one.y, one.width, one.height, one.face_score]
 
 
 def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
     """What a line says of an image that a model with these labels saw; None if it is damaged or somebody else's."""
     try:
-        path, size, mtime_ns, whole_picture, *values = json.loads(line)
+        path, size, mtime_ns, whole_picture, *rows = json.loads(line)
         version = None if size is None else Version(int(size), int(mtime_ns))
-        if not isinstance(path, str) or not _can_be(*values, labels=labels):
+        if not isinstance(path, str) or not rows or not all(_can_be(*row, labels=labels) for row in rows):
             return None
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        if len(rows) > 1 and [row[5] for row in rows] != list(range(len(rows))):
+            return None
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
         return None
-    return Entry(line, path, version, bool(whole_picture), tuple(values))
+    return Entry(line, path, version, bool(whole_picture), rows)
 
 
-def _can_be(status: Any, label: Any, probabilities: Any, kind: Any, error: Any, *, labels: Sequence[str]) -> bool:
+def _can_be(
+    status: Any, label: Any, probabilities: Any, kind: Any, error: Any, *face: Any, labels: Sequence[str]
+) -> bool:
     """Whether these can be the values of a row."""
     if status == "error":
-        return label is None and probabilities == {} and kind in ERROR_KINDS and isinstance(error, str)
+        return label is None and probabilities == {} and kind in ERROR_KINDS and isinstance(error, str) and not face
+    if status == "no_face":
+        return (label, probabilities, kind, error, face) == (None, {}, None, None, ())
+    if face and not (len(face) == 6 and all(type(one) is int for one in face[:5]) and isinstance(face[5], float)):
+        return False
     found = list(probabilities.values())
     numbers = all(isinstance(one, float) and 0 <= one <= 1 for one in found)
     named = tuple(probabilities) == tuple(labels) and label in labels

@@ -20,9 +20,11 @@ import numpy as np
 import torch
 
 import ferbatch
-from ferbatch import images, jpeg, weights
+from ferbatch import facefiles, faces, images, jpeg, weights
 from ferbatch.devices import DTYPES, choose_device, choose_precision
+from ferbatch.drawing import annotated
 from ferbatch.errors import FerbatchError, NoImagesError, UsageError
+from ferbatch.facefiles import FaceFolder
 from ferbatch.journal import Journal, line_of
 from ferbatch.outputs import Output
 from ferbatch.paths import encode_path, escape, replace_file, writing
@@ -54,10 +56,11 @@ class StoppedAtError(FerbatchError):
 
 
 def predictions(options: Options) -> Iterator[Prediction]:
-    """A Prediction per image, one after the other, in the order of `run`; raises what `run` raises before it writes."""
+    """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     listing = _list(options, None)
     classifier = Classifier.load(options.model, options.device, precision=options.precision, tta=options.tta)
-    return (prediction for _, prediction in _stream(classifier, listing, options))
+    faces.version(options.search)
+    return (prediction for _, rows in _stream(classifier, listing, options) for prediction in rows)
 
 
 def _list(options: Options, listed: Iterable[bytes] | None) -> Listing:
@@ -72,7 +75,7 @@ def _shown(options: Options) -> list[str]:
 
 def _stream(
     classifier: Classifier, refs: Sequence[ImageRef], options: Options, decoder: str = ""
-) -> Generator[tuple[Decoded, Prediction], None, None]:
+) -> Generator[tuple[Decoded, list[Prediction]], None, None]:
     return classifier.stream(
         refs,
         batch_size=options.batch_size,
@@ -81,6 +84,7 @@ def _stream(
         isolate=options.isolate,
         timeout=options.timeout,
         by_pillow=decoder == jpeg.decoders()[-1],
+        search=options.search,
     )
 
 
@@ -94,6 +98,9 @@ def run(
     """
     began = datetime.now(UTC)
     output.check(existing)
+    folders = _folders(options, output)
+    for folder in folders:
+        folder.check(existing)
     listing = _list(options, listed)
     if not listing:
         where = ", ".join("the list on stdin" if path == "-" else path for path in _shown(options))
@@ -109,16 +116,24 @@ def run(
             return None
         for note in known.notes:
             watcher.warned(note)
+        going_on = bool(known.journal or known.base)
+        for folder in folders:
+            if going_on and not folder.is_there:
+                raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
         output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
         work = Work(listing, known, existing.retry_failed)
         device, precision = torch.device(identity["--device"]), identity["--precision"]
         classifier = Classifier.load(options.model, device, precision=precision, tta=options.tta)
         watcher.started(listing, classifier, len(work))
+        for folder in folders:
+            folder.begin(keep=going_on)
         end = known.journal.end if known.journal else None
         with ExitStack() as stack:
             stream = stack.enter_context(output.stream())
             journal = stack.enter_context(_journal(output, end, identity)) if output.is_file else None
             labelled = _stream(classifier, work, options, identity["decoder"])
+            if options.annotate is not None:
+                labelled = annotated(labelled, options.annotate, labels)
             result, scores = _label(options, work, labelled, classifier.card.labels, stream, output, journal, watcher)
             result = replace(result, report=_report(options, classifier, listing, scores))
             if output.is_file:  # before the labels appear under their name
@@ -147,7 +162,7 @@ def _room(listing: Listing) -> int:
 def _label(
     options: Options,
     work: Work,
-    labelled: Generator[tuple[Decoded, Prediction], None, None],
+    labelled: Generator[tuple[Decoded, list[Prediction]], None, None],
     labels: tuple[str, ...],
     stream: BinaryIO,
     output: Output,
@@ -156,32 +171,47 @@ def _label(
 ) -> tuple[Run, Scores | None]:
     """Write every row of the output, and every new one into the journal."""
     listing = work.listing
-    tally, this_run, start = Tally(), Tally(), time.perf_counter()
+    tally, start = Tally(), time.perf_counter()
+    this_run = Tally() if work.past.base else tally  # all rows are of this run
     writer = WRITERS[output.format](stream, labels)
     scores = _unscored(listing, labels)
     with signals_deferred(), closing(labelled):
-        for at, (prediction, whole_picture, old) in enumerate(_rows(work, labelled, options, journal, watcher)):
-            writer.write(prediction)
-            tally.add(prediction, whole_picture)
-            if not old:
-                this_run.add(prediction, whole_picture)
+        for at, (rows, whole_picture, old) in enumerate(_rows(work, labelled, options, journal, watcher)):
+            for prediction in rows:
+                writer.write(prediction)
+            tally.add(rows, whole_picture)
+            if not old and this_run is not tally:
+                this_run.add(rows, whole_picture)
             if scores:
-                scores.put(at, prediction)
+                scores.put(at, rows[0])
     assert tally.images == len(listing)  # or a signal was raised
     writer.close()
     stream.flush()
     seconds = time.perf_counter() - start
-    return Run(tally, this_run, len(work), *work.gone(), labels, listing, seconds, None, options.max_errors), scores
+    gone = _gone(work, options)
+    return Run(tally, this_run, len(work), *gone, labels, listing, seconds, None, options.max_errors), scores
+
+
+def _gone(work: Work, options: Options) -> tuple[int, str]:
+    """How many images are gone since an earlier run, and the path of one; the files about their faces go as well."""
+    n, example = 0, ""
+    for path in work.gone():
+        n, example = n + 1, example or path
+        if options.search.crops is not None:
+            facefiles.remove_crops(options.search.crops, path)
+        if options.annotate is not None:
+            facefiles.remove_copy(options.annotate, path)
+    return n, example
 
 
 def _rows(
     work: Work,
-    labelled: Iterator[tuple[Decoded, Prediction]],
+    labelled: Iterator[tuple[Decoded, list[Prediction]]],
     options: Options,
     journal: Journal | None,
     watcher: Watcher,
-) -> Iterator[tuple[Prediction, bool, bool]]:
-    """For every image its row, whether it is a whole picture, and whether an incremental run found it done.
+) -> Iterator[tuple[list[Prediction], bool, bool]]:
+    """For every image its rows, whether it is a whole picture, and whether an incremental run found it done.
 
     Ends early where `labelled` does, which it does for a signal.
     """
@@ -192,19 +222,20 @@ def _rows(
             entry, old, lacking = known
             if journal and lacking:
                 journal.add(entry.line)
-            yield entry.prediction(work.listing[at]), entry.whole_picture, old
+            yield entry.predictions(work.listing[at]), entry.whole_picture, old
             continue
         found = next(labelled, None)
         if found is None:
             return
-        decoded, prediction = found
-        if prediction.error_kind and options.on_error == "stop":
-            why = f"stopped at {prediction.path}: {prediction.error_kind}: {prediction.error}"
+        decoded, rows = found
+        first = rows[0]
+        if first.error_kind and options.on_error == "stop":
+            why = f"stopped at {first.path}: {first.error_kind}: {first.error}"
             raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
         if journal:
-            journal.add(line_of(prediction.path, decoded.version, decoded.whole_picture, prediction))
-        watcher.progressed(prediction)
-        yield prediction, decoded.whole_picture, False
+            journal.add(line_of(first.path, decoded.version, decoded.whole_picture, rows))
+        watcher.progressed(first)
+        yield rows, decoded.whole_picture, False
 
 
 def _device_here(name: str) -> str:
@@ -242,10 +273,33 @@ def _identity(options: Options, output: Output, existing: Existing) -> dict[str,
         "--no-truth": not options.truth,
         "--tta": options.tta,
         "preprocessing": images.PREPROCESSING_VERSION,
+        **_of_faces(options),
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
         "incremental": existing.incremental,
     }
+
+
+def _of_faces(options: Options) -> dict[str, Any]:
+    """What rows about faces, and files about them, depend on."""
+    search = options.search
+    searched = {
+        "--min-face": search.min_face,
+        "--face-margin": search.margin,
+        "--largest-face": search.largest,
+        "detector": faces.version(search),
+    }
+    whole = search.mode == "whole"
+    folders = {"--crops": search.crops, "--annotate": options.annotate}
+    normal = {option: os.path.normpath(path) if path else path for option, path in folders.items()}
+    return {"--faces": search.mode, **normal} | (dict.fromkeys(searched) if whole else searched)
+
+
+def _folders(options: Options, output: Output) -> list[FaceFolder]:
+    """The folders that files about faces go to."""
+    named = {"--crops": options.search.crops, "--annotate": options.annotate}
+    owner = os.path.abspath(output.path) if output.is_file else output.path
+    return [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
 
 
 def _unscored(listing: Listing, labels: Sequence[str]) -> Scores | None:
@@ -315,7 +369,8 @@ def _sidecar(
         "options": asdict(options)
         | {"paths": _shown(options)}
         | {"output": output.shown, "format": output.format}
-        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": decoder},
+        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": decoder}
+        | {"detector": faces.version(options.search)},
         "sha256": _sha256(output.part),
         **result.counts(),
         "started": began.isoformat(timespec="seconds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -16,8 +17,9 @@ from typing import Any
 
 from ferbatch import images
 from ferbatch.errors import UnreadableImageError
-from ferbatch.reading import read
-from ferbatch.records import ImageRef
+from ferbatch.reading import WHOLE, read
+from ferbatch.records import ImageRef, Search
+from ferbatch.yunet import ONE_CORE
 
 EVERY = 0.02  # seconds between two looks at a command's memory
 MEGABYTE = 10**6
@@ -92,26 +94,32 @@ class Cores:
         self.n = n
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        self.processes = ProcessPoolExecutor(n, context)
+        self.processes = ProcessPoolExecutor(n, context, initializer=_alone)
         list(self.processes.map(time.sleep, [0.2] * n))  # each has started
 
-    def rate(self, what: str, files: Sequence[bytes], size: int) -> float:
-        """Images per second that are read, or decoded to model inputs of this size, on all cores."""
+    def rate(self, what: str, files: Sequence[bytes], size: int, search: Search = WHOLE) -> float:
+        """Images per second that are read, or made into model inputs of this size, on all cores."""
         share = max(1, min(MOST_SHARED, len(files) // (4 * self.n)))  # few enough for an even end
         shares = [list(files[at : at + share]) for at in range(0, len(files), share)]
-        spans = list(self.processes.map(_work, [what] * len(shares), shares, [size] * len(shares)))
+        spans = list(
+            self.processes.map(_work, [what] * len(shares), shares, [size] * len(shares), [search] * len(shares))
+        )
         return len(files) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
     def close(self) -> None:
         self.processes.shutdown()
 
 
-def _work(what: str, files: Sequence[bytes], size: int) -> tuple[float, float]:
+def _alone() -> None:
+    os.environ[ONE_CORE] = "1"
+
+
+def _work(what: str, files: Sequence[bytes], size: int, search: Search) -> tuple[float, float]:
     """When this share of the work began and ended, by a clock that all processes share."""
     start = time.monotonic()
     for file in files:
         if what == "decode":
-            read(ImageRef("", file), size)
+            read(ImageRef("", file), size, search=search)
         else:
             with suppress(UnreadableImageError):
                 images.read_bytes(file)

@@ -43,6 +43,7 @@ def figures(scores: Scores, *, curves: bool = True) -> Figures:
     return Figures(
         images=n,
         failed=failed,
+        no_face=int(with_truth.faceless.sum()),
         accuracy=rate(correct, n, nothing),
         accuracy_with_failed=rate(correct, n + failed, nothing),
         balanced_accuracy=_balanced(matrix, samples, nothing),

@@ -17,8 +17,7 @@ from typing import Any
 from ferbatch.errors import OutputError, UsageError
 from ferbatch.locks import Holder, check_free, locked
 from ferbatch.paths import OutputStream, encode_path, replace_file, writing
-from ferbatch.records import REPORT_ENDINGS, Existing
-from ferbatch.sources import MARKER
+from ferbatch.records import MARKER, REPORT_ENDINGS, Existing
 from ferbatch.writers import WRITERS, check_format
 
 STDOUT = "-"

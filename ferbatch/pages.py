@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ from ferbatch import charts, images
 from ferbatch.errors import UnreadableImageError
 from ferbatch.filetypes import type_of_name
 from ferbatch.paths import replace_file
+from ferbatch.reading import SEARCHED_SIDE
 from ferbatch.records import REPORT_CHARTS, ImageRef
 
 UNDEFINED = "\N{EN DASH}"
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side
+AROUND = 1.2  # times the longer side of a face's box is shown of it
 MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!&$^=@]|:(?=//)")  # what could be markup; its number is written instead
 NAMES = {  # of report.json, where they are not just words
     "interval_95": "95 % interval",
@@ -88,17 +90,29 @@ def as_json(report: Report) -> str:
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def thumbnail(ref: ImageRef) -> str | None:
-    """The image as the network is shown it, upright and gray, at most THUMBNAIL pixels wide, as a data URI."""
+def thumbnail(ref: ImageRef, box: Sequence[int] | None = None) -> str | None:
+    """The image, or what is around the face's box, upright and gray, at most THUMBNAIL pixels wide, as a data URI."""
+    side = SEARCHED_SIDE if box else images.REDUCED_SIDE * THUMBNAIL
     try:
-        gray = images.decode(images.read_bytes(ref.file), type_of_name(ref.file), THUMBNAIL).pixels
+        gray = images.decode(images.read_bytes(ref.file), type_of_name(ref.file), side)
     except UnreadableImageError:
         return None
-    small = gray.convert("L")
+    small = gray.pixels.crop(_around(box, gray)) if box else gray.pixels.convert("L")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
     data = BytesIO()
     small.save(data, "PNG")
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def _around(box: Sequence[int], gray: images.GrayImage) -> tuple[int, int, int, int]:
+    """What lies around a face's box, as far as the decoded image goes, in its pixels."""
+    x, y, width, height = box
+    half, scale = AROUND * max(width, height) / 2, gray.pixels.width / gray.width
+    across, down = x + width / 2, y + height / 2
+    wide, high = gray.pixels.size
+    left, right = (min(wide, max(0, round(end * scale))) for end in (across - half, across + half))
+    top, bottom = (min(high, max(0, round(end * scale))) for end in (down - half, down + half))
+    return (left, top, right, bottom) if right > left and bottom > top else (0, 0, wide, high)
 
 
 def _page(report: Report, thumbnails: Mapping[str, str]) -> str:

@@ -20,21 +20,33 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ferbatch import faces as finding
 from ferbatch import images, isolation, models, weights
 from ferbatch.devices import DTYPES, choose_device, choose_precision
 from ferbatch.errors import ModelError, UnreadableImageError, WorkerError
 from ferbatch.networks import Network
 from ferbatch.paths import escape
 from ferbatch.process import until_stopped
-from ferbatch.reading import Decoded, Scored, read
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, DIGITS, Card, Failure, ImageRef, Prediction
+from ferbatch.reading import WHOLE, Decoded, Scored, read, searched
+from ferbatch.records import (
+    BATCH_SIZE,
+    DEFAULT_MODEL,
+    DIGITS,
+    MIN_FACE,
+    Box,
+    Card,
+    Failure,
+    ImageRef,
+    Prediction,
+    Search,
+)
 
 T = TypeVar("T")
 
 CUDNN = threading.Lock()  # its flags are the whole process's
 
-# Images the network runs on at a time, always exactly so many.
-BLOCK = {"cuda": 256, "mps": 256}
+# Images the network runs on at a time, always exactly so many: enough that starting its layers on a GPU costs little.
+BLOCK = {"cuda": 1_024, "mps": 256}
 CPU_BLOCK = 16  # its layers' values stay near the core: with 64 or more the study's network is no faster
 LIGHT_CPU_BLOCK = 64  # a light network's layers are over before a small block has paid for starting them
 LIGHT = 30_000_000  # multiply-adds
@@ -44,14 +56,14 @@ AHEAD = 3  # blocks begun for each that is computed
 class ImageFiles(Dataset[Decoded]):
     """The decode stage as a Dataset: index -> Decoded."""
 
-    def __init__(self, refs: Sequence[ImageRef], size: int, *, by_pillow: bool = False) -> None:
-        self.refs, self.size, self.by_pillow = refs, size, by_pillow
+    def __init__(self, refs: Sequence[ImageRef], size: int, *, by_pillow: bool = False, search: Search = WHOLE) -> None:
+        self.refs, self.size, self.by_pillow, self.search = refs, size, by_pillow, search
 
     def __len__(self) -> int:
         return len(self.refs)
 
     def __getitem__(self, index: int) -> Decoded:
-        return read(self.refs[index], self.size, by_pillow=self.by_pillow)
+        return read(self.refs[index], self.size, by_pillow=self.by_pillow, search=self.search)
 
 
 def loader(files: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
@@ -113,27 +125,28 @@ class Classifier:
         card, tensors = weights.load(name)
         return cls(card, models.load(card, tensors), device, precision=precision, tta=tta)
 
-    def probabilities(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N <= `block` model inputs, each (size, size) uint8.
+    def probabilities(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs, each (size, size) uint8, a block after the other."""
+        return self._begin(inputs).result()
 
-        The row of a None has no meaning; it keeps its place, so that no image moves for another's sake.
-        """
-        return self._begin(block).result()
-
-    def _begin(self, block: Sequence[NDArray[np.uint8] | None]) -> Future[NDArray[np.float64]]:
-        return self._threads.submit(self._compute, block)
+    def _begin(self, inputs: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float64]]:
+        return self._threads.submit(self._blocks, inputs)
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.streams, initializer=_on_one_core)
 
-    def _compute(self, block: Sequence[NDArray[np.uint8] | None]) -> NDArray[np.float64]:
+    def _blocks(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N inputs, block after block."""
+        rows = [self._compute(inputs[at : at + self.block]) for at in range(0, len(inputs), self.block)]
+        return np.concatenate(rows) if rows else np.empty((0, len(self.card.labels)))
+
+    def _compute(self, block: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         shape = (self.block, self.card.size, self.card.size)
         pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         rows = pixels.numpy()
         for at, image in enumerate(block):
-            if image is not None:
-                rows[at] = image
+            rows[at] = image
         with torch.inference_mode():
             x = normalise(pixels.to(self.device, non_blocking=True), self.card, self.dtype)
             found = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
@@ -155,7 +168,7 @@ class Classifier:
         return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
 
     def _ahead(
-        self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8] | None]]]
+        self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8]]]]
     ) -> Iterator[tuple[T, NDArray[np.float64]]]:
         """Each block with its probabilities, in order, while the next ones are computed already."""
         begun: deque[tuple[T, Future[NDArray[np.float64]]]] = deque()
@@ -177,16 +190,18 @@ class Classifier:
         isolate: bool | None = False,
         timeout: float | None = None,
         by_pillow: bool = False,
-    ) -> Generator[tuple[Decoded, Prediction], None, None]:
-        """Every image of `refs` with what the model says of it, in order; memory does not grow with their number.
+        search: Search = WHOLE,
+    ) -> Generator[tuple[Decoded, list[Prediction]], None, None]:
+        """Every image of `refs` with its rows, in order; memory does not grow with their number.
 
+        There is a row for each face where `search` found some, else one.
         With `isolate`, images are decoded, and by a CPU labelled, in processes that may die, each image within
         `timeout` seconds; None leaves that to their number and size, and does without where no process can be started.
         Without it, `workers` processes decode, and the death of one ends it all.
         A signal that is deferred (process.signals_deferred) ends the stream after a whole block.
         """
         pool = None
-        isolated = isolate or (isolate is None and workers != 0 and isolation.pays_for(refs))
+        isolated = isolate or (isolate is None and workers != 0 and isolation.pays_for(refs, search))
         if workers is None and not isolated:  # few images: a CPU's network wants every core
             workers = 0 if self.device.type == "cpu" else isolation.default_workers()
         computes = isolated and self.device.type == "cpu" and isolation.can_compute()
@@ -198,57 +213,106 @@ class Classifier:
                     many,
                     timeout,
                     by_pillow=by_pillow,
+                    search=search,
                     compute=self._alone if computes else None,
-                    span=self.block if computes else isolation.SPAN,
+                    span=self.block if computes else isolation.SPAN_OF_PIXELS,
                     forgiving=bool(isolated),
                 )
-        decoded = (
-            pool.decode(refs) if pool else _decode(ImageFiles(refs, self.card.size, by_pillow=by_pillow), batch_size)
-        )
+        files = ImageFiles(refs, self.card.size, by_pillow=by_pillow, search=search)
+        decoded = pool.decode(refs) if pool else _decode(files, batch_size)
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
             for one in waiting if pool and computes else self._scored(waiting):
-                yield one, self._prediction(one, min_confidence)
+                yield one, self._predictions(one, min_confidence)
 
-    def predict(self, decoded: Iterable[Decoded], min_confidence: float = 0.0) -> Iterator[tuple[Decoded, Prediction]]:
-        """Each Decoded with its Prediction, in order; those without pixels become rows with status `error`."""
+    def predict(
+        self, decoded: Iterable[Decoded], min_confidence: float = 0.0
+    ) -> Iterator[tuple[Decoded, list[Prediction]]]:
+        """Each Decoded with its rows, in order; one with status `error` for what could not be read."""
         for one in self._scored(decoded):
-            yield one, self._prediction(one, min_confidence)
+            yield one, self._predictions(one, min_confidence)
 
     def _scored(self, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
         """Each Decoded with what the model says of it."""
         waiting = iter(decoded)
-        blocks = iter(lambda: list(itertools.islice(waiting, self.block)), [])
-        for block, rows in self._ahead((one, [image.pixels for image in one]) for one in blocks):
-            for one, scored in zip(block, _best_and_rounded(rows), strict=True):
-                one.scored = scored
+        groups = iter(lambda: self._group(waiting), [])
+        for group, rows in self._ahead((group, [one for image in group for one in image.inputs]) for group in groups):
+            scored = iter(_best_and_rounded(rows))
+            for one in group:
+                one.scored = list(itertools.islice(scored, len(one.inputs)))
                 yield one
 
-    def _alone(self, block: Sequence[NDArray[np.uint8] | None]) -> list[Scored]:
+    def _group(self, waiting: Iterator[Decoded]) -> list[Decoded]:
+        """The next images, about as many as make a block."""
+        group: list[Decoded] = []
+        inputs = 0
+        while len(group) < self.block and inputs < self.block and (one := next(waiting, None)):
+            group.append(one)
+            inputs += len(one.inputs)
+        return group
+
+    def _alone(self, inputs: Sequence[NDArray[np.uint8]]) -> list[Scored]:
         """As `probabilities`, in a process of its own, which is to take one core."""
         torch.set_num_threads(1)
-        return _best_and_rounded(self._compute(block))
+        return _best_and_rounded(self._blocks(inputs))
 
-    def _prediction(self, decoded: Decoded, min_confidence: float) -> Prediction:
-        ref = decoded.ref
-        if decoded.error:
-            return Prediction(ref.path, ref.truth, "error", error_kind=decoded.error.kind, error=decoded.error.message)
-        assert decoded.scored
-        best, values = decoded.scored
+    def _predictions(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
+        ref, error, boxes = decoded.ref, decoded.error, decoded.boxes
+        if error:
+            return [Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)]
+        if boxes is None:
+            return [self._prediction(ref, decoded.scored[0], min_confidence)]
+        if not boxes:
+            return [Prediction(ref.path, ref.truth, "no_face")]
+        return [
+            self._prediction(ref, scored, min_confidence, number, box)
+            for number, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
+        ]
+
+    def _prediction(
+        self, ref: ImageRef, scored: Scored, min_confidence: float, number: int | None = None, box: Box | None = None
+    ) -> Prediction:
+        best, values = scored
         labels, confidence = self.card.labels, values[best]
         status = "ok" if confidence >= min_confidence else "uncertain"
-        return Prediction(ref.path, ref.truth, status, labels[best], confidence, dict(zip(labels, values, strict=True)))
+        probabilities = dict(zip(labels, values, strict=True))
+        if box is None:
+            return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities)
+        where = (number, box.x, box.y, box.width, box.height, box.score)
+        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, None, None, *where)
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.
 
-        An image is a PIL image of any mode or an array (H, W), (H, W, 3) or (H, W, 4) of uint8. As in
-        `ferbatch label`, the whole image is taken for one face. An image that cannot be used (all one value) gives
-        status `error`.
+        An image is a PIL image of any mode or an array (H, W), (H, W, 3) or (H, W, 4) of uint8. The whole image is
+        taken for one face; `faces` looks for them. An image that cannot be used (all one value) gives status `error`.
         """
         many = image if isinstance(image, list | tuple) else [image]
-        predictions = [prediction for _, prediction in self.predict(map(self._from_memory, many))]
+        predictions = [rows[0] for _, rows in self.predict(map(self._from_memory, many))]
         return predictions if many is image else predictions[0]
+
+    def faces(
+        self,
+        image: Image.Image | NDArray[np.uint8],
+        *,
+        min_face: int = MIN_FACE,
+        face_margin: float = 0.0,
+        largest_face: bool = False,
+    ) -> list[Prediction]:
+        """A Prediction for each face that is found in a photo, the largest first; none where there is no face.
+
+        `min_face` is in pixels, `face_margin` a share of the crop's side. Raises FerbatchError where the detector is
+        not there.
+        """
+        search = Search("detect", min_face, face_margin, largest_face)
+        finding.version(search)
+        ref = ImageRef("", b"")
+        try:
+            gray = images.from_memory(image)
+        except UnreadableImageError:
+            return []
+        found = searched(ref, gray, finding.find(gray, search), self.card.size, None, search)
+        return [row for _, rows in self.predict([found]) for row in rows if row.label is not None]
 
     def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
         ref = ImageRef("", b"")

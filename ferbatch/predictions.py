@@ -15,10 +15,12 @@ from ferbatch.annotations import Joined, met
 from ferbatch.errors import UsageError
 from ferbatch.joins import UNMATCHED, Join, join, stripped
 from ferbatch.paths import count, decode_path, encode_path, escape
-from ferbatch.records import NONE, ImageRef
+from ferbatch.records import NO_FACE, NONE, ImageRef
 from ferbatch.scores import UNIT, Scores
 from ferbatch.sources import label_of
 from ferbatch.truth import Truth, of_labels
+
+MOST_PIXELS = 2**24  # along a side; more is no face's box
 
 
 @dataclass(slots=True)
@@ -89,9 +91,10 @@ class LabelsFile:
         chosen = self.frame.iloc[rows]
         number = {label: at for at, label in enumerate(self.labels)}
         predicted = np.array([number.get(value, NONE) for value in chosen["label"]], np.int16)
+        predicted[(chosen["status"] == "no_face").to_numpy()] = NO_FACE
         written = chosen[list(self.labels)].to_numpy(np.float64)
         probabilities = np.nan_to_num(np.round(written * UNIT)).clip(0, UNIT).astype(np.uint16)
-        return Scores(self.labels, of_labels(truth, self.labels), predicted, probabilities)
+        return Scores(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
 
     def _join(self, truth: Truth, strip_prefix: str | None) -> Join:
         rows: list[bytes | None] = [decode_path(path) for path in self.frame["path"]]
@@ -116,6 +119,15 @@ class LabelsFile:
             f" at least half are needed{ambiguous}; an image without: {truth.images[lonely].path}; a row without:"
             f" {other}{help_}"
         )
+
+
+def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
+    """(N, 4) x, y, width and height of the faces; None in a file without them."""
+    names = ["x", "y", "width", "height"]
+    if not set(names) <= set(frame.columns):
+        return None
+    numbers = frame[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    return np.asarray(np.nan_to_num(numbers).clip(0, MOST_PIXELS), np.int32)
 
 
 def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:

@@ -27,11 +27,12 @@ ON_ERROR = ("record", "stop")
 PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
 STATUSES = ("ok", "uncertain", "no_face", "error")
-EXAMPLE = os.path.join(os.path.dirname(__file__), "example", "astronaut.jpg")  # a face that comes with the package
+EXAMPLE = os.path.join(os.path.dirname(__file__), "example", "astronaut.jpg")  # a photo that comes with the package
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
 
 NONE = -1  # in place of a label's index
+NO_FACE = -2  # as well, where no face was found
 
 MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
 
@@ -39,6 +40,12 @@ REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverag
 REPORT_ENDINGS = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report's files
 
 DIGITS = 4  # of a probability, wherever it is written
+
+MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
+
+FACES_MODES = ("auto", "whole", "detect")
+MIN_FACE = 20  # pixels of the photo; a smaller face tells little
+MARGINS = (-0.25, 1.0)  # that may be added to the training faces' frame, as shares of it
 
 LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
 WIDE_RATIO = 1.5
@@ -51,6 +58,37 @@ class ImageRef:
     path: str  # as printed; `paths.decode_path` gives the bytes back
     file: bytes  # as opened
     truth: str | None = None  # a label, where a folder at or below PATH is named like one
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Whether and how faces are looked for in an image. Travels to the processes that decode."""
+
+    mode: str = "whole"  # one of FACES_MODES
+    min_face: int = MIN_FACE  # pixels of the upright image that a face is wide and high, at the least
+    margin: float = 0.0  # added on each side of the training faces' frame, as a share of it; in MARGINS
+    largest: bool = False  # keep the largest face alone
+    detector: str = "yunet"  # a key of faces.FACES
+    crops: str | None = None  # the folder to write crops to
+
+    def __post_init__(self) -> None:
+        if self.mode not in FACES_MODES:
+            raise ValueError(f"faces is {' or '.join(FACES_MODES)}, not '{self.mode}'")
+        if self.min_face < 1:
+            raise ValueError(f"min_face is {self.min_face}, not 1 or more")
+        if not MARGINS[0] <= self.margin <= MARGINS[1]:
+            raise ValueError(f"face_margin is {self.margin}, not {MARGINS[0]} to {MARGINS[1]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a face is."""
+
+    x: int  # pixels of the upright image, as are the next three
+    y: int
+    width: int
+    height: int
+    score: float  # 0..1, how sure the detector is
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +109,8 @@ class Options:
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
     max_errors: str | None = None  # N or P%
+    search: Search = Search("auto")
+    annotate: str | None = None  # the folder to write copies with boxes and labels to
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -116,6 +156,7 @@ class EvaluateOptions:
     batch_size: int = BATCH_SIZE
     workers: int | None = None
     tta: bool = False  # test-time augmentation, as in Options
+    search: Search = Search("auto", largest=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +169,7 @@ class BenchOptions:
     generate: str = "faces"  # a key of samples.KINDS
     repeat: int = 5  # rounds
     compare: tuple[str, ...] = ()  # keys of peers.PEERS
+    faces: str = "auto"  # one of FACES_MODES
     peer_python: str | None = None  # the interpreter that has them installed
     recommend: bool = True  # try other choices of --workers and --batch-size
     device: str = "auto"

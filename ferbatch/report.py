@@ -30,7 +30,9 @@ DEFINITIONS = {  # what stands in report.json, by its name there
     " approximation. Areas and ECE have none.",
     "n": "The images that a figure rests on.",
     "accuracy": "Share of the labelled images whose label is the truth.",
-    "accuracy_with_failed": "The same, with images that could not be labelled counted as wrong.",
+    "accuracy_with_failed": "The same, with images that have no label counted as wrong.",
+    "failed": "Images with a truth that have no label. no_face: those of them in which no face was found. Where an"
+    " image has several faces, the largest stands for it.",
     "balanced_accuracy": "Mean of the recalls of the labels that occur: every label counts the same.",
     "precision": "Of the images given a label, the share for which it is the truth.",
     "recall": "Of the images with a label as their truth, the share that was given it.",
@@ -210,9 +212,16 @@ def _mistakes(system: System) -> list[dict[str, Any]]:
             "confidence": int(confidence[at]) / UNIT,
             "probability_of_truth": int(scores.probabilities[at, scores.truth[at]]) / UNIT,
             "votes": _cast(system.votes, at),
+            "box": _box(scores, at),
         }
         for at in chosen.tolist()
     ]
+
+
+def _box(scores: Scores, at: int) -> list[int] | None:
+    """x, y, width and height of the face that was labelled; None where the image was taken whole."""
+    found = [] if scores.boxes is None else scores.boxes[at].tolist()
+    return found if any(found) else None
 
 
 def _cast(votes: Votes | None, at: int) -> dict[str, float] | None:

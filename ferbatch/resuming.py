@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -186,13 +186,10 @@ class Work(Sequence[ImageRef]):
         assert done is not None
         return done.at(abs(offset)), bool(self.old[at]), offset < 0
 
-    def gone(self) -> tuple[int, str]:
-        """How many images were done before and are not listed any more, and the path of one ('' if there is none)."""
-        n, example = 0, ""
+    def gone(self) -> Iterator[str]:
+        """The paths of images that were done before and are not listed any more."""
         base, journal = self.past.base, self.past.journal
-        for path in base.gone() if base else ():
-            n, example = n + 1, example or path
+        yield from base.gone() if base else ()
         for path in journal.gone() if journal else ():
             if not (base and base.find(path)):
-                n, example = n + 1, example or path
-        return n, example
+                yield path

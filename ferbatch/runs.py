@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,13 @@ GONE_SHARE = 0.1  # of the images that were done before; as well
 
 @dataclass
 class Tally:
-    """Counts of a run, kept while it streams."""
+    """Counts of a run, kept while it streams: of images but where they are of faces."""
 
     images: int = 0
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)  # given to faces and to images that were taken whole
+    searched: int = 0  # images that faces were looked for in
+    faces: int = 0  # found in these
+    no_face: int = 0  # of these, in which none was found
     errors: Counter[str] = field(default_factory=Counter)  # by error_kind
     failed_example: str = ""  # the first path of those
     unlistable: int = 0  # folders that could not be looked into
@@ -28,17 +31,35 @@ class Tally:
     whole_pictures: int = 0
     without_truth: int = 0
 
-    def add(self, prediction: Prediction, whole_picture: bool) -> None:
+    def add(self, rows: Sequence[Prediction], whole_picture: bool) -> None:
+        """An image's rows."""
+        first = rows[0]
         self.images += 1
         self.whole_pictures += whole_picture
-        self.without_truth += prediction.truth is None
-        if prediction.label is None:
-            self.errors[str(prediction.error_kind)] += 1
-            self.failed_example = self.failed_example or prediction.path
-            self.unlistable += prediction.error == UNLISTABLE
+        self.without_truth += first.truth is None
+        if first.label is None:
+            self._unlabelled(first)
             return
-        self.labels[prediction.label] += 1
-        self.uncertain += prediction.status == "uncertain"
+        if first.face is not None:
+            self.searched += 1
+            self.faces += len(rows)
+        for one in rows:
+            self.labels[str(one.label)] += 1
+            self.uncertain += one.status == "uncertain"
+
+    def _unlabelled(self, only: Prediction) -> None:
+        if only.status == "no_face":
+            self.searched += 1
+            self.no_face += 1
+            return
+        self.errors[str(only.error_kind)] += 1
+        self.failed_example = self.failed_example or only.path
+        self.unlistable += only.error == UNLISTABLE
+
+    @property
+    def whole(self) -> int:
+        """Images that were taken whole."""
+        return self.images - self.failed - self.searched
 
     @property
     def failed(self) -> int:
@@ -99,6 +120,10 @@ class Run:
                 "images": tally.images,
                 "labels": {label: tally.labels[label] for label in self.labels},
                 "uncertain": tally.uncertain,
+                "whole": tally.whole,
+                "searched": tally.searched,
+                "faces": tally.faces,
+                "no_face": tally.no_face,
                 "errors": dict(sorted(tally.errors.items())),
                 "without_truth": tally.without_truth,
                 "left_aside": self.listing.left_aside,

@@ -1,4 +1,4 @@
-"""Images to measure speed with, where there are none at hand: drawn from the example face, much like real ones."""
+"""Images to measure speed with, where there are none at hand: drawn from the example, much like real ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from PIL import Image
 
 from ferbatch.records import EXAMPLE
 
+FACE = (166, 62, 118)  # where the example has one: left, top, side of a square around it
 DISTINCT = 500  # faces; further files are copies of these
 PHOTO = (4000, 3000)  # pixels
+PORTRAIT = (350, 350)  # pixels, a face of a fifth of that
 DISTINCT_PHOTOS = 6
 FACE_QUALITY, PHOTO_QUALITY = 90, 85  # of the JPEGs: files of 1.2 kB and 3 MB, as cameras and FER2013 have them
 
@@ -22,9 +24,10 @@ FACE_QUALITY, PHOTO_QUALITY = 90, 85  # of the JPEGs: files of 1.2 kB and 3 MB, 
 def _face(rng: np.random.Generator) -> bytes:
     """A JPEG of 48 x 48 gray pixels."""
     with Image.open(EXAMPLE) as image:
-        side = min(image.size)
-        left, top = rng.integers(0, side // 8, 2)
-        crop = image.convert("L").crop((left, top, side - side // 8 + left, side - side // 8 + top)).resize((48, 48))
+        left, top, side = FACE
+        shorter, (right, down) = side - side // 8, rng.integers(0, side // 8, 2)
+        corner = left + right, top + down
+        crop = image.convert("L").crop((*corner, corner[0] + shorter, corner[1] + shorter)).resize((48, 48))
     return _jpeg(_noisy(np.asarray(crop), rng, 4), FACE_QUALITY)
 
 
@@ -66,6 +69,14 @@ def _photos(folder: Path, n: int, rng: np.random.Generator) -> None:
         (folder / f"{at:05}.jpg").write_bytes(some[at % len(some)])
 
 
+def _portraits(folder: Path, n: int, rng: np.random.Generator) -> None:
+    with Image.open(EXAMPLE) as image:
+        small = np.asarray(image.convert("RGB").resize(PORTRAIT))
+    some = [_jpeg(_noisy(small, rng, 4), PHOTO_QUALITY) for _ in range(min(n, DISTINCT))]
+    for at in range(n):
+        (folder / f"{at:06}.jpg").write_bytes(some[at % len(some)])
+
+
 def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
     """Of twenty files one is a photo, of two hundred one a PNG of 12 megapixels, the others are faces."""
     faces = [_face(rng) for _ in range(min(n, DISTINCT))]
@@ -82,6 +93,7 @@ def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
 
 KINDS: dict[str, tuple[Callable[[Path, int, np.random.Generator], None], int]] = {  # and how many, unless it is said
     "faces": (_faces, 20_000),
+    "portraits": (_portraits, 1_000),
     "photos": (_photos, 60),
     "mixed": (_mixed, 600),
 }

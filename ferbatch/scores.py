@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.records import DIGITS, NONE, Prediction
+from ferbatch.records import DIGITS, NO_FACE, NONE, Prediction
 
 UNIT = 10**DIGITS  # a probability of 1, in the whole numbers that Scores holds
 
@@ -23,29 +23,42 @@ class Scores:
 
     labels: tuple[str, ...]
     truth: NDArray[np.int16]  # (N,) index of the label that is true, NONE where none is
-    predicted: NDArray[np.int16]  # (N,) index of the label that was given, NONE where the image could not be labelled
+    predicted: NDArray[np.int16]  # (N,) index of the label that was given; NO_FACE, or NONE where reading it failed
     probabilities: NDArray[np.uint16]  # (N, K) in 0..UNIT
+    boxes: NDArray[np.int32] | None = None  # (N, 4) x, y, width, height of the face that was labelled; 0 where none was
 
     @classmethod
     def unpredicted(cls, labels: Sequence[str], truth: NDArray[np.int16]) -> Scores:
         """Scores with every image not labelled yet; `put` fills them in."""
         n, k = len(truth), len(labels)
-        return cls(tuple(labels), truth, np.full(n, NONE, np.int16), np.zeros((n, k), np.uint16))
+        nothing = np.full(n, NONE, np.int16)
+        return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
 
     def put(self, at: int, prediction: Prediction) -> None:
         """What the model said of image `at`."""
         if prediction.label is not None:
             self.predicted[at] = self.labels.index(prediction.label)
             self.probabilities[at] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
+        elif prediction.status == "no_face":
+            self.predicted[at] = NO_FACE
+        if prediction.face is not None and self.boxes is not None:
+            for place, number in enumerate((prediction.x, prediction.y, prediction.width, prediction.height)):
+                self.boxes[at, place] = number or 0
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Scores:
         """The images that a mask or a list of indices chooses."""
-        return Scores(self.labels, self.truth[which], self.predicted[which], self.probabilities[which])
+        boxes = None if self.boxes is None else self.boxes[which]
+        return Scores(self.labels, self.truth[which], self.predicted[which], self.probabilities[which], boxes)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """(N,) whether the image could be labelled."""
-        return np.asarray(self.predicted != NONE)
+        """(N,) whether the image has a label."""
+        return np.asarray(self.predicted >= 0)
+
+    @property
+    def faceless(self) -> NDArray[np.bool_]:
+        """(N,) whether no face was found in the image."""
+        return np.asarray(self.predicted == NO_FACE)
 
     @property
     def correct(self) -> NDArray[np.bool_]:

@@ -17,13 +17,12 @@ from typing import BinaryIO
 from ferbatch.errors import UsageError
 from ferbatch.filetypes import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.paths import count, encode_path
-from ferbatch.records import ImageRef
+from ferbatch.records import MARKER, ImageRef
 
 _Folder = tuple[bytes, str | None]  # its path as printed, its truth
 
 LIST = b"-"  # among PATHS: the list on stdin
 CHUNK = 2**16  # bytes of a list to read at a time
-MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
 
 SPELLINGS = {  # what people call a folder -> its label
     "happiness": "happy",

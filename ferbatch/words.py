@@ -38,8 +38,12 @@ def _how_often(found: Figures) -> str:
         f" like these it would most likely be between {between(found.accuracy)} (95 % interval)."
     )
     if found.failed:
-        counted = percent(found.accuracy_with_failed.value)
-        text += f" {found.failed:,} more could not be labelled; counting them as wrong, it is {counted}."
+        counted, unread = percent(found.accuracy_with_failed.value), found.failed - found.no_face
+        parts = [f"{unread:,} more could not be labelled"] if unread or not found.no_face else []
+        if found.no_face:
+            parts.append(f"in {found.no_face:,} more no face was found")
+        said = " and ".join(parts)
+        text += f" {said[0].upper()}{said[1:]}; counting them as wrong, it is {counted}."
     return text
 
 

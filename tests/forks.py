@@ -129,7 +129,7 @@ def _run(request: dict[str, Any], report: int, stderr: int) -> None:
 
 
 def serve() -> None:
-    import ferbatch.console
+    import ferbatch.label_console
     import ferbatch.labelling
     import ferbatch.pages
     import ferbatch.report  # noqa: F401

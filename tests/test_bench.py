@@ -97,7 +97,7 @@ def test_only_so_many_images_of_a_folder_are_taken_and_it_is_left_as_it_was(
     ("arguments", "exit_code", "words"),
     [
         (("--compare", "magic"), 2, b"no peer called 'magic' (known: naive, fer)"),
-        (("--generate", "cats"), 2, b"no images called 'cats' (known: faces, photos, mixed)"),
+        (("--generate", "cats"), 2, b"no images called 'cats' (known: faces, portraits, photos, mixed)"),
         (("--format", "csv"), 2, b"a table or as json"),
         (("--model", "magic"), 6, b"magic"),
         (("--precision", "fp8"), 2, b"no precision called 'fp8' (known: auto, fp32, bf16)"),

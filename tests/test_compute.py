@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not isolation.can_compute(), reason="processes s
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def rows(classifier: Classifier, folder: Path, **options: Any) -> list[tuple[Decoded, Prediction]]:
+def rows(classifier: Classifier, folder: Path, **options: Any) -> list[tuple[Decoded, list[Prediction]]]:
     return list(classifier.stream(list_images([folder], ()), **options))
 
 

@@ -33,7 +33,7 @@ CLEAR = Image.merge("RGBA", (*COLOUR.split(), SMALL))
 def outcome(data: bytes, suffix_type: str | None = None) -> str:
     """`ok`, or the error's kind; nothing else gets through the door."""
     try:
-        decoded = images.decode(data, suffix_type, 48)
+        decoded = images.decode(data, suffix_type, 4 * 48)
     except UnreadableImageError as error:
         return error.kind if error.kind in ERROR_KINDS and str(error) and str(error).isprintable() else repr(error)
     assert decoded.pixels.mode == "L"

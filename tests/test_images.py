@@ -204,7 +204,7 @@ def test_colour_jpegs_give_their_luma() -> None:
 def test_large_jpegs_are_decoded_reduced_without_visible_change() -> None:
     picture = draw_face(2, 48).resize((1600, 1200), Image.Resampling.BICUBIC)
     data = saved(picture, "JPEG", quality=92)
-    reduced = images.decode(data, side=48)
+    reduced = images.decode(data, side=4 * 48)
     assert (reduced.width, reduced.height) == (1600, 1200)
     assert reduced.pixels.size == (400, 300)
     whole = images.model_input(images.decode(data).pixels, 48).astype(int)

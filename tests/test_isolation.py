@@ -30,7 +30,7 @@ from ferbatch.sources import Listing, list_images
 posix = pytest.mark.skipif(os.name != "posix", reason="signals end processes so on POSIX systems only")
 
 
-def dangerous(ref: ImageRef, size: int, *, by_pillow: bool = False) -> Decoded:
+def dangerous(ref: ImageRef, size: int, **options: Any) -> Decoded:
     """`read` with a decoder that has holes: what the file's name says happens."""
     name = os.path.basename(ref.file)
     if name.startswith(b"segv"):
@@ -44,7 +44,7 @@ def dangerous(ref: ImageRef, size: int, *, by_pillow: bool = False) -> Decoded:
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(ref, size, by_pillow=by_pillow)
+    return read(ref, size, **options)
 
 
 @pytest.fixture

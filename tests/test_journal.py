@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from test_names import NAMES, TEXTS
 
 import ferbatch
 from ferbatch.filetypes import type_of_name
-from ferbatch.journal import BATCH, Done, Journal, line_of
+from ferbatch.journal import BATCH, ENCODER, Done, Journal, line_of
 from ferbatch.paths import encode_path
 from ferbatch.records import ERROR_KINDS, ImageRef, Prediction, Version
 
@@ -29,16 +30,27 @@ PROBABILITIES = st.lists(st.integers(0, 10_000), min_size=4, max_size=4).map(
 
 
 @st.composite
-def predictions(draw: st.DrawFn, path: str) -> Prediction:
-    if draw(st.booleans()):
-        return Prediction(path, None, "error", error_kind=draw(st.sampled_from(ERROR_KINDS)), error=draw(TEXTS))
-    found = draw(PROBABILITIES)
-    label = max(found, key=lambda name: found[name])
-    return Prediction(path, None, draw(st.sampled_from(["ok", "uncertain"])), label, found[label], found)
+def predictions(draw: st.DrawFn, path: str) -> list[Prediction]:
+    """The rows of one image."""
+    way = draw(st.sampled_from(["error", "no_face", "whole", "faces"]))
+    if way == "error":
+        return [Prediction(path, None, "error", error_kind=draw(st.sampled_from(ERROR_KINDS)), error=draw(TEXTS))]
+    if way == "no_face":
+        return [Prediction(path, None, "no_face")]
+    rows = []
+    for number in range(1 if way == "whole" else draw(st.integers(1, 4))):
+        found = draw(PROBABILITIES)
+        label = max(found, key=lambda name: found[name])
+        box = [draw(st.integers(0, 10_000)) for _ in range(4)]
+        face = () if way == "whole" else (None, None, number, *box, draw(st.integers(0, 10_000)) / 10_000)
+        rows.append(
+            Prediction(path, None, draw(st.sampled_from(["ok", "uncertain"])), label, found[label], found, *face)
+        )
+    return rows
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[tuple[Version | None, bool, Prediction]]:
+def histories(draw: st.DrawFn) -> list[tuple[Version | None, bool, list[Prediction]]]:
     """What a journal is told, some paths more than once."""
     paths = draw(st.lists(PATHS, min_size=1, max_size=12, unique=True))
     order = draw(st.lists(st.sampled_from(paths), max_size=40))
@@ -46,15 +58,15 @@ def histories(draw: st.DrawFn) -> list[tuple[Version | None, bool, Prediction]]:
 
 
 def newest(
-    history: list[tuple[Version | None, bool, Prediction]],
-) -> dict[str, tuple[Version | None, bool, Prediction]]:
-    return {one[2].path: one for one in history}
+    history: list[tuple[Version | None, bool, list[Prediction]]],
+) -> dict[str, tuple[Version | None, bool, list[Prediction]]]:
+    return {one[2][0].path: one for one in history}
 
 
-def held(done: Done, paths: set[str]) -> dict[str, tuple[Version | None, bool, Prediction]]:
+def held(done: Done, paths: set[str]) -> dict[str, tuple[Version | None, bool, list[Prediction]]]:
     found = {path: done.find(path) for path in paths}
     return {
-        path: (one[1].version, one[1].whole_picture, one[1].prediction(ImageRef(path, b"")))
+        path: (one[1].version, one[1].whole_picture, one[1].predictions(ImageRef(path, b"")))
         for path, one in found.items()
         if one
     }
@@ -63,16 +75,16 @@ def held(done: Done, paths: set[str]) -> dict[str, tuple[Version | None, bool, P
 @given(histories(), st.floats(0, 1), histories())
 @settings(max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
-    before: list[tuple[Version | None, bool, Prediction]],
+    before: list[tuple[Version | None, bool, list[Prediction]]],
     cut: float,
-    after: list[tuple[Version | None, bool, Prediction]],
+    after: list[tuple[Version | None, bool, list[Prediction]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "labels.csv.journal")
         with Journal(path, None, {"PATHS": ["images"]}) as journal:
             begun = os.path.getsize(path)
-            for version, whole, prediction in before:
-                journal.add(line_of(prediction.path, version, whole, prediction))
+            for version, whole, rows in before:
+                journal.add(line_of(rows[0].path, version, whole, rows))
         content = Path(path).read_bytes()
         assert content.count(b"\n") == 1 + len(before)
         kept = content[: begun + round(cut * (len(content) - begun))]
@@ -80,24 +92,35 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
         lines = kept.count(b"\n") - 1
         done = Done(path, LABELS)
         assert done.run == {"PATHS": ["images"]}
-        paths = {one[2].path for one in before + after}
+        paths = {one[2][0].path for one in before + after}
         assert held(done, paths) == newest(before[:lines])
         assert len(done) == len(newest(before[:lines]))
         assert not list(done.gone())
         with Journal(path, done.end, {"PATHS": ["others"]}) as journal:
-            for version, whole, prediction in after:
-                journal.add(line_of(prediction.path, version, whole, prediction))
+            for version, whole, rows in after:
+                journal.add(line_of(rows[0].path, version, whole, rows))
         done = Done(path, LABELS)
         assert done.run == {"PATHS": ["images"]}
         assert sorted(done.gone()) == sorted(newest(before[:lines] + after))
         assert held(done, paths) == newest(before[:lines] + after)
 
 
+@given(histories())
+@settings(max_examples=100, derandomize=True, deadline=None)
+def test_a_line_is_what_the_json_encoder_makes_of_it(
+    history: list[tuple[Version | None, bool, list[Prediction]]],
+) -> None:
+    for version, whole, rows in history:
+        line = line_of(rows[0].path, version, whole, rows)
+        assert line == ENCODER.encode(json.loads(line)).encode() + b"\n"
+
+
 def test_two_paths_with_one_hash_are_not_taken_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ferbatch.journal.hash", lambda _: 7, raising=False)
     with Journal(str(tmp_path / "j"), None, {}) as journal:
         for path in ("a", "b"):
-            journal.add(line_of(path, None, False, Prediction(path, None, "error", error_kind="blank", error="!")))
+            rows = [Prediction(path, None, "error", error_kind="blank", error="!")]
+            journal.add(line_of(path, None, False, rows))
     done = Done(str(tmp_path / "j"), LABELS)
     assert done.find("a") is None
     found = done.find("b")

@@ -557,9 +557,9 @@ def test_whole_pictures_bring_one_warning(
     folder = faces("images", 17)
     for name in ("a.png", "b.png"):
         draw_face(0).resize(size).save(folder / name)
-    done = ferbatch_in("label", "images")
+    done = ferbatch_in("label", "images", "--faces", "whole")
     assert done.returncode == 0
-    assert (b"whole pictures were labelled, and cropped faces are expected" in done.stderr) == warned
+    assert (b"--faces whole takes each for one face" in done.stderr) == warned
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]["large_or_wide"] == (2 if warned else 0)
 
 

@@ -20,7 +20,7 @@ import typer
 from conftest import ROOT
 
 from ferbatch.cli import app
-from ferbatch.records import ERROR_KINDS, columns
+from ferbatch.records import ERROR_KINDS, EXAMPLE, columns
 from ferbatch.weights import SHIPPED, read_card, shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -122,6 +122,8 @@ def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/two.png")
     faces("more", 1)
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "more/one.jpg")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(EXAMPLE, tmp_path / "photos/one.jpg")
     for name in ("happy", "sad"):
         faces(f"test/{name}", 2)
     scripts = tmp_path / "scripts"

@@ -189,7 +189,7 @@ def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int, precision: str) 
     labelled = {}
     for device, computed in (("cpu", "fp32"), ("cuda", precision)):
         stream = Classifier.load(device=device, precision=computed).stream(listing, workers=workers)
-        labelled[device] = np.array([list(p.probabilities.values()) for _, p in stream])
+        labelled[device] = np.array([list(p.probabilities.values()) for _, (p,) in stream])
     np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=CLOSE[precision])
     assert (labelled["cpu"].argmax(1) == labelled["cuda"].argmax(1)).mean() > 0.98
 
@@ -225,7 +225,7 @@ def test_pixels_travel_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPat
     sent = torch.Tensor.to
 
     def watched(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        if tensor.dtype == torch.uint8:
+        if tensor.dtype == torch.uint8 and tensor.device.type == "cpu":
             pinned.append((tensor.is_pinned(), options.get("non_blocking", False)))
         return sent(tensor, *args, **options)
 
@@ -239,9 +239,9 @@ def test_pixels_travel_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPat
 
 
 @cuda
-@pytest.mark.parametrize("benchmark", [False, True])
+@pytest.mark.parametrize("chosen_by_speed", [False, True])
 @pytest.mark.parametrize("allow_tf32", [False, True])
-def test_cudnn_is_as_its_host_had_it_afterwards(benchmark: bool, allow_tf32: bool) -> None:
+def test_cudnn_is_as_its_host_had_it_afterwards(chosen_by_speed: bool, allow_tf32: bool) -> None:
     def flags() -> tuple[bool, ...]:
         cudnn = torch.backends.cudnn
         return cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
@@ -249,7 +249,9 @@ def test_cudnn_is_as_its_host_had_it_afterwards(benchmark: bool, allow_tf32: boo
     pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
     classifier = Classifier.load(device="cuda", precision="fp32")
     wanted = classifier.probabilities_of(pixels)
-    with torch.backends.cudnn.flags(enabled=True, benchmark=benchmark, deterministic=False, allow_tf32=allow_tf32):
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=chosen_by_speed, deterministic=False, allow_tf32=allow_tf32
+    ):
         before = flags()
         found = classifier.probabilities_of(pixels)
         assert flags() == before

@@ -14,17 +14,32 @@ from conftest import ROOT
 
 # Imports go down only; a module may import those of a lower rank.
 RANKS = {
-    "__main__": 14,
-    "cli": 13,
+    "__main__": 16,
+    "cli": 15,
+    "label_command": 14,
+    "evaluate_command": 14,
+    "train_command": 14,
+    "bench_command": 14,
+    "endings": 13,
+    "options": 3,
+    "label_console": 13,
+    "evaluate_console": 13,
+    "train_console": 13,
+    "bench_console": 13,
+    "models_console": 13,
     "console": 12,
     "labelling": 10,
     "resuming": 6,
     "journal": 3,
     "bench": 10,
-    "measure": 5,
+    "measure": 6,
     "peers": 5,
-    "isolation": 5,
-    "reading": 4,
+    "isolation": 6,
+    "reading": 5,
+    "faces": 4,
+    "facefiles": 3,
+    "yunet": 1,
+    "drawing": 7,
     "log": 3,
     "locks": 3,
     "limits": 1,
@@ -73,6 +88,7 @@ RANKS = {
     "errors": 0,
 }
 MODULES = sorted(path.stem for path in (ROOT / "ferbatch").glob("*.py") if path.stem != "__init__")
+TALK = {"log", "peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
 
 
@@ -103,6 +119,13 @@ def test_imports_go_down_only(module: str) -> None:
     assert not upward, f"{module} imports {upward}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in TALK and not name.endswith("console")])
+def test_only_the_consoles_talk(module: str) -> None:
+    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not called & {"print", "say", "show", "log.say", "log.show", "tqdm", "Console"}
+
+
 @pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "process", "log"])
 def test_the_lowest_layer_is_standard_library_only(module: str) -> None:
     tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
@@ -128,9 +151,15 @@ def test_importing_ferbatch_loads_nothing_heavy() -> None:
     assert not loaded_after("import ferbatch; ferbatch.Prediction; ferbatch.decode_path") & HEAVY
 
 
-@pytest.mark.parametrize("command", ["", "label", "evaluate", "train", "convert", "models"])
+@pytest.mark.parametrize("command", ["", "label", "evaluate", "train", "convert", "bench", "models"])
 def test_help_loads_nothing_heavy(command: str) -> None:
     assert not loaded_after(running(*command.split(), "--help")) & HEAVY
+
+
+def test_the_consoles_load_no_torch() -> None:
+    consoles = [name for name in MODULES if name.endswith("console")]
+    assert "label_console" in consoles
+    assert not loaded_after("\n".join(f"import ferbatch.{name}" for name in consoles)) & HEAVY
 
 
 def test_listing_the_models_loads_no_torch() -> None:
