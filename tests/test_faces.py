@@ -373,7 +373,7 @@ def test_largest_face_margin_and_min_face_do_what_they_say(
         (("--faces", "whole", "--crops", "crops"), "need faces to be looked for"),
         (("--min-face", "0"), "--min-face"),
         (("--face-margin", "3"), "--face-margin"),
-        (("--crops", "photos"), "photos is not empty and not ferbatch's"),
+        (("--crops", "photos"), "photos is not empty and no folder of faces"),
         (("--annotate", "photos/a-crop.png"), "is not a folder"),
         (("--crops", ""), "--crops is empty"),
     ],
