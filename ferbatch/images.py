@@ -90,16 +90,16 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
 
 
 def input_of(
-    data: bytes, suffix_type: str | None, size: int, *, by_pillow: bool = False
+    data: bytes, suffix_type: str | None, size: int, luma: NDArray[np.uint8] | None = None
 ) -> tuple[NDArray[np.uint8], int, int]:
     """The model input (size, size) of the image in `data`, and the image's own upright width and height.
 
-    As by `decode` and `model_input`, but quicker for a plain JPEG of a face, unless `by_pillow`.
-    Raises UnreadableImageError, whatever the decoder met.
+    `luma` is what `luma_of` gave of the data; it makes the very same pixels, sooner. Raises UnreadableImageError,
+    whatever the decoder met.
     """
-    luma = None if by_pillow else luma_of(data, size)
     if luma is not None:
-        return input_of_luma(luma, size), luma.shape[1], luma.shape[0]
+        height, width = luma.shape
+        return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size), width, height
     image = decode(data, suffix_type, REDUCED_SIDE * size)
     return model_input(image.pixels, size), image.width, image.height
 
@@ -112,11 +112,6 @@ def luma_of(data: bytes, size: int) -> NDArray[np.uint8] | None:
         if pixels.count(pixels[0]) == len(pixels):
             raise UnreadableImageError("blank", BLANK)
     return luma
-
-
-def input_of_luma(luma: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The model input (size, size) of what `luma_of` gives."""
-    return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size)
 
 
 def decode(data: bytes, suffix_type: str | None = None, side: int | None = None, *, colour: bool = False) -> GrayImage:

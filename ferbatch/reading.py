@@ -99,11 +99,7 @@ def _whole(
     search: Search,
 ) -> Decoded:
     """The image as one model input; the same pixels whichever way that was decided."""
-    if luma is not None:
-        pixels, width, height = images.input_of_luma(luma, size), luma.shape[1], luma.shape[0]
-    else:
-        image = images.decode(data, type_of_name(ref.file), images.REDUCED_SIDE * size)
-        pixels, width, height = images.model_input(image.pixels, size), image.width, image.height
+    pixels, width, height = images.input_of(data, type_of_name(ref.file), size, luma)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     if search.crops:
         facefiles.remove_crops(search.crops, ref.path)

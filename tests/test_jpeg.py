@@ -25,7 +25,8 @@ quick = pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
 def outcome(data: bytes, *, by_pillow: bool) -> Outcome:
     """The pixels and the image's size, or why there are none."""
     try:
-        pixels, width, height = images.input_of(data, "JPEG", SIZE, by_pillow=by_pillow)
+        luma = None if by_pillow else images.luma_of(data, SIZE)
+        pixels, width, height = images.input_of(data, "JPEG", SIZE, luma)
     except UnreadableImageError as error:
         return error.kind, str(error)
     assert (pixels.shape, pixels.dtype) == ((SIZE, SIZE), np.uint8)
@@ -139,7 +140,7 @@ def test_an_orientation_is_pillows_to_apply(said_in: str, orientation: int) -> N
     exif[0x0112] = orientation
     data = saved(laid, "JPEG", quality=95, **({"exif": exif} if said_in == "exif" else {"xmp": xmp(orientation)}))
     assert_left_to_pillow(data)
-    pixels, width, height = images.input_of(data, "JPEG", SIZE)
+    pixels, width, height = images.input_of(data, "JPEG", SIZE, images.luma_of(data, SIZE))
     assert (width, height) == wide.size
     assert np.abs(pixels.astype(int) - images.model_input(wide, SIZE)).mean() < 2
 
@@ -150,7 +151,7 @@ def test_a_colour_space_without_luma_is_left_to_pillow(space: str) -> None:
     options = {"keep_rgb": True} if space == "RGB" else {}
     data = saved(colours.convert(space), "JPEG", quality=95, **options)
     assert_left_to_pillow(data)
-    pixels, *_ = images.input_of(data, "JPEG", SIZE)
+    pixels, *_ = images.input_of(data, "JPEG", SIZE, images.luma_of(data, SIZE))
     assert np.abs(pixels.astype(int) - images.model_input(colours.convert("L"), SIZE)).mean() < 3
 
 
