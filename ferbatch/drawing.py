@@ -19,14 +19,8 @@ from ferbatch.records import Prediction
 
 LONGEST_SIDE = 1_600  # pixels of a copy
 MOST_THREADS = 8  # each holds a photo in colour
-COLOURS = (
-    "#ffd54a",
-    "#6fb7ff",
-    "#d0d0d0",
-    "#ff8f6b",
-    "#9be37d",
-    "#d7a1ff",
-)  # in the order of the labels, round and round
+# In the order of the labels, round and round.
+COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
 
 Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
 

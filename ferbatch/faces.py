@@ -59,7 +59,7 @@ class Kind:
     """A detector: how to make one, a check that it could be made, and what identifies it in a sidecar."""
 
     make: Callable[[], Detector]
-    version: Callable[[], str]  # FaceModelError where it is not installed as it should be
+    version: Callable[[], str]  # ModelError where it is not installed as it should be
 
 
 OF_THREAD = threading.local()
@@ -81,18 +81,20 @@ def version(search: Search) -> str | None:
 
 def find(image: GrayImage, search: Search) -> list[Face]:
     """The faces of at least `search.min_face` pixels, the largest first, in pixels of `image.pixels`."""
-    rows = detector(search.detector)(np.asarray(image.pixels))
+    look = detector(search.detector)
+    rows = look(np.asarray(image.pixels))
     found = [Face(row[0], row[1], row[2], row[3], float(row[14]), row[4:14].reshape(5, 2)) for row in rows]
     scale = image.width / image.pixels.width
     found = [face for face in found if scale * min(face.width, face.height) >= search.min_face]
     found.sort(key=lambda face: (-face.width * face.height, face.x, face.y))
-    look = detector(search.detector)
     return [_closer(image, face, look) for face in (found[:1] if search.largest else found)]
 
 
 def _closer(image: GrayImage, face: Face, look: Detector) -> Face:
-    """The face with its landmarks as a second look gives them, at CLOSE pixels: a small face seems more upright than it
-    is, which the first look's landmarks say of it."""
+    """The face with the landmarks of a second look, at CLOSE pixels.
+
+    By those of the first, a small face that is tilted seems more upright than it is.
+    """
     frame = _frame(face, AROUND)
     rows = look.once(np.asarray(_cut(image, frame, CLOSE)))
     middle = rows[:, :2] + rows[:, 2:4] / 2 - CLOSE / 2
@@ -144,8 +146,10 @@ def _cut(image: GrayImage, frame: _Frame, side: int) -> Image.Image:
 
 
 def _frame(face: Face, margin: float) -> _Frame:
-    """Where TEMPLATE's square comes to lie when its landmarks are laid on the face's, as near as turning, scaling and
-    shifting can bring them."""
+    """Where TEMPLATE's square comes to lie when its landmarks are laid on the face's.
+
+    As near as turning, scaling and shifting can bring them; the square is then widened by the margin on each side.
+    """
     wanted, there = TEMPLATE - TEMPLATE.mean(0), face.landmarks - face.landmarks.mean(0)
     cosine = float((wanted * there).sum())
     sine = float((wanted[:, 0] * there[:, 1] - wanted[:, 1] * there[:, 0]).sum())

@@ -66,9 +66,9 @@ class ImageFiles(Dataset[Decoded]):
         return read(self.refs[index], self.size, by_pillow=self.by_pillow, search=self.search)
 
 
-def loader(files: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
+def loader(files: Dataset[Any], batch_size: int) -> DataLoader[Any]:
     """A DataLoader over decoded images whose batches are plain lists, in order, in this process."""
-    return DataLoader(files, batch_size=batch_size, collate_fn=list, **options)
+    return DataLoader(files, batch_size=batch_size, collate_fn=list)
 
 
 def _decode(files: ImageFiles, batch_size: int) -> Generator[Decoded, None, None]:
