@@ -6,11 +6,12 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forks import Forks
 from PIL import Image, ImageDraw, ImageFilter
 from typer.testing import CliRunner
 
@@ -53,16 +54,32 @@ def faces(tmp_path: Path) -> Callable[..., Path]:
 Ferbatch = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 
-@pytest.fixture
-def ferbatch_in(tmp_path: Path) -> Ferbatch:
-    """Run the command in a process of its own, in tmp_path: ferbatch_in("label", "images") -> CompletedProcess."""
+@pytest.fixture(scope="session")
+def commands() -> Iterator[Forks | None]:
+    """What runs the command in processes that need not import it all again; None where a process cannot be forked."""
+    forks = Forks() if sys.platform == "linux" else None
+    yield forks
+    if forks:
+        forks.close()
 
-    def call(*args: str | bytes | Path, **options: object) -> subprocess.CompletedProcess[bytes]:
+
+@pytest.fixture
+def ferbatch_in(tmp_path: Path, commands: Forks | None) -> Ferbatch:
+    """Run the command in a process of its own, in tmp_path: ferbatch_in("label", "images") -> CompletedProcess.
+
+    With options of subprocess.run but `input`, it is one that Python is started in afresh.
+    """
+
+    def call(*args: str | bytes | Path, input: bytes = b"", **options: object) -> subprocess.CompletedProcess[bytes]:
+        if commands and not options:
+            ended = commands(tmp_path, *args, stdin=input)
+            stderr = ended.stderr.encode(errors="surrogateescape")
+            return subprocess.CompletedProcess(args, ended.code, ended.stdout, stderr)
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **options.pop("env", {})}  # type: ignore[dict-item]
         command = [sys.executable, "-m", "ferbatch", *args]
-        if "input" not in options:
-            options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, **options)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            command, cwd=tmp_path, env=environment, input=input, capture_output=True, timeout=300, **options
+        )
 
     return call
 

@@ -130,7 +130,7 @@ def test_two_paths_with_one_hash_are_not_taken_for_each_other(tmp_path: Path, mo
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    forks = Forks()
+    forks = Forks(OMP_NUM_THREADS="1")
     yield forks
     forks.close()
 

@@ -33,7 +33,7 @@ N = 200  # images: three whole batches of the journal and a part
 
 @pytest.fixture(scope="module")
 def forks() -> Iterator[Forks]:
-    forks = Forks()
+    forks = Forks(OMP_NUM_THREADS="1")
     yield forks
     forks.close()
 
@@ -215,7 +215,7 @@ def test_gone_images_are_said(images: Path, forks: Forks, run: Run, tmp_path: Pa
 def test_what_changes_during_the_run_is_made_good_by_the_next(images: Path, run: Run, tmp_path: Path) -> None:
     touch = "rm images/0198.jpg; cp images/0001.jpg images/0199.jpg; cp images/0002.jpg images/0003.jpg;"
     touch += "cp images/0001.jpg images/later.jpg"
-    ended = run("--batch-size", "16", touch={"5": touch})
+    ended = run("--batch-size", "16", touch={5: touch})
     assert ended.code == 3
     rows = rows_of(tmp_path / "labels.csv")
     assert [row["path"] for row in rows] == [f"images/{n:04}.jpg" for n in range(N)]
@@ -383,7 +383,7 @@ def without_simplejpeg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[For
     """Runs in a Python that has no simplejpeg."""
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "sitecustomize.py").write_text("import sys\nsys.modules['simplejpeg'] = None\n")
-    forks = Forks(PYTHONPATH=os.pathsep.join((str(folder), str(Path(__file__).parent.parent))))
+    forks = Forks(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join((str(folder), str(Path(__file__).parent.parent))))
     yield forks
     forks.close()
 
@@ -659,7 +659,7 @@ def test_a_disk_that_fills_up_really_is_one_sentence_and_the_run_goes_on_when_th
     output = ("-o", "disk/labels.csv")
     for ballast in range(20_000, 180_000, 10_000):
         touch = f"head -c {ballast} /dev/zero > disk/ballast || true"
-        ended = run(*output, "--resume", "--overwrite", touch={"1": touch})
+        ended = run(*output, "--resume", "--overwrite", touch={1: touch})
         (disk / "ballast").unlink()
         if ended.code != 3:
             assert (ended.code, ended.stderr.splitlines()[-1].count("could not be written: No space left")) == (74, 1)
