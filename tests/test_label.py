@@ -470,7 +470,7 @@ def test_a_stopped_run_leaves_nothing_half(
     running.send_signal(number)
     begun = time.monotonic()
     _, errors = running.communicate(timeout=60)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     assert running.returncode == code, errors.decode()
     said = {130: "interrupted", 143: "terminated"}[code]
     assert errors.decode() == f"ferbatch: {said}; --resume goes on with what is done\n"
