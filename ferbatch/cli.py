@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from pathlib import Path
 from typing import Annotated
@@ -91,4 +92,7 @@ app.command()(models)
 
 def main() -> None:
     """The entry point of `ferbatch` and `python -m ferbatch`."""
-    app(prog_name="ferbatch")
+    try:
+        app(prog_name="ferbatch")
+    finally:
+        gc.freeze()  # a last search for cycles in what the process holds, torch with it, would take it a second
