@@ -62,14 +62,13 @@ def test_the_table_has_every_figure_and_says_what_was_measured(
     for row in ("reading the files", "reading and decoding", "the network alone", "the limit of both", "peak memory"):
         assert row in table
     assert b"round 1 of 1" in done.stderr
-    quiet = ferbatch_in("bench", "images", *QUICK, "-q")
-    assert quiet.returncode == 0
-    assert not quiet.stderr
 
 
 def test_a_recommendation_tries_other_options_and_names_them(ferbatch_in: Ferbatch, faces: Callable[..., Path]) -> None:
     faces("images", 20)
     done = ferbatch_in("bench", "images", "--repeat", "1", "--format", "json", "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["images"]["n"] == 20
     found = json.loads(done.stdout)["models"][0]["recommended"]
     assert "" in found["tried"]
     assert "--isolate --workers 1" in found["tried"]
@@ -88,8 +87,6 @@ def test_only_so_many_images_of_a_folder_are_taken_and_it_is_left_as_it_was(
     done = ferbatch_in("bench", "images", "--images", "25", "--format", "json", *QUICK)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"]["n"] == 25
-    whole = ferbatch_in("bench", "images", "--format", "json", *QUICK)
-    assert json.loads(whole.stdout)["images"]["n"] == 31
     assert sorted(os.listdir(folder)) == before
 
 
