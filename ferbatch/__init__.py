@@ -16,16 +16,17 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ferbatch.errors import FerbatchError
-from ferbatch.paths import decode_path
-from ferbatch.records import BATCH_SIZE, DEFAULT_MODEL, MIN_FACE, Options, Prediction, Search
+from ferbatch.core.errors import FerbatchError
+from ferbatch.core.names import decode_path
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, Options
+from ferbatch.core.records import MIN_FACE, Prediction, Search
+from ferbatch.core.version import __version__
 
 if TYPE_CHECKING:
     import pandas
 
-    from ferbatch.predict import Classifier
+    from ferbatch.stream.classifier import Classifier
 
-__version__ = "0.1.0"
 __all__ = ["FerbatchError", "Prediction", "__version__", "decode_path", "label", "load_model", "read_labels"]
 
 
@@ -57,7 +58,7 @@ def label(
     Raises FerbatchError for a missing path or device, or a model that cannot be loaded, ValueError for a number out of
     its range.
     """
-    from ferbatch import labelling
+    from ferbatch.commands.label import run
 
     options = Options(
         (paths,) if isinstance(paths, str | os.PathLike) else tuple(paths),
@@ -71,7 +72,7 @@ def label(
         tta=tta,
         search=Search(faces, min_face, face_margin, largest_face),
     )
-    return labelling.predictions(options)
+    return run.predictions(options)
 
 
 def load_model(
@@ -81,7 +82,7 @@ def load_model(
 
     Raises FerbatchError if it cannot be loaded or verified, or the device is not there.
     """
-    from ferbatch.predict import Classifier
+    from ferbatch.stream.classifier import Classifier
 
     return Classifier.load(name, device, precision=precision, tta=tta)
 
@@ -91,6 +92,6 @@ def read_labels(path: str | os.PathLike[str]) -> pandas.DataFrame:
 
     A file called `NA.jpg` or a person called `null` stays a text.
     """
-    from ferbatch import tables
+    from ferbatch.sources import tables
 
     return tables.read_labels(os.fspath(path))

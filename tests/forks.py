@@ -82,7 +82,7 @@ class Events:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self, request: dict[str, Any]) -> None:
-        from ferbatch import journal
+        from ferbatch.commands.label import journal
 
         self.kill_at, self.full_at = request.get("kill_at"), request.get("full_at")
         self.touch = request.get("touch", {})
@@ -158,10 +158,10 @@ def _answer(request: dict[str, Any], pipe: Connection) -> Ended:
 
 
 def serve(pipe: Connection) -> None:
-    import ferbatch.label_console
-    import ferbatch.labelling
-    import ferbatch.pages
-    import ferbatch.report  # noqa: F401
+    import ferbatch.commands.label.console
+    import ferbatch.commands.label.run
+    import ferbatch.report.build
+    import ferbatch.report.pages  # noqa: F401
 
     with suppress(EOFError):
         while True:

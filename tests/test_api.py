@@ -13,7 +13,7 @@ from conftest import Ferbatch, draw_face
 from PIL import Image
 
 import ferbatch
-from ferbatch.weights import shipped
+from ferbatch.model.weights import shipped
 
 MODEL = ferbatch.load_model(device="cpu")
 

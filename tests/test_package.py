@@ -20,8 +20,9 @@ import typer
 from conftest import ROOT
 
 from ferbatch.cli import app
-from ferbatch.records import ERROR_KINDS, EXAMPLE, columns
-from ferbatch.weights import SHIPPED, read_card, shipped
+from ferbatch.core.options import EXAMPLE
+from ferbatch.core.records import ERROR_KINDS, columns
+from ferbatch.model.weights import SHIPPED, read_card, shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -58,8 +59,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_carries_the_weights_the_example_and_the_type_marker(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"ferbatch/_weights/{name}.{suffix}" for name in shipped() for suffix in ("json", "safetensors")}
-    assert wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed", "ferbatch/report.schema.json"} <= names
-    assert {f"ferbatch/templates/report.{kind}" for kind in ("css", "js", "html.jinja", "md.jinja")} <= names
+    assert (
+        wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed", "ferbatch/report/report.schema.json"} <= names
+    )
+    assert {f"ferbatch/report/templates/report.{kind}" for kind in ("css", "js", "html.jinja", "md.jinja")} <= names
     assert not [name for name in names if name.startswith(("tests/", "weights/"))]
 
 

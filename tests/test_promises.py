@@ -20,12 +20,14 @@ from conftest import ROOT, Ferbatch, draw_face
 from numpy.typing import NDArray
 from PIL import Image
 
-from ferbatch import labelling, weights
-from ferbatch.outputs import plan
-from ferbatch.predict import Classifier
-from ferbatch.reading import read
-from ferbatch.records import Existing, ImageRef, Options, Prediction
-from ferbatch.sources import Listing, list_images
+from ferbatch.commands.label import run as label_run
+from ferbatch.commands.label.output import plan
+from ferbatch.core.options import Existing, Options
+from ferbatch.core.records import ImageRef, Prediction
+from ferbatch.model import weights
+from ferbatch.sources.listing import Listing, list_images
+from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.read import read
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
@@ -154,7 +156,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     def end_to_end() -> None:
         output = plan(str(tmp_path / "labels.csv"), None)
         options = Options(paths=("-",), model="cnn", device="cpu")
-        labelling.run(options, output, existing=Existing(overwrite=True), listed=listed, watcher=Silent())
+        label_run.run(options, output, existing=Existing(overwrite=True), listed=listed, watcher=Silent())
 
     forward_only()
     rounds = [(rate(n, forward_only), rate(n, end_to_end)) for _ in range(3)]

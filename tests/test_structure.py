@@ -7,128 +7,100 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-# Imports go down only; a module may import those of a lower rank.
-RANKS = {
-    "__main__": 16,
-    "cli": 15,
-    "label_command": 14,
-    "evaluate_command": 14,
-    "train_command": 14,
-    "bench_command": 14,
-    "endings": 13,
-    "options": 3,
-    "label_console": 13,
-    "evaluate_console": 13,
-    "train_console": 13,
-    "bench_console": 13,
-    "models_console": 13,
-    "console": 12,
-    "labelling": 10,
-    "resuming": 6,
-    "journal": 3,
-    "bench": 10,
-    "measure": 6,
-    "peers": 5,
-    "isolation": 6,
-    "reading": 5,
-    "faces": 4,
-    "facefiles": 3,
-    "yunet": 1,
-    "drawing": 7,
-    "log": 3,
-    "locks": 3,
-    "limits": 1,
-    "runs": 8,
-    "convert": 10,
-    "evaluate": 10,
-    "train": 11,
-    "trainer": 10,
-    "datasets": 9,
-    "augment": 4,
-    "recipe": 3,
-    "process": 0,
-    "networks": 2,
-    "zoo": 3,
-    "predict": 8,
-    "screen": 8,
-    "pages": 8,
-    "report": 8,
-    "words": 7,
-    "gates": 7,
-    "charts": 7,
-    "annotations": 7,
-    "predictions": 8,
-    "agreement": 6,
-    "comparison": 7,
-    "metrics": 6,
-    "calibration": 5,
-    "truth": 5,
-    "rates": 4,
-    "outputs": 4,
-    "tables": 4,
-    "scores": 3,
-    "joins": 3,
-    "sources": 3,
-    "images": 3,
-    "devices": 3,
-    "samples": 2,
-    "jpeg": 2,
-    "models": 4,
-    "weights": 3,
-    "writers": 3,
-    "paths": 2,
-    "filetypes": 2,
-    "records": 1,
-    "figures": 1,
-    "errors": 0,
+# Imports go down only. The arrows between rooms; one that is new is a decision.
+ROOMS: dict[str, set[str]] = {
+    "__main__": {"cli"},
+    "cli": {"commands", "shell", "core"},
+    "commands": {"shell", "report", "stream", "sources", "scoring", "model", "images", "core"},
+    "shell": {"report", "core"},
+    "report": {"sources", "scoring", "model", "images", "core"},
+    "stream": {"model", "images", "core"},
+    "sources": {"scoring", "images", "core"},
+    "scoring": {"core"},
+    "model": {"core"},
+    "images": {"core"},
+    "core": set(),
 }
-MODULES = sorted(path.stem for path in (ROOT / "ferbatch").glob("*.py") if path.stem != "__init__")
-TALK = {"log", "peers"}  # the way the consoles talk; a program of its own
+PACKAGE = ROOT / "ferbatch"
+MODULES = {  # commands.label.run -> its file
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+TALK = {"shell.log", "commands.bench.peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
 
 
-def imported(module: str) -> set[str]:
-    """The ferbatch modules that a module imports when it runs (type-checking blocks aside)."""
-    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+def imports_of(module: str, *, typing: bool = False) -> dict[str, int]:
+    """The modules of ferbatch that a module imports when it runs, with `typing` for its types as well; their lines."""
+    tree = ast.parse(MODULES[module].read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test) and not typing:
             node.body = []
-    names: set[str] = set()
+    lines: dict[str, int] = {}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "ferbatch":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ferbatch."):
-            names.add(str(node.module).split(".")[1])
+        if isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names] + [str(node.module)]
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ferbatch.")}
-    return names & set(MODULES)
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        lines |= {name.removeprefix("ferbatch."): node.lineno for name in names}
+    return {name: line for name, line in lines.items() if name in MODULES}
 
 
-def test_every_module_has_a_layer() -> None:
-    assert set(RANKS) == set(MODULES)
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def wing_of(module: str) -> list[str]:
+    return module.split(".")[:2]
+
+
+def test_every_module_lies_in_a_room_and_rooms_lie_above_those_they_use() -> None:
+    assert {room_of(module) for module in MODULES} == set(ROOMS)
+    order = list(ROOMS)
+    assert all(order.index(room) < order.index(used) for room, below in ROOMS.items() for used in below)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down_only(module: str) -> None:
-    upward = {name for name in imported(module) if RANKS[name] >= RANKS[module]}
-    assert not upward, f"{module} imports {upward}"
+    allowed = ROOMS[room_of(module)] | {room_of(module)}
+    for other, line in imports_of(module, typing=True).items():
+        assert room_of(other) in allowed, f"{MODULES[module]}:{line} imports {other}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) == "commands"])
+def test_no_wing_of_the_commands_uses_another(module: str) -> None:
+    for other, line in imports_of(module, typing=True).items():
+        sideways = room_of(other) == "commands" and wing_of(other) != wing_of(module)
+        assert not sideways, f"{MODULES[module]}:{line} imports {other}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    TopologicalSorter({module: imports_of(module) for module in MODULES}).prepare()  # its CycleError names the circle
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name not in TALK and not name.endswith("console")])
 def test_only_the_consoles_talk(module: str) -> None:
-    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+    tree = ast.parse(MODULES[module].read_text())
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert not called & {"print", "say", "show", "log.say", "log.show", "tqdm", "Console"}
 
 
-@pytest.mark.parametrize("module", ["records", "errors", "figures", "paths", "filetypes", "recipe", "process", "log"])
-def test_the_lowest_layer_is_standard_library_only(module: str) -> None:
-    tree = ast.parse((ROOT / "ferbatch" / f"{module}.py").read_text())
+LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in ("core.locks", "core.writers")]
+LIGHT += ["images.formats", "commands.train.recipe", "shell.log"]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_the_lowest_floor_is_standard_library_only(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text())
     roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     roots |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert roots <= set(sys.stdlib_module_names) | {"ferbatch"}
@@ -158,7 +130,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 def test_the_consoles_load_no_torch() -> None:
     consoles = [name for name in MODULES if name.endswith("console")]
-    assert "label_console" in consoles
+    assert "commands.label.console" in consoles
     assert not loaded_after("\n".join(f"import ferbatch.{name}" for name in consoles)) & HEAVY
 
 
@@ -185,7 +157,7 @@ def test_the_command_line_has_threads_sleep_while_they_wait_and_the_api_does_not
 
 def test_the_command_line_sets_the_allocator_and_the_api_does_not(faces: Callable[..., Path]) -> None:
     images = str(faces("images", 1))
-    patched = "from ferbatch import process; process.keep_memory = lambda: print('kept')\n"
+    patched = "from ferbatch.core import process; process.keep_memory = lambda: print('kept')\n"
     api = f"import ferbatch; list(ferbatch.label({images!r})); ferbatch.load_model()"
     for code, said in ((running("label", images, "-o", "-"), 1), (api, 0)):
         done = subprocess.run([sys.executable, "-c", patched + code], cwd=ROOT, capture_output=True, text=True)

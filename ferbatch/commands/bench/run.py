@@ -1,0 +1,234 @@
+"""Use case: how fast ferbatch is on this machine, against what the machine could do and against other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import ferbatch
+from ferbatch.commands.bench import measure, peers, samples
+from ferbatch.commands.bench.measure import Cores, command
+from ferbatch.core.errors import NoImagesError, UsageError
+from ferbatch.core.names import escape
+from ferbatch.core.options import BATCH_SIZE, EXAMPLE, BenchOptions
+from ferbatch.core.records import ImageRef, Search
+from ferbatch.core.version import __version__
+from ferbatch.images import faces, jpeg
+from ferbatch.sources.listing import list_images
+from ferbatch.stream import pool
+from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.read import read
+
+SCHEMA = 1
+MOST_INPUTS = 4_096  # decoded images kept for the network; it sees them again and again
+MOST_FOR_PEERS = 2_000  # images: others may be slow
+FORWARD = 2.0  # seconds, about, of one measurement of the network alone
+CLEARLY = 1.1  # times as fast as the default has another choice to be, to be recommended
+OUTPUT = "labels.csv"
+
+Rates = dict[str, list[float]]  # name -> a figure per round
+
+
+def run(options: BenchOptions, said: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, round after round, and give medians; `said` hears what goes on.
+
+    Raises UsageError, NoImagesError or ModelError before anything is measured, UsageError where a peer does not run.
+    """
+    _check(options)
+    with _images(options, said) as (paths, files), tempfile.TemporaryDirectory() as folder:
+        classifiers = {
+            name: Classifier.load(name, options.device, precision=options.precision) for name in options.models
+        }
+        cores = Cores(torch.get_num_threads())
+        try:
+            bench = _Bench(options, paths, files, folder, cores, said)
+            return bench.report([bench.model(*one) for one in classifiers.items()])
+        finally:
+            cores.close()
+
+
+def _check(options: BenchOptions) -> None:
+    for name in options.compare:
+        if name not in peers.PEERS:
+            raise UsageError(f"no peer called '{escape(name)}' (known: {', '.join(peers.PEERS)})")
+    if options.generate not in samples.KINDS:
+        raise UsageError(f"no images called '{escape(options.generate)}' (known: {', '.join(samples.KINDS)})")
+
+
+@contextmanager
+def _images(options: BenchOptions, said: Callable[[str], None]) -> Iterator[tuple[Sequence[str], Sequence[bytes]]]:
+    """PATHS and the files below, or images that are drawn for as long as they are needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths: Sequence[str] = options.paths
+        if not paths:
+            said(f"drawing {options.generate}")
+            samples.make(options.generate, folder, options.images)
+            paths = [folder]
+        listing = list_images(paths, ())
+        files = [listing[at].file for at in range(len(listing))]
+        if options.paths and options.images is not None:
+            files = files[: options.images]
+        if not files:
+            raise NoImagesError(f"no images found under {', '.join(map(escape, paths))}")
+        yield paths, files
+
+
+class _Bench:
+    """One run of the benchmark on one set of images."""
+
+    def __init__(
+        self,
+        options: BenchOptions,
+        paths: Sequence[str],
+        files: Sequence[bytes],
+        folder: str,
+        cores: Cores,
+        said: Callable[[str], None],
+    ) -> None:
+        self.options, self.paths, self.files, self.folder = options, paths, files, folder
+        self.cores, self.said = cores, said
+        self.output = os.path.join(folder, OUTPUT)
+        self.search = Search(options.faces)
+
+    def model(self, name: str, classifier: Classifier) -> dict[str, Any]:
+        """What one model comes to: medians over the rounds, and of ratios the medians of each round's."""
+        card, inputs = classifier.card, self._inputs(classifier.card.size)
+        rates: Rates = {}
+        for at in range(self.options.repeat):
+            self.said(f"{escape(card.name)}: round {at + 1} of {self.options.repeat}")
+            found = {
+                "read": self.cores.rate("read", self.files, card.size),
+                "decode": self.cores.rate("decode", self.files, card.size, self.search),
+                "forward": _forward(classifier, inputs),
+            }
+            found["limit"] = 1 / (1 / found["decode"] + 1 / found["forward"])
+            found["end_to_end"], found["command_seconds"] = self._label(name, [])
+            found |= {peer: self._peer(peer, name) for peer in self.options.compare}
+            for other in ("limit", "decode", *self.options.compare):
+                found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
+            for figure, value in found.items():
+                rates.setdefault(figure, []).append(value)
+        return {
+            "model": card.name,
+            "device": str(classifier.device),
+            "precision": classifier.precision,
+            "block": classifier.block,
+            "median": {figure: statistics.median(values) for figure, values in rates.items()},
+            "rounds": rates,
+            "peak_memory": self._command(name, [], watched=True).peak,
+            "recommended": self._recommended(name) if self.options.recommend else None,
+        }
+
+    def _inputs(self, size: int) -> list[Any]:
+        usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), size).inputs]
+        if not usable:
+            raise NoImagesError("none of the images can be read")
+        return usable
+
+    def _label(self, model: str, more: Sequence[str]) -> tuple[float, float]:
+        """images/s of the streaming, and seconds in all, of `ferbatch label`."""
+        done = self._command(model, more)
+        sidecar = json.loads(Path(f"{self.output}.run.json").read_text())
+        return sidecar["images_per_second"], done.seconds
+
+    def _command(self, model: str, more: Sequence[str], *, watched: bool = False) -> measure.Command:
+        listed = self.options.paths and self.options.images is not None
+        argv = [*_ferbatch("label"), "-o", self.output, "--model", model, "--no-truth", "-q", "--overwrite"]
+        argv += ["--device", self.options.device, "--precision", self.options.precision]
+        argv += ["--faces", self.options.faces, *more]
+        argv += ["-0", "-"] if listed else ["--", *self.paths]
+        done = command(argv, stdin=b"\0".join(self.files) if listed else b"", watched=watched)
+        if done.exit_code not in (0, 3):
+            raise UsageError(f"ferbatch label failed: {done.stderr.strip()}")
+        return done
+
+    def _peer(self, name: str, model: str) -> float:
+        """images/s of another program, its start-up aside."""
+        python = sys.executable if name == "naive" else self.options.peer_python or sys.executable
+        environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+        if name == "naive":
+            environment["PYTHONPATH"] = str(Path(ferbatch.__file__).parents[1])
+        files = self.files[:: max(1, len(self.files) // MOST_FOR_PEERS)]
+        done = command([python, peers.__file__, name, model], stdin=b"\0".join(files), environment=environment)
+        if done.exit_code:
+            last = done.stderr.strip().splitlines()[-1:] or ["it says nothing"]
+            raise UsageError(f"the peer {name} failed: {last[0]}")
+        return float(done.stdout.split()[-1])
+
+    def _recommended(self, model: str) -> dict[str, Any]:
+        """The --workers and --batch-size to take: the defaults, unless a run with others is clearly quicker."""
+        n, listing = self.cores.n, [ImageRef("", file) for file in self.files]
+        choices = {"": (n if pool.pays_for(listing, self.search) else 0, BATCH_SIZE)}
+        choices |= {f"--isolate --workers {k}": (k, BATCH_SIZE) for k in sorted({1, n, 2 * n})}
+        choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
+        tried = {}
+        for options in choices:
+            self.said(f"{escape(model)}: trying {options or 'the defaults'}")
+            tried[options] = self._label(model, options.split())[0]
+        best = max(tried, key=lambda options: tried[options])
+        best = best if tried[best] > CLEARLY * tried[""] else ""
+        workers, batch_size = choices[best]
+        return {"options": best, "workers": workers, "batch_size": batch_size, "tried": tried}
+
+    def report(self, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Everything that was measured, start-up and memory with it."""
+        self.said("start-up")
+        ours = [*_ferbatch("label"), "-o", self.output, "--no-truth", "-q", "--overwrite", EXAMPLE]
+        start: Rates = {}
+        for _ in range(self.options.repeat):
+            for name, argv in {
+                "one_image": ours,
+                "help": [*_ferbatch(), "--help"],
+                "import_typer": [sys.executable, "-c", "import typer"],
+                "import_torch": [sys.executable, "-c", "import torch"],
+            }.items():
+                start.setdefault(name, []).append(command(argv).seconds)
+            start.setdefault("help / import_typer", []).append(start["help"][-1] / start["import_typer"][-1])
+        torch_alone = command([sys.executable, "-c", "import torch, time; time.sleep(0.2)"], watched=True).peak
+        return {
+            "schema": SCHEMA,
+            "ferbatch": __version__,
+            "torch": torch.__version__,
+            "decoder": jpeg.decoders()[0],
+            "faces": self.options.faces,
+            "detector": faces.version(self.search),
+            "machine": measure.machine() | {"cores": self.cores.n, "gpu": _gpu()},
+            "images": {
+                "n": len(self.files),
+                "bytes": sum(os.path.getsize(file) for file in self.files if os.path.exists(file)),
+                "drawn": None if self.options.paths else self.options.generate,
+            },
+            "rounds": self.options.repeat,
+            "seconds": {name: statistics.median(values) for name, values in start.items()},
+            "memory_of_torch_alone": torch_alone,
+            "models": list(models),
+        }
+
+
+def _forward(classifier: Classifier, inputs: Sequence[Any]) -> float:
+    """images/s of the network alone, on all cores or the GPU."""
+    pixels = np.stack(inputs[: len(inputs) // classifier.block * classifier.block] or inputs)
+    classifier.probabilities_of(pixels[: 4 * classifier.block])
+    start, n = time.perf_counter(), 0
+    while time.perf_counter() - start < FORWARD:
+        n += len(classifier.probabilities_of(pixels))
+    return n / (time.perf_counter() - start)
+
+
+def _ferbatch(*words: str) -> list[str]:
+    return [sys.executable, "-m", "ferbatch", *words]
+
+
+def _gpu() -> str | None:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

@@ -1,0 +1,105 @@
+"""Images to measure speed with, where there are none at hand: drawn from the example, much like real ones."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ferbatch.core.options import EXAMPLE
+
+FACE = (166, 62, 118)  # where the example has one: left, top, side of a square around it
+DISTINCT = 500  # faces; further files are copies of these
+PHOTO = (4000, 3000)  # pixels
+PORTRAIT = (350, 350)  # pixels, a face of a fifth of that
+DISTINCT_PHOTOS = 6
+FACE_QUALITY, PHOTO_QUALITY = 90, 85  # of the JPEGs: files of 1.2 kB and 3 MB, as cameras and FER2013 have them
+
+
+def _face(rng: np.random.Generator) -> bytes:
+    """A JPEG of 48 x 48 gray pixels."""
+    with Image.open(EXAMPLE) as image:
+        left, top, side = FACE
+        shorter, (right, down) = side - side // 8, rng.integers(0, side // 8, 2)
+        corner = left + right, top + down
+        crop = image.convert("L").crop((*corner, corner[0] + shorter, corner[1] + shorter)).resize((48, 48))
+    return _jpeg(_noisy(np.asarray(crop), rng, 4), FACE_QUALITY)
+
+
+def _photo(rng: np.random.Generator) -> Image.Image:
+    """A colour picture of 12 megapixels with a grain like a camera's."""
+    with Image.open(EXAMPLE) as image:
+        large = image.convert("RGB").resize(PHOTO, Image.Resampling.BICUBIC)
+    return Image.fromarray(_noisy(np.asarray(large), rng, 5))
+
+
+def _noisy(pixels: NDArray[np.uint8], rng: np.random.Generator, sigma: float) -> NDArray[np.uint8]:
+    noise = rng.normal(rng.integers(-20, 20), sigma, pixels.shape).astype(np.float32)
+    return np.asarray((pixels + noise).clip(0, 255).astype(np.uint8))
+
+
+def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=quality)
+    return stream.getvalue()
+
+
+def _png(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _faces(folder: Path, n: int, rng: np.random.Generator) -> None:
+    some = [_face(rng) for _ in range(min(n, DISTINCT))]
+    for at in range(n):
+        inner = folder / f"{at // 10_000:03}"
+        inner.mkdir(exist_ok=True)
+        (inner / f"{at:07}.jpg").write_bytes(some[at % len(some)])
+
+
+def _photos(folder: Path, n: int, rng: np.random.Generator) -> None:
+    some = [_jpeg(np.asarray(_photo(rng)), PHOTO_QUALITY) for _ in range(min(n, DISTINCT_PHOTOS))]
+    for at in range(n):
+        (folder / f"{at:05}.jpg").write_bytes(some[at % len(some)])
+
+
+def _portraits(folder: Path, n: int, rng: np.random.Generator) -> None:
+    with Image.open(EXAMPLE) as image:
+        small = np.asarray(image.convert("RGB").resize(PORTRAIT))
+    some = [_jpeg(_noisy(small, rng, 4), PHOTO_QUALITY) for _ in range(min(n, DISTINCT))]
+    for at in range(n):
+        (folder / f"{at:06}.jpg").write_bytes(some[at % len(some)])
+
+
+def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
+    """Of twenty files one is a photo, of two hundred one a PNG of 12 megapixels, the others are faces."""
+    faces = [_face(rng) for _ in range(min(n, DISTINCT))]
+    photos = [_jpeg(np.asarray(_photo(rng)), PHOTO_QUALITY) for _ in range(DISTINCT_PHOTOS)]
+    png = _png(_photo(rng))
+    for at in range(n):
+        data, suffix = faces[at % len(faces)], "jpg"
+        if at % 200 == 100:
+            data, suffix = png, "png"
+        elif at % 20 == 0:
+            data = photos[at // 20 % len(photos)]
+        (folder / f"{at:06}.{suffix}").write_bytes(data)
+
+
+KINDS: dict[str, tuple[Callable[[Path, int, np.random.Generator], None], int]] = {  # and how many, unless it is said
+    "faces": (_faces, 20_000),
+    "portraits": (_portraits, 1_000),
+    "photos": (_photos, 60),
+    "mixed": (_mixed, 600),
+}
+
+
+def make(kind: str, folder: str | os.PathLike[str], n: int | None = None) -> None:
+    """Write `n` images of a kind into the folder, always the same ones."""
+    draw, usual = KINDS[kind]
+    draw(Path(folder), usual if n is None else n, np.random.default_rng(0))

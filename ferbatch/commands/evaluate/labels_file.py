@@ -1,0 +1,161 @@
+"""A labels file made earlier, in place of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import count, decode_path, encode_path, escape
+from ferbatch.core.records import NO_FACE, NONE, ImageRef
+from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.sources import tables
+from ferbatch.sources.labels import label_of
+from ferbatch.sources.matching import UNMATCHED, Join, join, stripped
+from ferbatch.sources.metadata import Joined, met
+from ferbatch.sources.truth import Truth, of_labels
+
+MOST_PIXELS = 2**24  # along a side; more is no face's box
+
+
+@dataclass(slots=True)
+class LabelsFile:
+    """A labels file made earlier."""
+
+    path: str
+    labels: tuple[str, ...]
+    frame: pd.DataFrame
+    own: Truth | None = None  # of its own column `truth`
+
+    @classmethod
+    def read(cls, path: str) -> LabelsFile:
+        """UsageError where it is missing or no labels file."""
+        if not os.path.exists(path):
+            raise UsageError(f"no such file: {tables.shown(path)}")
+        frame = tables.read_labels(path)
+        names = [str(name) for name in frame.columns]
+        try:
+            labels = tuple(names[names.index("confidence") + 1 : names.index("status")])
+        except ValueError as error:
+            raise UsageError(f"{tables.shown(path)} is no labels file: {error}") from error
+        if len(labels) < 2:
+            raise UsageError(f"{tables.shown(path)} is no labels file: no columns of probabilities")
+        if not all(label.isidentifier() for label in labels):
+            raise UsageError(f"{tables.shown(path)} is no labels file: labels are words, not {escape(str(labels))}")
+        if "face" in names:  # several faces of one image: the largest stands for it
+            frame = frame[~(frame["face"] > 0)].reset_index(drop=True)
+        frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # nothing in it acts
+        _check(path, frame, labels)
+        return cls(path, labels, _once(path, frame, labels))
+
+    def scores(self, truth: Truth, strip_prefix: str | None) -> tuple[Scores, Joined, NDArray[np.int64]]:
+        """The scores of the images of `truth` that have a row, how they were joined, and which they are.
+
+        UsageError where fewer than half of the images with a label have one.
+        """
+        own = truth is self.own
+        joined = self._itself() if own else self._join(truth, strip_prefix)
+        has_row = joined.rows != UNMATCHED
+        wanted = truth.has_label
+        if 2 * (has_row & wanted).sum() < wanted.sum():
+            raise UsageError(self._too_few(truth, joined))
+        at = np.flatnonzero(has_row)
+        scores = self._scores(joined.rows[at], truth.codes[at])
+        return scores, met(self.path, joined, truth, self.frame["path"]), at
+
+    def truth(self, classes: Mapping[str, str]) -> Truth:
+        """The file's own column `truth`, whose names are read as those of folders; UsageError where it is empty."""
+        number = {name: at for at, name in enumerate(self.labels)}
+        named = [label_of(value, self.labels, classes) or value.strip() for value in self.frame["truth"]]
+        codes = np.array([number.setdefault(name, len(number)) if name else NONE for name in named], np.int32)
+        if not ((codes != NONE) & (codes < len(self.labels))).any():
+            raise UsageError(f"{tables.shown(self.path)} names no truth: say --truth")
+        files = [decode_path(path) for path in self.frame["path"]]
+        images = [
+            ImageRef(path, file, name if name in self.labels else None)
+            for path, file, name in zip(self.frame["path"], files, named, strict=True)
+        ]
+        self.own = Truth(images, files, codes, tuple(map(escape, number)), self.labels)
+        return self.own
+
+    def _itself(self) -> Join:
+        n = len(self.frame)
+        return Join(np.arange(n), np.zeros(0, np.int64), n, 0, 0)
+
+    def _scores(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Scores:
+        chosen = self.frame.iloc[rows]
+        number = {label: at for at, label in enumerate(self.labels)}
+        predicted = np.array([number.get(value, NONE) for value in chosen["label"]], np.int16)
+        predicted[(chosen["status"] == "no_face").to_numpy()] = NO_FACE
+        written = chosen[list(self.labels)].to_numpy(np.float64)
+        probabilities = np.nan_to_num(np.round(written * UNIT)).clip(0, UNIT).astype(np.uint16)
+        return Scores(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
+
+    def _join(self, truth: Truth, strip_prefix: str | None) -> Join:
+        rows: list[bytes | None] = [decode_path(path) for path in self.frame["path"]]
+        if strip_prefix is not None:
+            rows = [stripped(row, os.fsencode(strip_prefix)) for row in rows if row is not None]
+            if not any(rows):
+                raise UsageError(
+                    f"--strip-prefix: no path in {tables.shown(self.path)} begins with"
+                    f" {tables.shown(strip_prefix)}; the first is {self.frame['path'].iloc[0]}"
+                )
+        return join([ref.file for ref in truth.images], list(truth.below), rows)
+
+    def _too_few(self, truth: Truth, joined: Join) -> str:
+        wanted = np.flatnonzero(truth.has_label)
+        lonely = next(int(at) for at in wanted if joined.rows[at] == UNMATCHED)
+        other = self.frame["path"].iloc[int(joined.surplus[0])] if len(joined.surplus) else "none left over"
+        matched = int((joined.rows[wanted] != UNMATCHED).sum())
+        ambiguous = f"; {joined.ambiguous:,} could be more than one" if joined.ambiguous else ""
+        help_ = "; what stands below the truth folder must be the same (--strip-prefix)" if len(joined.surplus) else ""
+        return (
+            f"{tables.shown(self.path)} has a row for only {matched:,} of {count(len(wanted), 'image')} of the truth;"
+            f" at least half are needed{ambiguous}; an image without: {truth.images[lonely].path}; a row without:"
+            f" {other}{help_}"
+        )
+
+
+def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
+    """(N, 4) x, y, width and height of the faces; None in a file without them."""
+    names = ["x", "y", "width", "height"]
+    if not set(names) <= set(frame.columns):
+        return None
+    numbers = frame[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    return np.asarray(np.nan_to_num(numbers).clip(0, MOST_PIXELS), np.int32)
+
+
+def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:
+    """UsageError for a row that cannot be what a model said."""
+    if not len(frame):
+        raise UsageError(f"{tables.shown(path)} has no rows")
+    given = frame["label"] != ""
+    numbers = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
+    for wrong, what in (
+        (given & ~frame["label"].isin(labels), "its label is none of the columns"),
+        (given & ~((numbers >= 0) & (numbers <= 1)).all(axis=1), "its probabilities are not between 0 and 1"),
+    ):
+        if wrong.any():
+            raise UsageError(f"{tables.shown(path)}, row of {_first(frame, wrong)}: {what}")
+
+
+def _once(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    """The rows, each image's once; UsageError where two rows say different things of one image."""
+    image = pd.Series([os.path.abspath(decode_path(value)) for value in frame["path"]], dtype=object)
+    again = image.duplicated()
+    if again.any():
+        said = frame[["label", *labels]].assign(image=image)
+        differing = again & ~said.duplicated()
+        if differing.any():
+            raise UsageError(f"{tables.shown(path)} has different rows for {_first(frame, differing)}")
+    return frame[~again].reset_index(drop=True)
+
+
+def _first(frame: pd.DataFrame, which: pd.Series[bool]) -> str:
+    """The path of the first row that a mask chooses."""
+    return str(frame["path"].iloc[int(which.to_numpy().argmax())])

@@ -1,0 +1,188 @@
+"""`ferbatch label`: its options, and what they may not be together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from ferbatch.core import process
+from ferbatch.core.errors import OutputError, UsageError, WorkerError
+from ferbatch.core.names import escape
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, ON_ERROR, Existing, Options
+from ferbatch.core.records import MIN_FACE, Search
+from ferbatch.shell import log
+from ferbatch.shell.exits import ended, exits, fail
+from ferbatch.shell.options import (
+    BatchSize,
+    Device,
+    FaceMargin,
+    Faces,
+    MinFace,
+    Model,
+    Overwrite,
+    Precision,
+    Quiet,
+    Resume,
+    Tta,
+    Verbose,
+    Workers,
+    check_faces,
+)
+
+if TYPE_CHECKING:
+    from ferbatch.commands.label.output import Output
+
+DAY = 86_400  # seconds
+
+
+@exits
+def label(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
+    ] = None,
+    overwrite: Overwrite = False,
+    resume: Resume = False,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Label only what is new or changed since the last run.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With one of those two: try again what could not be labelled.")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    min_confidence: Annotated[
+        float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
+    ] = 0.0,
+    no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
+    no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not take folder names for the truth.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
+    ] = False,
+    example: Annotated[bool, typer.Option("--example", help="Label a photo that comes with ferbatch.")] = False,
+    faces: Faces = "auto",
+    largest_face: Annotated[
+        bool, typer.Option("--largest-face", help="Label the largest face of each image alone.")
+    ] = False,
+    min_face: MinFace = MIN_FACE,
+    face_margin: FaceMargin = 0.0,
+    crops: Annotated[str | None, typer.Option("--crops", help="A folder to write the found faces to.")] = None,
+    annotate: Annotated[
+        str | None, typer.Option("--annotate", help="A folder to write copies with boxes and labels to.")
+    ] = None,
+    tta: Tta = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    batch_size: BatchSize = BATCH_SIZE,
+    workers: Workers = None,
+    isolate: Annotated[
+        bool | None,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Decode in processes that may crash: it costs an image, not the run.  [default: from 1,000 images on]",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
+    ] = None,
+    max_errors: Annotated[
+        str | None, typer.Option("--max-errors", help="N or P%: exit 5 where more images could not be labelled.")
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option("--on-error", help="record: a row, and on; stop: end at the first image that fails.")
+    ] = "record",
+    log_format: Annotated[
+        str, typer.Option("--log-format", help="text, or json: an object a line, on stderr and in the log file.")
+    ] = "text",
+    log_file: Annotated[
+        str | None, typer.Option("--log-file", help="Append what is said here as well, each failed image too.")
+    ] = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
+    from ferbatch.commands.label.output import plan
+    from ferbatch.commands.label.result import failures_allowed
+
+    log.speak(log_format)
+    target = plan(output, format_)
+    if log_file is not None:
+        if target.is_mine(log_file):
+            raise UsageError("--log-file is the output or one of the files beside it")
+        log.append_to(log_file)
+    if bool(paths) == example:
+        raise UsageError("say PATHS to label, or --example" if example is False else "--example takes no PATHS")
+    chosen = [EXAMPLE] if example else paths or []
+    if null and "-" not in chosen:
+        raise UsageError("--null needs - among the PATHS")
+    if incremental and overwrite:
+        raise UsageError("--incremental keeps what --overwrite replaces: say one of them")
+    if retry_failed and not (resume or incremental):
+        raise UsageError("--retry-failed needs --resume or --incremental")
+    if timeout is not None and not (isolate and 0.001 <= timeout <= DAY and hasattr(signal, "setitimer")):
+        raise UsageError(f"--timeout needs --isolate, 0.001 to {DAY:,} seconds, and a system with interval timers")
+    if on_error not in ON_ERROR:
+        raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(on_error)}'")
+    if max_errors is not None:
+        failures_allowed(max_errors, 0)
+    check_faces(faces)
+    if faces == "whole" and (largest_face or crops is not None):
+        raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
+    existing = Existing(overwrite, resume, incremental, retry_failed)
+    if (resume or incremental) and not target.is_file:
+        raise UsageError("--resume and --incremental need an output that is a file")
+    options = Options(
+        paths=tuple(chosen),
+        model=model,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        workers=workers,
+        min_confidence=min_confidence,
+        recursive=not no_recursive,
+        truth=not no_truth,
+        tta=tta,
+        isolate=isolate,
+        timeout=timeout,
+        on_error=on_error,
+        max_errors=max_errors,
+        search=Search(faces, min_face, face_margin, largest_face, crops=crops),
+        annotate=annotate,
+    )
+    target.check(existing)
+    process.be_quick()
+
+    with process.importing():
+        from ferbatch.commands.label import console, run
+        from ferbatch.sources import listing
+
+    listed = listing.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
+    with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
+        try:
+            result = run.run(options, target, existing=existing, listed=listed, watcher=watcher)
+        except (OutputError, WorkerError) as error:
+            raise type(error)(f"{error}{_kept(target)}") from error
+        except process.Stopped as stopped:
+            fail(f"{ended(stopped.number)}{_kept(target)}", 128 + stopped.number)
+    watcher.finished(result, target)
+    raise typer.Exit(result.exit_code if result else 0)
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise UsageError("stdin is closed: there is no list to read")
+    return sys.stdin.buffer
+
+
+def _kept(target: Output) -> str:
+    """What a run that was cut short leaves, for the end of its last line."""
+    return "; --resume goes on with what is done" if target.is_file and os.path.exists(target.journal) else ""

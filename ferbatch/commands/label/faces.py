@@ -1,0 +1,177 @@
+"""Folders of crops and of copies with boxes drawn, that belong to a labels file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ferbatch.core.errors import UnreadableImageError, UsageError
+from ferbatch.core.files import writing
+from ferbatch.core.names import encode_path
+from ferbatch.core.options import Existing
+from ferbatch.core.process import default_workers
+from ferbatch.core.records import MARKER, Prediction
+from ferbatch.images.crops import COPY, file_for, remove_file, write_picture
+from ferbatch.images.decode import GrayImage, decode, read_bytes
+from ferbatch.images.formats import type_of_name
+from ferbatch.stream.read import Decoded
+
+OURS = re.compile(r".+(\.face\d+\.png|\.faces\.jpg)(\.part)?", re.DOTALL)
+OF = "faces of "  # what a marker begins with; then comes the output that the faces belong to
+
+
+@dataclass(frozen=True, slots=True)
+class FaceFolder:
+    """A folder of such files. It carries a marker that names the output they belong to; it is never a source."""
+
+    path: str
+    option: str  # that names it
+    output: str  # as a path from the root; - for stdout
+
+    @property
+    def shown(self) -> str:
+        """The path, safe to print."""
+        return encode_path(os.fsencode(self.path))
+
+    @property
+    def marker(self) -> str:
+        return os.path.join(self.path, MARKER)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it is the folder of this very output."""
+        return self._owner() == self.output
+
+    def _owner(self) -> str | None:
+        """The output that the faces in it belong to; '' where the marker is of something else, None without one."""
+        with writing(self.shown), suppress(FileNotFoundError, NotADirectoryError):
+            with open(self.marker, "rb") as stream:
+                content = os.fsdecode(stream.read())
+            return content.removeprefix(OF) if content.startswith(OF) else ""
+        return None
+
+    def check(self, existing: Existing) -> None:
+        """UsageError if it is not ours, or holds the faces of another run that is not to be replaced."""
+        if not self.path:
+            raise UsageError(f"{self.option} is empty")
+        if not os.path.lexists(self.path):
+            return
+        if not os.path.isdir(self.path):
+            raise UsageError(f"{self.shown} is not a folder")
+        with writing(self.shown):
+            names = set(os.listdir(self.path)) - {MARKER}
+        owner = self._owner()
+        if owner == "" or (owner is None and names):
+            raise UsageError(f"{self.shown} is not empty and no folder of faces: choose a new one for {self.option}")
+        if names and not existing.overwrite and not (existing.any and owner == self.output):
+            of = "an earlier run" if owner == self.output else encode_path(os.fsencode(owner or ""))
+            raise UsageError(f"{self.shown} holds faces of {of}; --overwrite replaces them")
+
+    def begin(self, *, keep: bool) -> None:
+        """Make the folder, with its marker; what an earlier run wrote goes, unless it is to be kept."""
+        with writing(self.shown):
+            os.makedirs(self.path, exist_ok=True)
+            for folder, below, names in os.walk(self.path, topdown=False) if not keep else ():
+                for name in filter(OURS.fullmatch, names):
+                    os.unlink(os.path.join(folder, name))
+                for name in below:
+                    with suppress(OSError):  # not empty, or a link
+                        os.rmdir(os.path.join(folder, name))
+            with open(self.marker, "wb") as stream:
+                stream.write(os.fsencode(OF + self.output))
+
+
+def copy_file(folder: str, path: str) -> str:
+    """The file for an image's copy."""
+    return file_for(folder, path) + COPY
+
+
+def remove_copy(folder: str, path: str) -> None:
+    """Take away an image's copy, if there is one."""
+    remove_file(folder, copy_file(folder, path))
+
+
+LONGEST_SIDE = 1_600  # pixels of a copy
+MOST_THREADS = 8  # each holds a photo in colour
+# In the order of the labels, round and round.
+COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
+
+Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
+
+
+def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:
+    """The images as they come, each when its copy is in the folder; a few are drawn at a time.
+
+    Raises OutputError where a copy cannot be written.
+    """
+    threads = min(default_workers(), MOST_THREADS)
+    begun: deque[tuple[Decoded, list[Prediction], Future[None]]] = deque()
+    with closing(labelled), ThreadPoolExecutor(threads) as pool:
+        for decoded, rows in labelled:
+            begun.append((decoded, rows, pool.submit(write_copy, folder, decoded.ref.file, rows, labels)))
+            while len(begun) > 2 * threads or (begun and begun[0][2].done()):
+                yield _written(*begun.popleft())
+        while begun:
+            yield _written(*begun.popleft())
+
+
+def _written(decoded: Decoded, rows: list[Prediction], copy: Future[None]) -> tuple[Decoded, list[Prediction]]:
+    copy.result()
+    return decoded, rows
+
+
+def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Sequence[str]) -> None:
+    """A copy of an image in which its rows can be seen; none of one that cannot be read. Raises OutputError."""
+    if rows[0].error_kind:
+        remove_copy(folder, rows[0].path)
+        return
+    try:
+        image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
+    except (UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
+        remove_copy(folder, rows[0].path)
+        return
+    write_picture(folder, copy_file(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+
+
+def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -> Image.Image:
+    """The picture, made smaller where it is large, with a box and a label for each row."""
+    picture = image.pixels
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BILINEAR)
+    across, down = picture.width / image.width, picture.height / image.height
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(max(11, max(picture.size) // 60))
+    line = max(1, max(picture.size) // 400)
+    for row in rows:
+        colour = COLOURS[labels.index(row.label) % len(COLOURS)] if row.label else "white"
+        text = f"{row.label} {row.confidence:.2f}" if row.label else "no face"
+        left, top = 0.0, 0.0
+        if row.x is not None and row.y is not None and row.width and row.height:
+            left, top = row.x * across, row.y * down
+            right, bottom = left + row.width * across, top + row.height * down
+            pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
+        _write(pen, text, (left, top), colour, font, picture)
+    return picture
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    text: str,
+    corner: tuple[float, float],
+    colour: str,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    picture: Image.Image,
+) -> None:
+    """Text on a ground of its own above a corner, or as near to that as the picture's borders let it."""
+    x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
+    width, height = x1 - x0 + 4, y1 - y0 + 4
+    left = min(max(0.0, corner[0]), max(0.0, picture.width - width))
+    top = corner[1] - height if corner[1] >= height else corner[1]
+    pen.rectangle((left, top, left + width, top + height), fill=colour)
+    pen.text((left + 2 - x0, top + 2 - y0), text, fill="black", font=font)

@@ -1,0 +1,195 @@
+"""Where an output goes and what may already be there: checked before any work, held by a lock while it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from ferbatch.core.errors import OutputError, UsageError
+from ferbatch.core.files import OutputStream, remove, replace_file, writing
+from ferbatch.core.locks import Holder, check_free, locked
+from ferbatch.core.names import encode_path
+from ferbatch.core.options import Existing
+from ferbatch.core.records import REPORT_ENDINGS
+from ferbatch.core.writers import WRITERS, check_format
+
+STDOUT = "-"
+MOST_SIDECAR = 2**24  # characters of a sidecar, to read
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One labels file, or stdout, and the files beside it."""
+
+    path: str  # STDOUT for none
+    format: str  # a key of WRITERS
+
+    @property
+    def is_file(self) -> bool:
+        return self.path != STDOUT
+
+    @property
+    def sidecar(self) -> str:
+        return f"{self.path}.run.json"
+
+    @property
+    def journal(self) -> str:
+        """Of a run that is not finished."""
+        return f"{self.path}.journal"
+
+    @property
+    def part(self) -> str:
+        """The labels while they are written."""
+        return f"{self.path}.part"
+
+    @property
+    def state(self) -> str:
+        """The journal of the run that made the output: what an incremental run goes by."""
+        return f"{self.path}.run.jsonl"
+
+    @property
+    def report(self) -> str:
+        """What the names of the report's files begin with."""
+        return f"{self.path}.report"
+
+    @property
+    def report_files(self) -> list[str]:
+        return [f"{self.report}.{ending}" for ending in REPORT_ENDINGS]
+
+    @property
+    def shown(self) -> str:
+        """The path, safe to print."""
+        return encode_path(os.fsencode(self.path)) if self.is_file else "stdout"
+
+    def check(self, existing: Existing, *, held: bool = False) -> None:
+        """UsageError or OutputError if this output must not or cannot be written, LockedError while another run does.
+
+        `held` says that the lock is ours.
+        """
+        if not self.is_file:
+            return
+        begun = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
+        there = "exists; --overwrite replaces it, --incremental adds what is new, --resume ends an unfinished run"
+        said = {self.journal: begun, self.part: begun, self.path: there}
+        for path in (self.journal, self.part, self.path, self.state, self.sidecar, *self.report_files):
+            if self._there(path) and not self._may_go(existing):
+                if path in (self.journal, self.part) and not held:
+                    check_free(self.path)  # or the run is not unfinished, but going on
+                shown = encode_path(os.fsencode(path))
+                raise UsageError(f"{shown} {said.get(path, 'exists; --overwrite replaces it')}")
+        folder = os.path.dirname(self.path) or "."
+        if not os.path.isdir(folder):
+            raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+            why = "its file system is read-only" if read_only else "no permission to write in its folder"
+            raise OutputError(f"{self.shown} could not be written: {why}")
+
+    def _there(self, path: str) -> bool:
+        """Whether something is there; UsageError if it could not be a file of ours."""
+        shown = encode_path(os.fsencode(path))
+        with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)  # what the system has against the name itself
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
+        return os.path.exists(path)
+
+    def _may_go(self, existing: Existing) -> bool:
+        """Whether what is there may be replaced or gone on with.
+
+        A run that goes on knows its own by labels and journal; where there are neither, by the sidecar.
+        """
+        going_on = existing.resume or existing.incremental
+        begun = os.path.exists(self.path) or os.path.exists(self.journal)
+        return existing.overwrite or (going_on and (begun or "ferbatch" in self.read_sidecar()))
+
+    def read_sidecar(self) -> dict[str, Any]:
+        """What the sidecar says; nothing where there is none, or none of ours."""
+        with suppress(OSError, ValueError, RecursionError), open(self.sidecar, encoding="utf-8") as stream:
+            values = json.loads(stream.read(MOST_SIDECAR))
+            return values if isinstance(values, dict) else {}
+        return {}
+
+    def is_mine(self, path: str) -> bool:
+        """Whether a path is that of the labels or of a file beside them."""
+        beside = (self.path, self.part, self.journal, f"{self.path}.lock", self.state, self.sidecar, *self.report_files)
+        return self.is_file and os.path.realpath(path) in map(os.path.realpath, beside)
+
+    def sha256(self) -> str | None:
+        """Of the labels file as it is; None if there is none."""
+        if not os.path.exists(self.path):
+            return None
+        with writing(self.shown), open(self.path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    @contextmanager
+    def held(self, existing: Existing) -> Iterator[Holder | None]:
+        """Keep other runs off this output; LockedError if one has it, and what `check` raises if one just had.
+
+        Yields who held it and died, if so.
+        """
+        if not self.is_file:
+            yield None
+            return
+        with locked(self.path) as dead:
+            self.check(existing, held=True)
+            remove(self.part)
+            yield dead
+
+    def check_room(self, needed: int) -> None:
+        """OutputError if fewer bytes than these are free where the output goes."""
+        if not self.is_file:
+            return
+        with writing(self.shown):
+            free = shutil.disk_usage(os.path.dirname(self.path) or ".").free
+        if free < needed:
+            room = f"at least {needed / 1e6:,.1f} MB are needed in its folder, {free / 1e6:,.1f} MB are free"
+            raise OutputError(f"{self.shown} could not be written: {room}")
+
+    @contextmanager
+    def stream(self) -> Iterator[OutputStream]:
+        """The binary stream the rows go to; a file appears under its name only when all are written."""
+        if self.is_file:
+            with replace_file(self.path) as stream:
+                yield stream
+            return
+        if sys.stdout is None:
+            raise OutputError("stdout is closed")
+        stream = OutputStream(io.FileIO(sys.stdout.fileno(), "wb", closefd=False), self.shown)
+        yield stream
+        stream.flush()
+
+    def remove_old_report(self) -> None:
+        """Take away the report of the labels that were replaced."""
+        for path in self.report_files:
+            remove(path)
+
+
+def plan(path: str | None, format_name: str | None) -> Output:
+    """The Output that --output and --format mean together; UsageError where they disagree."""
+    if format_name is not None:
+        check_format(format_name)
+    if path is None:
+        path = f"labels.{format_name or 'csv'}"
+    if not path:
+        raise UsageError("--output is empty")
+    if path == STDOUT:
+        return Output(STDOUT, check_format(format_name or "csv"))
+    if os.path.islink(path):  # write where the link points, not over the link
+        path = os.path.realpath(path)
+    suffix = os.path.splitext(path)[1].lstrip(".").lower()
+    shown = encode_path(os.fsencode(path))
+    if suffix in WRITERS and format_name not in (None, suffix):
+        raise UsageError(f"--output {shown} and --format {format_name} disagree")
+    if suffix not in WRITERS and format_name is None:
+        known = ", ".join(f".{name}" for name in WRITERS)
+        raise UsageError(f"{shown} has no known suffix ({known}); or say --format")
+    return Output(path, check_format(format_name or suffix))

@@ -1,0 +1,247 @@
+"""What a run of label came to: counts, exit code, report, sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from ferbatch.commands.label.identity import shown_paths
+from ferbatch.commands.label.output import Output
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import replace_file, writing
+from ferbatch.core.names import escape
+from ferbatch.core.options import Options
+from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
+from ferbatch.core.version import __version__
+from ferbatch.images import faces
+from ferbatch.scoring.outcomes import Scores
+from ferbatch.sources.labels import class_of, is_expression
+from ferbatch.sources.listing import Listing
+from ferbatch.stream.classifier import Classifier
+
+WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
+GONE_SHARE = 0.1  # of the images that were done before; as well
+
+
+@dataclass
+class Tally:
+    """Counts of a run, kept while it streams: of images but where they are of faces."""
+
+    images: int = 0
+    labels: Counter[str] = field(default_factory=Counter)  # given to faces and to images that were taken whole
+    searched: int = 0  # images that faces were looked for in
+    faces: int = 0  # found in these
+    no_face: int = 0  # of these, in which none was found
+    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    failed_example: str = ""  # the first path of those
+    unlistable: int = 0  # folders that could not be looked into
+    uncertain: int = 0
+    whole_pictures: int = 0
+    without_truth: int = 0
+
+    def add(self, rows: Sequence[Prediction], whole_picture: bool) -> None:
+        """An image's rows."""
+        first = rows[0]
+        self.images += 1
+        self.whole_pictures += whole_picture
+        self.without_truth += first.truth is None
+        if first.label is None:
+            self._unlabelled(first)
+            return
+        if first.face is not None:
+            self.searched += 1
+            self.faces += len(rows)
+        for one in rows:
+            self.labels[str(one.label)] += 1
+            self.uncertain += one.status == "uncertain"
+
+    def _unlabelled(self, only: Prediction) -> None:
+        if only.status == "no_face":
+            self.searched += 1
+            self.no_face += 1
+            return
+        self.errors[str(only.error_kind)] += 1
+        self.failed_example = self.failed_example or only.path
+        self.unlistable += only.error == UNLISTABLE
+
+    @property
+    def whole(self) -> int:
+        """Images that were taken whole."""
+        return self.images - self.failed - self.searched
+
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run, for the console and the sidecar."""
+
+    tally: Tally
+    this_run: Tally  # without the rows that an incremental run found done
+    processed: int  # images, by this very process, those that failed among them
+    gone: int  # images that were done before and are not there any more
+    gone_example: str
+    labels: tuple[str, ...]
+    listing: Listing
+    seconds: float  # of the streaming alone: not the listing, not the loading of the model
+    report: Mapping[str, Any] | None
+    max_errors: str | None = None
+
+    @property
+    def images_per_second(self) -> float:
+        return self.processed / self.seconds
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether more of this run's images failed than --max-errors allows."""
+        return self.max_errors is not None and self.this_run.failed > failures_allowed(
+            self.max_errors, self.this_run.images
+        )
+
+    @property
+    def exit_code(self) -> int:
+        return 5 if self.too_many_errors else 3 if self.this_run.failed else 0
+
+    @property
+    def many_gone(self) -> bool:
+        """Whether so many images are gone that it may be a mistake: a share not mounted, a folder out of sight."""
+        return self.gone > GONE_SHARE * (self.tally.images + self.gone) or bool(self.gone and self.this_run.unlistable)
+
+    @property
+    def whole_pictures(self) -> bool:
+        """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
+        return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
+
+    def counts(self) -> dict[str, Any]:
+        """What the sidecar says of this run and of the whole output."""
+        tally = self.tally
+        return {
+            "this_run": {
+                "images": self.this_run.images,
+                "processed": self.processed,
+                "errors": dict(sorted(self.this_run.errors.items())),
+                "gone": self.gone,
+            },
+            "counts": {
+                "images": tally.images,
+                "labels": {label: tally.labels[label] for label in self.labels},
+                "uncertain": tally.uncertain,
+                "whole": tally.whole,
+                "searched": tally.searched,
+                "faces": tally.faces,
+                "no_face": tally.no_face,
+                "errors": dict(sorted(tally.errors.items())),
+                "without_truth": tally.without_truth,
+                "left_aside": self.listing.left_aside,
+                "links_not_followed": self.listing.links,
+                "large_or_wide": tally.whole_pictures,
+            },
+        }
+
+
+def unscored(listing: Listing, labels: Sequence[str]) -> Scores | None:
+    """Scores to fill for the images of the listing; None where fewer than two labels are the truth of any."""
+    if len({truth for _, truth in listing.folders if truth}) < 2:
+        return None
+    of_folder = np.array([labels.index(truth) if truth else NONE for _, truth in listing.folders], np.int16)
+    return Scores.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
+
+
+def report_of(
+    options: Options, classifier: Classifier, listing: Listing, scores: Scores | None
+) -> Mapping[str, Any] | None:
+    """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
+    if scores is None or len(set(scores.truth[scores.labelled].tolist()) - {NONE}) < 2:
+        return None
+    from ferbatch.report import build  # scikit-learn and SciPy with it: most runs need neither
+
+    card = classifier.card
+    counts = np.bincount(scores.truth[scores.truth != NONE], minlength=len(card.labels)).tolist()
+    subject = build.Subject(
+        truth=", ".join(shown_paths(options)),
+        labels=card.labels,
+        images=sum(counts),
+        per_label=dict(zip(card.labels, counts, strict=True)),
+        others=dict(_others(listing).most_common()),
+        without_truth=int((scores.truth == NONE).sum()),
+    )
+    system = build.System(escape(card.name), listing, scores, card, options.tta)
+    return build.build(subject, [system], options.min_confidence)
+
+
+def _others(listing: Listing) -> Counter[str]:
+    """Images by the folder they lie in, where it is named like an expression that is no label."""
+    of_folder = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
+    found: Counter[str] = Counter()
+    for (prefix, truth), n in zip(listing.folders, of_folder, strict=True):
+        name = class_of(prefix)
+        if truth is None and is_expression(name):
+            found[escape(name)] += n
+    return found
+
+
+def write_beside(
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+) -> None:
+    """The report and the sidecar."""
+    if result.report is None:
+        output.remove_old_report()
+    else:
+        from ferbatch.report import pages  # draws with matplotlib
+
+        pages.write(result.report, output.report)
+    sidecar = _sidecar(options, output, classifier, decoder, result, began)
+    with replace_file(output.sidecar) as stream:
+        stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
+
+
+def _sidecar(
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "ferbatch": __version__,
+        "torch": torch.__version__,
+        "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
+        "options": asdict(options)
+        | {"paths": shown_paths(options)}
+        | {"output": output.shown, "format": output.format}
+        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": decoder}
+        | {"detector": faces.version(options.search)},
+        "sha256": _sha256(output.part),
+        **result.counts(),
+        "started": began.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 3),
+        "images_per_second": round(result.images_per_second, 1),
+        "exit_code": result.exit_code,
+    }
+
+
+def _sha256(path: str) -> str:
+    with writing(path), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def failures_allowed(max_errors: str, images: int) -> Fraction:
+    """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
+    try:
+        value = Fraction(max_errors.removesuffix("%"))
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    percent = max_errors.endswith("%")
+    if not 0 <= value <= (100 if percent else math.inf) or (not percent and value.denominator != 1):
+        raise UsageError(f"--max-errors is a number of images or a percentage (10 or 0.5%), not '{escape(max_errors)}'")
+    return images * value / 100 if percent else value

@@ -1,0 +1,176 @@
+"""What an earlier run of an output has done already, and whether this run may go on from it."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferbatch.commands.label.identity import differences_between, named
+from ferbatch.commands.label.journal import Done, Entry
+from ferbatch.commands.label.output import Output
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import version_of
+from ferbatch.core.names import count
+from ferbatch.core.options import Existing
+from ferbatch.core.records import ImageRef
+from ferbatch.sources.listing import Listing
+
+RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
+TOUCHED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
+FRESH = 0  # in place of an offset: no line about an image begins where the journal does
+
+
+class Finished(Exception):
+    """There is nothing left to do: the output is that of this very run."""
+
+
+@dataclass
+class Past:
+    """The lines of earlier runs that this run may use, and what the user should know of them."""
+
+    journal: Done | None = None  # of an unfinished run, to go on with
+    base: Done | None = None  # of the finished run that an incremental one brings up to date
+    notes: list[str] = field(default_factory=list)
+
+
+def past(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str]) -> Past:
+    """What there is to go on from, by the states of DESIGN's "outputs that exist".
+
+    Raises Finished, or UsageError where the output is not one that this run may continue.
+    """
+    found = Past()
+    begun = output.is_file and os.path.exists(output.journal)
+    if not output.is_file or not (existing.resume or existing.incremental):
+        return found
+    if begun:
+        _unfinished(output, existing, run, labels, found)
+    if not os.path.exists(output.path):
+        return found
+    finished = Done(output.state, labels) if os.path.exists(output.state) else None
+    if found.journal is not None:
+        same = finished is not None and finished.run is not None and not differences_between(finished.run, run)
+        found.base = finished if same and found.journal.run and found.journal.run.get("incremental") else None
+    elif existing.incremental:
+        _bring_up_to_date(output, existing, run, found, finished, begun=begun)
+    elif existing.resume and not begun:
+        _finish(output, existing, run, found, finished)
+    return found
+
+
+def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str], found: Past) -> None:
+    """The journal of a run that was killed or stopped."""
+    done = Done(output.journal, labels)
+    if done.foreign and not existing.overwrite:
+        raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
+    _check_untouched(output, existing, (done.run or {}).get("labels"))
+    if done.run is None:
+        return
+    differences = differences_between(done.run, run)
+    if not differences:
+        found.journal = done
+        if len(done):
+            found.notes.append(f"going on with an unfinished run of {output.shown}: {count(len(done), 'image')} done")
+    elif existing.incremental and "PATHS" not in differences:
+        found.notes.append(f"an unfinished run of {output.shown} is begun again: {named(differences)}")
+    elif not existing.overwrite:
+        raise UsageError(
+            f"{output.shown}.journal is of an unfinished run with other options ({named(differences)});"
+            " --resume goes on with the same ones, --overwrite begins again"
+        )
+
+
+def _bring_up_to_date(
+    output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None, *, begun: bool
+) -> None:
+    """An incremental run on the output of a finished one."""
+    if finished is None or finished.run is None:
+        if begun:  # a first run was cut short just as it put its files in place
+            return
+        raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {TOUCHED}")
+    if not begun:
+        _check_untouched(output, existing, None)
+    differences = differences_between(finished.run, run)
+    if "PATHS" in differences:
+        raise UsageError(f"{output.shown} is of other images ({named(differences)}) and {TOUCHED}")
+    if differences:
+        found.notes.append(f"every image of {output.shown} is labelled again: {named(differences)}")
+    else:
+        found.base = finished
+
+
+def _finish(output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None) -> None:
+    """--resume on the output of a finished run."""
+    differences = (
+        differences_between(finished.run, run) if finished and finished.run else {"run": ("unknown", "another")}
+    )
+    if not differences and not existing.retry_failed:
+        raise Finished
+    if not differences:
+        _check_untouched(output, existing, None)
+        found.base = finished
+    elif not existing.overwrite:
+        raise UsageError(f"{output.shown} exists and is of another run ({named(differences)}); --overwrite replaces it")
+
+
+def _check_untouched(output: Output, existing: Existing, begun_on: str | None) -> None:
+    """UsageError where the labels file is neither what its sidecar speaks of nor what a run was begun on (a sha256)."""
+    there = output.sha256()
+    if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
+        raise UsageError(f"{output.shown} is not as ferbatch wrote it and {TOUCHED}")
+
+
+class Work(Sequence[ImageRef]):
+    """The images of a listing that have to be labelled; the others have their line in the past."""
+
+    def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
+        self.listing, self.past = listing, past
+        self.lines = array("q", [FRESH]) * len(listing)  # offset in the journal; in the base, negative
+        self.old = bytearray(len(listing))  # 1 where the base has the line, whether the journal does as well or not
+        self.fresh = array("q")  # numbers in the listing
+        for at in range(len(listing)) if past.journal or past.base else ():
+            self.lines[at], self.old[at] = self._known(listing[at], retry_failed)
+        self.fresh.extend(at for at, line in enumerate(self.lines) if line == FRESH)
+
+    def _known(self, ref: ImageRef, retry_failed: bool) -> tuple[int, bool]:
+        """Where the line is, and whether it is an old one."""
+        version = version_of(ref.file)
+        where, old = FRESH, False
+        for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
+            if done and (found := done.find(ref.path)):
+                offset, entry = found
+                again = entry.error_kind is not None and (retry_failed or entry.error_kind in RETRIED)
+                usable = entry.version == version and not again
+                where, old = (sign * offset if usable else FRESH), usable and (sign < 0 or old)
+        return where, old
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "past": Past()}  # decode processes need none of it
+
+    def __len__(self) -> int:
+        return len(self.fresh)
+
+    def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
+        return self.listing[self.fresh[index]]
+
+    def done(self, at: int) -> tuple[Entry, bool, bool] | None:
+        """What is known of an image of the listing, whether of old, and whether the journal lacks it.
+
+        None if it has to be labelled.
+        """
+        offset = self.lines[at]
+        if offset == FRESH:
+            return None
+        done = self.past.journal if offset > 0 else self.past.base
+        assert done is not None
+        return done.at(abs(offset)), bool(self.old[at]), offset < 0
+
+    def gone(self) -> Iterator[str]:
+        """The paths of images that were done before and are not listed any more."""
+        base, journal = self.past.base, self.past.journal
+        yield from base.gone() if base else ()
+        for path in journal.gone() if journal else ():
+            if not (base and base.find(path)):
+                yield path

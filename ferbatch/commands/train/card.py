@@ -1,0 +1,149 @@
+"""The card of a training: what it begins with, its temperature, its scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from ferbatch.commands.train.data import SIZE, Data, Part
+from ferbatch.commands.train.output import Files, write_history
+from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.trainer import Trainer
+from ferbatch.core.files import remove
+from ferbatch.core.options import TrainOptions
+from ferbatch.core.records import NONE
+from ferbatch.images.inputs import PREPROCESSING
+from ferbatch.model import registry, weights
+from ferbatch.model.networks import Network
+from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
+from ferbatch.scoring import figures
+from ferbatch.scoring.calibration import ece, ece_by_chance
+from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.sources.labels import LABELS
+from ferbatch.stream.classifier import Classifier
+
+TEMPERATURES = (0.2, 5.0)  # to look between
+
+
+def arguments_of(recipe: Recipe) -> dict[str, Any]:
+    return {**recipe.arguments, "labels": len(LABELS)}
+
+
+def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Network, start: str) -> Card:
+    return Card(
+        name=options.output.stem,
+        architecture=recipe.model,
+        arguments=arguments_of(recipe),
+        labels=LABELS,
+        size=SIZE,
+        mean=data.mean,
+        std=data.std,
+        preprocessing=PREPROCESSING,
+        temperature=1.0,
+        sha256="",
+        parameters=registry.parameters(network),
+        multiply_adds=registry.multiply_adds(network, SIZE),
+        data={
+            "folder": options.data.name,
+            "train": data.train.counts,
+            "validation": data.validation.counts,
+            "votes": f"for {int(data.train.votes.any(1).sum()):,} of the training images",
+            "unreadable": len(data.skipped),
+        },
+        recipe={**dataclasses.asdict(recipe), "start": start},
+        scores=(),
+        licence={"weights": "unstated", "data": "unstated"},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+    )
+
+
+def finish(trainer: Trainer, data: Data, files: Files, teachers: Sequence[Classifier]) -> Card:
+    """Calibrate the best epoch's weights, score them, write everything, take the checkpoint away."""
+    network = trainer.network
+    network.load_state_dict(trainer.best_tensors)
+    part = data.validation
+    found = Classifier(trainer.card, network, trainer.device, precision="fp32").probabilities_of(part.pixels)
+    temperature = _temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
+    recipe = {
+        **trainer.card.recipe,
+        "precision": str(trainer.dtype).removeprefix("torch."),
+        "taught_by": [{"name": one.card.name, "sha256": one.card.sha256} for one in teachers],
+        "epochs_done": trainer.done,
+        "best_epoch": trainer.best_epoch,
+        "fingerprint": trainer.fingerprint,
+    }
+    card = dataclasses.replace(
+        trainer.card, temperature=temperature, recipe=recipe, scores=_scores(_tempered(found, temperature), part)
+    )
+    write_history(files, trainer.history)
+    card = weights.save(files.output, card, trainer.best_tensors)
+    remove(str(files.checkpoint))
+    return card
+
+
+def _tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Probabilities (N, labels) as they are when the logits are divided by a temperature."""
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
+
+
+def _temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """The temperature at which the mean confidence is the accuracy: Clarte et al., https://arxiv.org/abs/2303.02644.
+
+    With noisy labels it leaves a smaller calibration error than the temperature that makes the labels likeliest, which
+    a few sure and wrong ones pull about.
+    """
+    accuracy = (probabilities.argmax(1) == labels).mean()
+
+    def gap(temperature: float) -> float:
+        return float((_tempered(probabilities, temperature).max(1).mean() - accuracy) ** 2)
+
+    return round(float(minimize_scalar(gap, bounds=TEMPERATURES, method="bounded").x), 4)
+
+
+def _scores(probabilities: NDArray[np.float64], part: Part) -> list[dict[str, Any]]:
+    """Accuracy, agreement with people and calibration on validation, for the card."""
+    said = probabilities.argmax(1)
+    scores = [_rate("accuracy", said == part.labels)]
+    asked = part.commonest != NONE
+    if asked.any():
+        scores.append(_rate("agreement with people's commonest answer", (said == part.commonest)[asked]))
+    counted = Scores(LABELS, part.labels.astype(np.int16), said.astype(np.int16), _whole(probabilities))
+    return [*scores, _calibration(counted)]
+
+
+def _calibration(scores: Scores) -> dict[str, Any]:
+    """The ECE, and what it would be, with its 95 % interval, of probabilities that are exactly right."""
+    error, chance = ece(scores, ""), ece_by_chance(scores, "")
+    return {
+        "data": "validation",
+        "metric": "ece",
+        "value": round(error.value or 0.0, 4),
+        "by_chance": round(chance.value or 0.0, 4),
+        "by_chance_95": [round(end, 4) for end in chance.interval_95 or ()],
+        "n": error.n,
+    }
+
+
+def _whole(probabilities: NDArray[np.float64]) -> NDArray[np.uint16]:
+    return np.asarray(np.round(probabilities * UNIT).astype(np.uint16))
+
+
+def _rate(metric: str, right: NDArray[np.bool_]) -> dict[str, Any]:
+    correct, n = int(right.sum()), len(right)
+    low, high = figures.wilson(correct, n)
+    return {
+        "data": "validation",
+        "metric": metric,
+        "value": round(correct / n, 4),
+        "interval_95": [round(low, 4), round(high, 4)],
+        "correct": correct,
+        "n": n,
+    }

@@ -1,0 +1,59 @@
+"""`ferbatch train`: its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ferbatch.core import process
+from ferbatch.shell.exits import exits
+from ferbatch.shell.options import Device, Overwrite, Quiet, Resume
+
+
+@exits
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A folder with train/LABEL/ and validation/LABEL/, or a table: path, label."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write.")] = Path(
+        "model.safetensors"
+    ),
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe that comes with ferbatch, or a .toml file.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The network to train.  [default: the recipe's]")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times through the data.  [default: the recipe's]")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same weights on one machine's CPU.")
+    ] = None,
+    votes: Annotated[
+        Path | None, typer.Option("--votes", help="A table of what several people saw: image, votes_ANSWER.")
+    ] = None,
+    distill: Annotated[
+        list[str] | None, typer.Option("--distill", help="A model to learn from as well; can be given several times.")
+    ] = None,
+    pretrained: Annotated[
+        Path | None, typer.Option("--pretrained", help="A file of ImageNet weights for the network's body.")
+    ] = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Train a model on class folders or a table; the best epoch on the validation images is kept."""
+    with process.importing():
+        from ferbatch.commands.train import console, run
+        from ferbatch.commands.train.recipe import choose
+        from ferbatch.core.options import TrainOptions
+
+    chosen = choose(recipe, model, epochs=epochs, seed=seed)
+    options = TrainOptions(
+        data, output, votes, pretrained, tuple(distill or ()), device, resume=resume, overwrite=overwrite
+    )
+    process.keep_memory()
+    run.run(options, chosen, console.TrainConsole(quiet=quiet))

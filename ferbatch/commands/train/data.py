@@ -1,0 +1,238 @@
+"""What `ferbatch train` learns from: class folders or a table, looked at once, as pixels and targets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import count, escape
+from ferbatch.core.records import NONE, ImageRef
+from ferbatch.scoring.agreement import Votes, majority
+from ferbatch.sources import tables, truth
+from ferbatch.sources.labels import LABELS
+from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_votes
+from ferbatch.sources.truth import Truth
+from ferbatch.stream.loader import ImageFiles, loader
+
+SIZE = 48  # pixels, the study's
+SPLIT_COLUMNS = ("split", "usage", "subset", "set")
+TRAIN_WORDS = frozenset(["train", "training"])  # what folders, or values of those columns, are called
+VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
+Mask = NDArray[np.bool_]
+BATCH = 256  # images to decode at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The readable images of one split."""
+
+    pixels: NDArray[np.uint8]  # (N, size, size); in a file that is gone when nothing uses it, not in memory
+    labels: NDArray[np.int64]  # (N,) index into LABELS
+    votes: NDArray[np.float32]  # (N, labels) people's votes for each label; zeros where there are none
+    commonest: NDArray[np.int64]  # (N,) index of people's commonest answer, NONE without one; above 3: no label
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images per label, in alphabetical order."""
+        return dict(sorted(Counter(LABELS[at] for at in self.labels.tolist()).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A data folder or table, looked at once before the first epoch."""
+
+    train: Part
+    validation: Part
+    mean: float  # of the training pixels scaled to 0..1
+    std: float
+    skipped: Sequence[tuple[str, str]]  # path and reason of each unreadable image, in either split
+    notes: Sequence[str]  # what else the user should know, a sentence each
+
+    @property
+    def has_votes(self) -> bool:
+        return bool(self.train.votes.any())
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that training sees."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation):
+            for array in (part.pixels, part.labels, part.votes, part.commonest):
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The images of both splits and what people said of them, before any is read."""
+
+    parts: tuple[tuple[Truth, Votes | None], tuple[Truth, Votes | None]]
+    notes: Sequence[str]
+
+    def __len__(self) -> int:
+        return sum(len(images.codes) for images, _ in self.parts)
+
+
+def list_images(data: Path, votes: Path | None, holdout: float, seed: int) -> Listing:
+    """The images of class folders or of a table, as training and validation; nothing is decoded yet.
+
+    A folder holds train/ and validation/ with a folder per label in each, or the label folders themselves; a table has
+    the columns path and label, perhaps votes_* and split. What is not split gives `holdout` (0..1) of its images, in
+    every label's share, to validation. UsageError where that cannot be made of it.
+    """
+    images = truth.read_truth(str(data), LABELS, {})
+    notes = _left_out(images)
+    if data.is_dir():
+        train, validation = _splits_of_folders(data, images)
+    else:
+        train, validation, votes = _splits_of_table(data, images, votes)
+    if not validation.any():
+        train, validation, note = _held_out(data, images, train & images.has_label, holdout, seed)
+        notes.append(note)
+    elif unused := int((images.has_label & ~train & ~validation).sum()):
+        notes.append(f"{count(unused, 'image')} in neither split left out")
+    chosen = images.has_label & (train | validation)
+    images, train, validation = images.where(chosen), train[chosen], validation[chosen]
+    cast = _votes(votes, images, notes) if votes and len(images.codes) else None
+    parts = [(images.where(part), cast.where(part) if cast else None) for part in (train, validation)]
+    return Listing((parts[0], parts[1]), notes)
+
+
+def _left_out(images: Truth) -> list[str]:
+    """What the data holds besides images of a label, a sentence each."""
+    notes = [images.aside] if images.aside else []
+    if others := images.others():
+        named = ", ".join(f"{name} ({n:,})" for name, n in others.most_common(12))
+        notes.append(f"left out, for they are no labels: {named}")
+    if images.conflicts:
+        notes.append(f"{count(images.conflicts, 'path')} with two different labels left out")
+    return notes
+
+
+def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
+    """Which images lie in a folder of DATA that is called like a split; all are training images where none does."""
+    tops = np.array([os.fsdecode(path.split(b"/", 1)[0]).casefold() for path in images.below])
+    train, validation = (np.isin(tops, sorted(words)) for words in (TRAIN_WORDS, VALIDATION_WORDS))
+    if validation.any() and not train.any():
+        raise UsageError(f"{escape(str(data))} has a folder {escape(tops[validation][0])} but no folder train")
+    return (train if train.any() else np.ones(len(tops), bool)), validation
+
+
+def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mask, Mask, Path | None]:
+    """Which images the table's column for it puts in which split, and where votes are: in the table, if it has some."""
+    frame = tables.read_table(str(path))
+    if votes is None and any(name.casefold().startswith(VOTES_PREFIX) for name in frame.columns):
+        votes = path
+    nothing = np.zeros(len(images.codes), bool)
+    by_name = {name.casefold(): name for name in frame.columns}
+    column = next((by_name[name] for name in SPLIT_COLUMNS if name in by_name), None)
+    if column is None or set(frame[column].str.strip().str.casefold()) <= TRAIN_WORDS:
+        return ~nothing, nothing, votes
+    slices, _ = read_slices(str(path), images)
+    if column not in slices.columns:  # one value, or very many
+        raise UsageError(f"the column {escape(column)} of {escape(str(path))} names no training and validation images")
+    values, codes = slices.columns[column]
+    words = (TRAIN_WORDS, VALIDATION_WORDS)
+    train, validation = (np.array([value.strip().casefold() in each for value in values])[codes] for each in words)
+    for part, each in zip((train, validation), words, strict=True):
+        if not part.any():
+            said = f"the column {escape(column)} of {escape(str(path))} says {' or '.join(sorted(each))}"
+            raise UsageError(f"{said} of no image (it says: {', '.join(values)})")
+    return train, validation, votes
+
+
+def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
+    """The training images parted in two, and a sentence that says so."""
+    at = np.flatnonzero(train)
+    codes = images.codes[at]
+    few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
+    if few or round(len(at) * holdout) < len(LABELS):
+        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(at), 'image')}"
+        raise UsageError(f"{escape(str(data))}: {said}; none can be held out for validation")
+    kept, held = train_test_split(at, test_size=holdout, random_state=seed, stratify=codes)
+    note = (
+        f"{escape(str(data))} has no validation split: {len(held):,} of {len(at):,} images, taken at random, are held"
+        " out (near copies of training images among them make the figures too good)"
+    )
+    numbers = np.arange(len(train))
+    return np.isin(numbers, kept), np.isin(numbers, held), note
+
+
+def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
+    votes, joined = read_votes(str(path), images)
+    if joined.missing:
+        notes.append(f"no votes for {count(joined.missing, 'image')}, {joined.missing_example} for one")
+    if joined.ambiguous:
+        notes.append(f"votes that could be of more than one image left aside: {joined.ambiguous:,}")
+    return votes
+
+
+def read(data: Path, listing: Listing, tick: Callable[[int], None] = lambda n: None) -> Data:
+    """Read every image once; UsageError where a split has no readable image of a label."""
+    skipped: list[tuple[str, str]] = []
+    train, validation = (_read(images, votes, skipped, tick) for images, votes in listing.parts)
+    missing = [
+        f"no {'readable ' if skipped else ''}{name} image of {', '.join(absent)}"
+        for name, part in (("train", train), ("validation", validation))
+        if (absent := [label for label in LABELS if label not in part.counts])
+    ]
+    if missing:
+        raise UsageError(f"{escape(str(data))}: {'; '.join(missing)}")
+    mean, std = _moments(train.pixels)
+    return Data(train, validation, mean, std, skipped, listing.notes)
+
+
+def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Part:
+    refs: Sequence[ImageRef] = images.images
+    good: list[int] = []
+    with tempfile.TemporaryFile() as file:
+        at = 0
+        for batch in loader(ImageFiles(refs, SIZE), BATCH):
+            for decoded in batch:
+                if decoded.pixels is None:
+                    skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
+                else:
+                    file.write(decoded.pixels.tobytes())
+                    good.append(at)
+                at += 1
+            tick(len(batch))
+        file.flush()
+        shape = (len(good), SIZE, SIZE)
+        pixels = np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)  # outlives `file`
+    chosen = np.array(good, np.int64)
+    counts = votes.counts[chosen] if votes else np.zeros((len(good), len(LABELS)))
+    voted = counts.sum(1) > 0
+    commonest = np.where(voted, majority(counts), NONE) if len(good) else np.empty(0, np.int64)
+    labels = images.codes[chosen].astype(np.int64)
+    return Part(pixels, labels, counts[:, : len(LABELS)].astype(np.float32), commonest)
+
+
+def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Mean and standard deviation of pixels scaled to 0..1, four digits."""
+    total, squares = 0.0, 0.0
+    for block in np.array_split(pixels, range(BATCH, len(pixels), BATCH)):
+        scaled = block / 255
+        total, squares = total + scaled.sum(), squares + (scaled**2).sum()
+    mean = total / pixels.size
+    return round(float(mean), 4), round(float(np.sqrt(squares / pixels.size - mean**2)), 4)
+
+
+def targets(part: Part, share: float) -> NDArray[np.float32]:
+    """(N, labels) what each image is said to show: the label, and for `share` (0..1) of it people's votes."""
+    given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
+    cast = part.votes.sum(1, keepdims=True)
+    voted = part.votes / np.where(cast > 0, cast, 1)
+    return np.where(cast > 0, (1 - share) * given + share * voted, given)

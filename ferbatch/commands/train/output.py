@@ -1,0 +1,67 @@
+"""The files of a training: weights, checkpoint, history, curves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ferbatch.commands.train.trainer import Epoch
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import replace_file
+from ferbatch.core.names import escape
+from ferbatch.core.options import TrainOptions
+from ferbatch.model import weights
+from ferbatch.report import charts
+
+CURVES = {"loss": ("train_loss", "validation_loss"), "accuracy": ("train_accuracy", "validation_accuracy")}
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files of a run, beside its weights."""
+
+    output: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.output.with_suffix(".checkpoint")
+
+    @property
+    def history(self) -> Path:
+        return self.output.with_suffix(".history.csv")
+
+    def curve(self, name: str) -> Path:
+        return self.output.with_suffix(f".{name}.png")
+
+    def check(self, options: TrainOptions) -> None:
+        """UsageError or OutputError if these files must not or cannot be written."""
+        shown = escape(str(self.output))
+        if self.output.suffix != ".safetensors":
+            raise UsageError(f"{shown}: weights files end in .safetensors")
+        if options.resume and options.overwrite:
+            raise UsageError("--resume goes on with what is there, --overwrite replaces it: say one of them")
+        if self.checkpoint.exists() and not (options.resume or options.overwrite):
+            unfinished = f"{escape(str(self.checkpoint))} is of an unfinished run"
+            raise UsageError(f"{unfinished}: --resume goes on with it, --overwrite begins anew")
+        weights.check_output(self.output, options.overwrite or options.resume)
+        for path in (self.history, *map(self.curve, CURVES)):
+            if path.exists() and not (options.overwrite or options.resume):
+                raise UsageError(f"{escape(str(path))} exists; --overwrite replaces it")
+
+
+def write_history(files: Files, history: Sequence[Epoch]) -> None:
+    text = io.StringIO()
+    rows = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(dataclasses.asdict(epoch) for epoch in history)
+    with replace_file(os.fspath(files.history)) as stream:
+        stream.write(text.getvalue().encode())
+    for name, columns in CURVES.items():
+        lines = {column.split("_")[0]: [getattr(epoch, column) for epoch in history] for column in columns}
+        with replace_file(os.fspath(files.curve(name))) as stream:
+            stream.write(charts.curves(name, lines))

@@ -1,0 +1,163 @@
+"""Recipes: every setting of a training run, as a TOML file. One per shipped model comes with ferbatch.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import escape
+from ferbatch.core.records import PRECISIONS
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+OF_MODEL = {  # the recipe of a network that is asked for by its name alone
+    "cnn": "cnn-v2",
+    "cnn-lite": "cnn-lite-v1",
+    "vgg16": "vgg16",
+    "resnet101": "resnet101",
+    "efficientnetv2_b2": "efficientnetv2_b2",
+}
+
+SAMPLERS = ("shuffle", "balanced")
+CHOICES = ("accuracy", "agreement", "loss", "last")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every setting of a training run; the keys of a recipe file. Goes into the card as it is.
+
+    UsageError where a value is out of its range.
+    """
+
+    # the network
+    model: str = "cnn"  # a key of registry.MODELS
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    pretrained: bool = False  # begin with ImageNet weights, where they can be downloaded or a file is given
+    frozen: bool = False  # the body keeps the weights it begins with; only the head learns
+
+    # how long, and how fast
+    epochs: int = 40
+    seed: int = 0
+    batch_size: int = 128
+    learning_rate: float = 2e-3  # AdamW's, at its peak: after a linear warm-up, before a cosine to nothing
+    body_learning_rate: float = 1.0  # the body's share of it
+    warmup: float = 0.1  # of all steps
+    weight_decay: float = 0.05  # of weights; not of biases and norms
+    precision: str = "auto"  # bf16 where the device computes with it (fp16 on older CUDA), else fp32
+
+    # the target: what each image is said to show
+    votes: float = 0.5  # share of people's votes in it, the label has the rest; where there are votes
+    distill: float = 0.5  # share of the teachers' probabilities; with --distill
+    teachers: Sequence[str] = ()  # the recipes of those that the shipped weights had; --distill gives them
+    label_smoothing: float = 0.0  # share of "anything"
+    balance: float = 0.0  # an image weighs (1 / frequency of its class) ** balance: 0 all the same, 1 classes the same
+    sampler: str = "shuffle"  # or "balanced": every class is drawn as often, small ones more than once
+
+    # augmentation, drawn for each image anew
+    flip: float = 0.5  # probability
+    rotate: float = 12.0  # degrees, to either side
+    shift: float = 0.08  # of the side, any direction
+    zoom: float = 0.12  # of the size, in or out
+    shear: float = 6.0  # degrees
+    brightness: float = 0.25  # factor 1 +- this, contrast likewise
+    erase: float = 0.0  # probability of a gray box over some of the face
+    mixup: float = 0.0  # alpha of Zhang et al., https://arxiv.org/abs/1710.09412; 0 mixes nothing
+
+    # what is kept
+    ema: float = 0.998  # the weights are averaged over some 1 / (1 - ema) steps; 0 keeps the last step's
+    choose: str = "accuracy"  # the best epoch on validation by accuracy, agreement (its mean with the agreement with
+    # people's commonest answer) or loss; or the last epoch
+    patience: int = 0  # epochs without a better one after which to stop; 0 never
+    calibrate: bool = True  # the temperature, on validation
+    holdout: float = 0.1  # of the images, where the data is not split
+
+    def __post_init__(self) -> None:
+        _hold("epochs", self.epochs, 1)
+        _hold("batch_size", self.batch_size, 2)  # batch norm needs two
+        _hold("seed", self.seed, 0, 2**32 - 1)
+        for name in ("patience", "balance", "rotate", "brightness", "mixup", "weight_decay"):
+            _hold(name, getattr(self, name), 0)
+        for name in ("votes", "distill", "flip", "erase", "warmup"):
+            _hold(name, getattr(self, name), 0, 1)
+        for name in ("label_smoothing", "ema", "zoom", "shift"):
+            _hold(name, getattr(self, name), 0, 1, below=True)
+        _hold("holdout", self.holdout, 0.01, 0.5)
+        _hold("shear", self.shear, 0, 80)
+        _hold("learning_rate", self.learning_rate, 1e-12)
+        _hold("body_learning_rate", self.body_learning_rate, 0)
+        known = {"sampler": SAMPLERS, "precision": PRECISIONS, "choose": CHOICES}
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise UsageError(f"{name} is '{escape(str(getattr(self, name)))}', not one of {', '.join(words)}")
+
+
+def _hold(name: str, value: float, least: float, most: float = float("inf"), *, below: bool = False) -> None:
+    if not least <= value <= most or value == float("inf") or (below and value == most):
+        span = f"{least:g} or more" if most == float("inf") else f"{least:g} to {'below ' if below else ''}{most:g}"
+        raise UsageError(f"{name} is {value}, not {span}")
+
+
+TYPES: dict[str, tuple[Any, str]] = {  # of a field: what TOML gives, what it is called
+    "bool": (bool, "true or false"),
+    "float": ((float, int), "a number"),
+    "int": (int, "a whole number"),
+    "str": (str, "a text"),
+    "Mapping[str, Any]": (dict, "a table"),
+    "Sequence[str]": (list, "a list"),
+}
+FIELDS = {one.name: one for one in dataclasses.fields(Recipe)}
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that come with ferbatch."""
+    return sorted(file.stem for file in SHIPPED.glob("*.toml"))
+
+
+def choose(name: str | None, model: str | None, *, epochs: int | None = None, seed: int | None = None) -> Recipe:
+    """The recipe that the command line asks for: by its name or the network's, with what it says otherwise."""
+    chosen = load(name or OF_MODEL.get(model or "cnn-lite", "")) if name or model in (None, *OF_MODEL) else Recipe()
+    if model is not None and model != chosen.model:
+        chosen = dataclasses.replace(chosen, model=model, arguments={})
+    given: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    return dataclasses.replace(chosen, **{key: value for key, value in given.items() if value is not None})
+
+
+def load(name: str) -> Recipe:
+    """The recipe of this name, or of this .toml file; UsageError where there is none or it says what it should not."""
+    path = SHIPPED / f"{name}.toml" if name in shipped() else Path(name)
+    if path.suffix != ".toml":
+        raise UsageError(
+            f"no recipe called '{escape(name)}' (known: {', '.join(shipped())}, or a path to a .toml file)"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{escape(name)} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise UsageError(f"{escape(name)} is no recipe: {escape(str(error).splitlines()[0])}") from error
+    try:
+        return Recipe(**{key: _value(key, value) for key, value in values.items()})
+    except UsageError as error:
+        raise UsageError(f"{escape(name)}: {error}") from error
+
+
+def _value(key: str, value: Any) -> Any:
+    """A TOML value as the field's type; UsageError where there is no such field or the type is another."""
+    if key not in FIELDS:
+        near = difflib.get_close_matches(key, FIELDS, 1)
+        raise UsageError(f"no key '{escape(key)}'" + (f"; did you mean {near[0]}?" if near else ""))
+    wanted, called = TYPES[str(FIELDS[key].type)]
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise UsageError(f"{key} is {escape(repr(value))}, not {called}")
+    if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise UsageError(f"{key} is {escape(repr(value))}, not a list of texts")
+    return float(value) if FIELDS[key].type == "float" else value

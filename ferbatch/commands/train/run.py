@@ -1,0 +1,187 @@
+"""Use case: class folders or a table -> a weights file, its card, the history of the training.
+
+Beside NAME.safetensors and NAME.json there are NAME.history.csv, a row per epoch, and NAME.loss.png and
+NAME.accuracy.png. NAME.checkpoint holds an unfinished run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ferbatch.commands.train.card import arguments_of, finish, first_card
+from ferbatch.commands.train.data import BATCH, SIZE, Data, Part, list_images, read
+from ferbatch.commands.train.output import Files
+from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.trainer import Epoch, Trainer
+from ferbatch.core.errors import ModelError, UsageError
+from ferbatch.core.files import remove
+from ferbatch.core.locks import locked
+from ferbatch.core.names import escape
+from ferbatch.core.options import TrainOptions
+from ferbatch.model import backbones, registry, weights
+from ferbatch.model.devices import choose_device
+from ferbatch.model.networks import Network
+from ferbatch.model.weights import Card
+from ferbatch.sources.labels import LABELS
+from ferbatch.stream.classifier import Classifier
+
+FEW_STEPS = 200  # under so many, the weights have hardly moved
+
+
+class Progress(Protocol):
+    """A context manager that counts images done."""
+
+    def tick(self, n: int = 1) -> None: ...
+    def __enter__(self) -> Progress: ...
+    def __exit__(self, *_: Any) -> None: ...
+
+
+class Watcher(Protocol):
+    """What a caller sees of a training run."""
+
+    def progress(self, total: int, what: str) -> Progress: ...
+    def note(self, sentence: str) -> None: ...
+    def read(self, data: Data) -> None: ...
+    def epoch(self, epoch: Epoch, of: int) -> None: ...
+    def finished(self, card: Card, path: str) -> None: ...
+
+
+def run(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Card:
+    """Train on the data and write the weights of the best epoch, its card and the history; returns the card.
+
+    Raises UsageError for bad data, options or an output that exists, LockedError where another run has the output,
+    OutputError where it cannot be written. What interrupts it leaves the checkpoint of the last whole epoch, from which
+    `resume` goes on to the same result.
+    """
+    files = Files(options.output)
+    files.check(options)
+    if recipe.model not in registry.MODELS:
+        raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(registry.MODELS)})")
+    with locked(str(options.output)):
+        files.check(options)
+        return _run(options, recipe, files, watcher)
+
+
+def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) -> Card:
+    device = choose_device(options.device)
+    teachers = [Classifier.load(name, device, tta=True) for name in options.distill]
+    for teacher in teachers:
+        if teacher.card.labels != LABELS or teacher.card.size != SIZE:
+            raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
+    resuming = options.resume and files.checkpoint.exists()
+    network = _network(recipe, options.pretrained)
+    listing = list_images(options.data, options.votes, recipe.holdout, recipe.seed)
+    with watcher.progress(len(listing), "reading") as progress:
+        data = read(options.data, listing, progress.tick)
+    watcher.read(data)
+    for sentence in _unused(recipe, data, options):
+        watcher.note(sentence)
+    start = "scratch" if resuming else _begin(network, recipe, options.pretrained, watcher)  # a checkpoint knows better
+    card = first_card(options, recipe, data, network, start)
+    marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
+    taught = _taught(teachers, data.train, watcher) if teachers else None
+    trainer = Trainer(data, recipe, network, card, device, taught, marks)
+    if options.resume and _done_before(files, trainer):
+        watcher.note(f"{escape(str(options.output))} is finished: there is nothing to resume")
+        return weights.read_card(str(options.output))
+    if resuming:
+        trainer.restore(files.checkpoint)
+        watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")
+    elif options.overwrite:
+        remove(str(files.checkpoint))
+    if (steps := recipe.epochs * trainer.steps) < FEW_STEPS:
+        watcher.note(
+            f"{steps:,} steps in all are few to learn from: more epochs, or a smaller batch_size in the recipe"
+        )
+    while not trainer.finished:
+        with watcher.progress(trainer.images_per_epoch, f"epoch {trainer.done + 1}") as progress:
+            epoch = trainer.epoch(progress.tick)
+        trainer.save(files.checkpoint)
+        watcher.epoch(epoch, recipe.epochs)
+    card = finish(trainer, data, files, teachers)
+    watcher.finished(card, escape(str(options.output)))
+    return card
+
+
+def _done_before(files: Files, trainer: Trainer) -> bool:
+    """Whether the output is that of this very run; UsageError where it is of another."""
+    if files.checkpoint.exists() or not files.output.exists():
+        return False
+    if weights.read_card(str(files.output)).recipe.get("fingerprint") != trainer.fingerprint:
+        shown = escape(str(files.output))
+        raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite replaces it")
+    return True
+
+
+def _sha256(file: Path | None) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
+
+
+def _network(recipe: Recipe, file: Path | None) -> Network:
+    """The network with random weights; UsageError where it cannot be built or begun as it was asked for."""
+    torch.manual_seed(recipe.seed)
+    try:
+        network = registry.build(recipe.model, arguments_of(recipe))
+        with torch.inference_mode():
+            network.eval()(torch.zeros(1, 1, SIZE, SIZE))
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        raise UsageError(
+            f"{escape(recipe.model)} cannot be built with these arguments: {escape(str(error))}"
+        ) from error
+    if (file or recipe.pretrained) and not isinstance(network, backbones.Backbone):
+        raise UsageError(f"there are no ImageNet weights for {recipe.model}: it is always trained from scratch")
+    if recipe.frozen and not (file or recipe.pretrained):
+        raise UsageError(f"frozen: the body of {recipe.model} would stay as random as it begins")
+    return network
+
+
+def _begin(network: Network, recipe: Recipe, file: Path | None, watcher: Watcher) -> str:
+    """Give the network the weights it begins with, and say which, for the card."""
+    if isinstance(network, backbones.Backbone) and file:
+        backbones.load_pretrained(network, file)
+        return f"ImageNet weights of a local file, sha256 {_sha256(file)}"
+    if isinstance(network, backbones.Backbone) and recipe.pretrained:
+        try:
+            backbones.download(network)
+            return "ImageNet weights, downloaded by timm"
+        except ModelError as error:
+            if recipe.frozen:
+                raise
+            watcher.note(f"{error}: {recipe.model} is trained from scratch; --pretrained takes a local file")
+    return "scratch"
+
+
+def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
+    """What the recipe wants and the data does not have, a sentence each."""
+    said = list(data.notes)
+    if not recipe.votes and options.votes:
+        said.append("the recipe gives votes no share of the target: they only stand beside the figures")
+    if not recipe.distill and options.distill:
+        said.append("the recipe gives teachers no share of the target: --distill changes nothing")
+    if recipe.votes and not data.has_votes:
+        said.append("no votes were given (--votes, or columns votes_* of a table): trained on the labels alone")
+    if recipe.teachers and not options.distill:
+        said.append(
+            f"the recipe's teachers ({', '.join(recipe.teachers)}) were not given (--distill): trained without them,"
+            " which comes out a little worse"
+        )
+    return said
+
+
+def _taught(teachers: Sequence[Classifier], part: Part, watcher: Watcher) -> NDArray[np.float32]:
+    """(N, labels) the mean of the teachers' probabilities, each of the image and its mirror image."""
+    found = np.zeros((len(part), len(LABELS)))
+    with watcher.progress(len(teachers) * len(part), "asking the teachers") as progress:
+        for teacher in teachers:
+            for at in range(0, len(part), BATCH):
+                block = part.pixels[at : at + BATCH]
+                found[at : at + BATCH] += teacher.probabilities_of(block) / len(teachers)
+                progress.tick(len(block))
+    return found.astype(np.float32)

@@ -1,0 +1,277 @@
+"""One training run: a network, its target, its schedule; epochs, checkpoints, the best weights."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms import v2
+
+from ferbatch.commands.train.augment import Augment, mixed
+from ferbatch.commands.train.data import Data, targets
+from ferbatch.commands.train.recipe import Recipe
+from ferbatch.core.errors import ModelError, UsageError
+from ferbatch.core.files import replace_file
+from ferbatch.core.names import escape
+from ferbatch.core.records import NONE
+from ferbatch.model.devices import computes_bf16
+from ferbatch.model.networks import Network
+from ferbatch.model.weights import Card
+from ferbatch.sources.labels import LABELS
+from ferbatch.stream.classifier import Classifier
+
+CHECKPOINT_FORMAT = 1
+LEAST_PROBABILITY = 1e-12  # the loss takes none for less
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch reached; a row of history.csv."""
+
+    epoch: int  # from 1
+    learning_rate: float  # at its last step
+    train_loss: float  # against the targets, on the augmented images
+    train_accuracy: float  # against each target's most probable label, on the augmented images
+    validation_loss: float  # mean of -ln(probability of the label)
+    validation_accuracy: float
+    validation_agreement: float | None  # with people's commonest answer, where there are votes
+    best: bool  # so far
+
+
+class Trainer:
+    """Trains a network on a device; `epoch()` is called until `finished`.
+
+    Every epoch draws its random numbers from the seed and its own number, so that a run that goes on from a checkpoint
+    is, on a CPU, the same to the bit.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        recipe: Recipe,
+        network: Network,
+        card: Card,
+        device: torch.device,
+        teacher: NDArray[np.float32] | None = None,  # (N, labels) probabilities for the training images
+        marks: Sequence[str] = (),  # what else makes the run what it is: hashes of teachers and pretrained weights
+    ) -> None:
+        self.data, self.recipe, self.card, self.device = data, recipe, card, device
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.fingerprint = hashlib.sha256(
+            json.dumps([dataclasses.asdict(recipe), data.sha256, *marks], sort_keys=True).encode()
+        ).hexdigest()
+        self.targets = torch.from_numpy(self._targets(teacher))
+        self.class_weights = self._class_weights().to(device)
+        self.prepare = v2.Compose([Augment(recipe), v2.Normalize([card.mean], [card.std])])
+        self.batch_size = min(recipe.batch_size, len(data.train))
+        self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.dtype = _dtype(recipe.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.average = AveragedModel(network, multi_avg_fn=self._blend, use_buffers=True) if recipe.ema else None
+        self.done = 0  # epochs
+        self.history: list[Epoch] = []
+        self.best_score = -math.inf
+        self.best_tensors: dict[str, Tensor] = {}
+        self.best_epoch = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every epoch is done, or none has been better for `patience` of them."""
+        waited = self.done - self.best_epoch
+        return self.done >= self.recipe.epochs or bool(self.recipe.patience and waited >= self.recipe.patience)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images that one epoch shows the network."""
+        return self.steps * self.batch_size
+
+    def epoch(self, tick: Callable[[int], None] = lambda n: None) -> Epoch:
+        """Train one epoch, then look at the validation images."""
+        torch.manual_seed(self.recipe.seed * 1_000_003 + self.done)
+        self.network.train()
+        if self.recipe.frozen:
+            self.network.features.eval()
+        loss, hits, rate = torch.zeros(()), torch.zeros(()), 0.0
+        order = self._order()
+        for step in range(self.steps):
+            rate = self._set_learning_rate(self.done * self.steps + step)
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            step_loss, step_hits = self._step(chosen)
+            loss, hits = loss + step_loss, hits + step_hits
+            tick(len(chosen))
+        if not math.isfinite(float(loss)):
+            raise UsageError(f"the loss of epoch {self.done + 1} is no number: the recipe's learning_rate is too high")
+        self.done += 1
+        return self._validated(rate, float(loss) / self.steps, float(hits) / self.images_per_epoch)
+
+    def _step(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """One step down on the images of these indices; their mean loss, and how many labels were the target's."""
+        pixels = torch.from_numpy(self.data.train.pixels[chosen])
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        x = self.prepare(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        x, target = mixed(x, self.targets[chosen].to(self.device), self.recipe.mixup)
+        with self._autocast():
+            logits = self.network(x)
+        loss = nn.functional.cross_entropy(
+            logits.float(), target, self.class_weights, label_smoothing=self.recipe.label_smoothing
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return loss.detach().cpu(), (logits.argmax(1) == target.argmax(1)).sum().cpu()
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+    def _blend(self, averages: Any, currents: Any, updates: Any) -> None:
+        """The running average: quick at first, when its past is worth little, slow in the end."""
+        n = int(updates)
+        blend: Any = get_ema_multi_avg_fn(min(self.recipe.ema, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+        blend(averages, currents, updates)
+
+    def _validated(self, rate: float, loss: float, accuracy: float) -> Epoch:
+        part = self.data.validation
+        network = cast(Network, self.average.module) if self.average is not None else self.network
+        found = Classifier(self.card, network, self.device, precision="fp32").probabilities_of(part.pixels)
+        truth = np.maximum(found[np.arange(len(part)), part.labels], LEAST_PROBABILITY)
+        label, asked = found.argmax(1), part.commonest != NONE
+        agreement = float((label == part.commonest)[asked].mean()) if asked.any() else None
+        right = float((label == part.labels).mean())
+        epoch = Epoch(self.done, rate, loss, accuracy, float(-np.log(truth).mean()), right, agreement, False)
+        if (score := self._score(epoch)) > self.best_score:
+            self.best_score, self.best_epoch = score, self.done
+            self.best_tensors = {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
+            epoch = dataclasses.replace(epoch, best=True)
+        self.history.append(epoch)
+        return epoch
+
+    def _score(self, epoch: Epoch) -> float:
+        agreement = epoch.validation_accuracy if epoch.validation_agreement is None else epoch.validation_agreement
+        scores = {
+            "accuracy": epoch.validation_accuracy,
+            "agreement": (epoch.validation_accuracy + agreement) / 2,
+            "loss": -epoch.validation_loss,
+            "last": epoch.epoch,
+        }
+        return scores[self.recipe.choose]
+
+    def _order(self) -> NDArray[np.int64]:
+        """Indices of the training images as this epoch shows them."""
+        rng = np.random.default_rng([self.recipe.seed, self.done])
+        labels = self.data.train.labels
+        if self.recipe.sampler == "shuffle":
+            return rng.permutation(len(labels))
+        weights = 1 / np.bincount(labels, minlength=len(LABELS))[labels]
+        return rng.choice(len(labels), len(labels), p=weights / weights.sum())
+
+    def _set_learning_rate(self, step: int) -> float:
+        """Linear up to the peak, then half a cosine to nothing; returns the head's."""
+        total = self.recipe.epochs * self.steps
+        warmup = self.recipe.warmup * total
+        if step < warmup:
+            share = (step + 1) / (warmup + 1)
+        else:
+            share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * group["share"] * share
+        return self.recipe.learning_rate * share
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters by how they learn: the body slower if the recipe says so, biases and norms without decay."""
+        if self.recipe.frozen:
+            self.network.features.requires_grad_(False)
+        groups = []
+        for module, share in ((self.network.features, self.recipe.body_learning_rate), (self.network.head, 1.0)):
+            learning = [p for p in module.parameters() if p.requires_grad]
+            weights, rest = ([p for p in learning if (p.ndim > 1) == wide] for wide in (True, False))
+            groups += [{"params": weights, "share": share}, {"params": rest, "share": share, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    def _targets(self, teacher: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        own = targets(self.data.train, self.recipe.votes)
+        return own if teacher is None else (1 - self.recipe.distill) * own + self.recipe.distill * teacher
+
+    def _class_weights(self) -> Tensor:
+        counts = self.data.train.counts
+        frequencies = torch.tensor([counts[label] / len(self.data.train) for label in LABELS])
+        raised = frequencies**-self.recipe.balance
+        return raised / (raised * frequencies).sum()  # the mean image weighs 1
+
+    def save(self, path: Path) -> None:
+        """Write everything that `restore` needs; the file is there whole or not at all. OutputError where it cannot."""
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "fingerprint": self.fingerprint,
+            "start": self.card.recipe["start"],
+            "done": self.done,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "best": {"score": self.best_score, "epoch": self.best_epoch, "tensors": self.best_tensors},
+        }
+        content = io.BytesIO()
+        torch.save(state, content)
+        with replace_file(str(path)) as stream:
+            stream.write(content.getbuffer())
+
+    def restore(self, path: Path) -> None:
+        """Go on from a checkpoint; UsageError where it is of another run, ModelError where it is damaged."""
+        shown = escape(str(path))
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+        try:
+            with stream:
+                state = torch.load(stream, map_location="cpu", weights_only=True)
+            fits = state["format"] == CHECKPOINT_FORMAT and state["fingerprint"] == self.fingerprint
+            if fits:
+                self._take(state)
+        except Exception as error:  # whatever a damaged file makes of the reader
+            raise ModelError(f"{shown} is damaged; --overwrite begins anew") from error
+        if not fits:
+            raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite begins anew")
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self.card = dataclasses.replace(self.card, recipe={**self.card.recipe, "start": state["start"]})
+        self.done = state["done"]
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        best = state["best"]
+        self.best_score, self.best_epoch, self.best_tensors = best["score"], best["epoch"], best["tensors"]
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What the network computes in while it trains."""
+    if precision == "fp32" or device.type == "mps":
+        return torch.float32
+    native = computes_bf16(device)
+    if device.type == "cuda":
+        return torch.bfloat16 if native else torch.float16
+    return torch.bfloat16 if native or precision == "bf16" else torch.float32

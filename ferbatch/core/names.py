@@ -1,0 +1,48 @@
+"""Names of files as text that is safe to print, and back."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_FORMULA = tuple("=+-@\t\r")  # what a spreadsheet would run
+_ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
+_LINE_AND_DIRECTION = frozenset("\u2028\u2029\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def _acts(char: str) -> bool:
+    """Whether a character would do something other than be seen: controls, line and direction marks, odd bytes."""
+    return char == "\\" or unicodedata.category(char) in ("Cc", "Cs") or char in _LINE_AND_DIRECTION
+
+
+def escape(text: str) -> str:
+    r"""The text on one harmless line: what acts, is no UTF-8 or is a backslash becomes `\xNN`, byte by byte."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    return "".join("".join(f"\\x{b:02x}" for b in _bytes(c)) if _acts(c) else c for c in text)
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8 whatever the locale; odd bytes as they were. A surrogate that stands for none, as in JSON, is its three."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return b"".join(
+            c.encode("utf-8", "surrogateescape" if "\udc80" <= c <= "\udcff" else "surrogatepass") for c in text
+        )
+
+
+def count(n: int, noun: str) -> str:
+    """`1 image`, `1,000 images`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def encode_path(name: bytes) -> str:
+    """A file name as every output writes it; one that looks like a formula gets a leading `./`."""
+    text = name.decode("utf-8", "surrogateescape")
+    return escape("./" + text if text.startswith(_FORMULA) else text)
+
+
+def decode_path(path: str) -> bytes:
+    """The file name's bytes, from the `path` column of any output; opens the same file."""
+    return _ESCAPE.sub(lambda m: bytes([int(m[1], 16)]), _bytes(path))

@@ -1,0 +1,114 @@
+"""What each command was asked to do. Standard library only, so that the command line stays light."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ferbatch.core.records import Search
+
+ON_ERROR = ("record", "stop")
+PACKAGE = Path(__file__).resolve().parent.parent
+EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
+DEFAULT_MODEL = "cnn-lite-v1"
+BATCH_SIZE = 256  # images a decode step hands on at once
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `ferbatch label` or `ferbatch.label` was asked to do; goes into the sidecar."""
+
+    paths: tuple[str | os.PathLike[str], ...]
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    precision: str = "auto"  # one of PRECISIONS
+    batch_size: int = BATCH_SIZE
+    workers: int | None = None  # decode processes; None: what suits the device
+    min_confidence: float = 0.0  # 0..1
+    recursive: bool = True
+    truth: bool = True
+    tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
+    isolate: bool | None = False  # decode in processes that may die; None: where there are many images
+    timeout: float | None = None  # seconds for one image, with isolate
+    on_error: str = "record"  # one of ON_ERROR
+    max_errors: str | None = None  # N or P%
+    search: Search = field(default_factory=lambda: Search("auto"))
+    annotate: str | None = None  # the folder to write copies with boxes and labels to
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence is {self.min_confidence}, not 0..1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers is {self.workers}, not 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What may be done about an output that is there already."""
+
+    overwrite: bool = False  # begin again
+    resume: bool = False  # go on with an unfinished run
+    incremental: bool = False  # bring a finished one up to date
+    retry_failed: bool = False  # do what failed again, though its file is as it was
+
+    @property
+    def any(self) -> bool:
+        return self.overwrite or self.resume or self.incremental
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """What `ferbatch evaluate` was asked to do."""
+
+    truth: str | None = None  # class folders, or a table with path and label; None: the predictions' own column
+    predictions: str | None = None  # a labels file made earlier, in place of models
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    classes: str | None = None  # NAME=LABEL,...
+    others: bool = False
+    votes: str | None = None  # a table, as the next
+    slices: str | None = None
+    strip_prefix: str | None = None  # of the paths in `predictions`
+    min_confidence: float = 0.0  # 0..1
+    report: str | None = None  # the folder to write
+    thumbnails: bool = False
+    fail_under: tuple[str, ...] = ()  # FIGURE=NUMBER
+    device: str = "auto"
+    precision: str = "auto"  # as in Options, as are the next three
+    batch_size: int = BATCH_SIZE
+    workers: int | None = None
+    tta: bool = False  # test-time augmentation, as in Options
+    search: Search = field(default_factory=lambda: Search("auto", largest=True))
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """What `ferbatch bench` was asked to do."""
+
+    paths: tuple[str, ...] = ()  # none: images are drawn
+    models: tuple[str, ...] = (DEFAULT_MODEL,)
+    images: int | None = None  # how many to draw, or to take of PATHS
+    generate: str = "faces"  # a key of samples.KINDS
+    repeat: int = 5  # rounds
+    compare: tuple[str, ...] = ()  # keys of peers.PEERS
+    faces: str = "auto"  # one of FACES_MODES
+    peer_python: str | None = None  # the interpreter that has them installed
+    recommend: bool = True  # try other choices of --workers and --batch-size
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What `ferbatch train` was asked to do, but for the recipe."""
+
+    data: Path
+    output: Path  # .safetensors
+    votes: Path | None = None  # a table
+    pretrained: Path | None = None  # a file of ImageNet weights
+    distill: tuple[str, ...] = ()  # models to learn from
+    device: str = "auto"
+    resume: bool = False
+    overwrite: bool = False

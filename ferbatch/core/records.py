@@ -1,0 +1,142 @@
+"""The records that travel: an image's reference, what the model said of it, a model's card.
+
+Standard library only, so that importing ferbatch stays cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = 1  # of the output columns
+
+ERROR_KINDS = (
+    "unreadable",
+    "truncated",
+    "blank",
+    "too_large",
+    "not_found",
+    "permission",
+    "timeout",
+    "crashed",
+    "unsupported",
+)
+PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
+UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
+STATUSES = ("ok", "uncertain", "no_face", "error")
+
+NONE = -1  # in place of a label's index
+NO_FACE = -2  # as well, where no face was found
+
+MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
+
+REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
+REPORT_ENDINGS = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report's files
+
+DIGITS = 4  # of a probability, wherever it is written
+
+MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
+
+FACES_MODES = ("auto", "whole", "detect")
+MIN_FACE = 20  # pixels of the photo; a smaller face tells little
+MARGINS = (-0.25, 1.0)  # that may be added to the training faces' frame, as shares of it
+
+LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
+WIDE_RATIO = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image to read: what to call it, where it lies, what its folder says it shows."""
+
+    path: str  # as printed; `names.decode_path` gives the bytes back
+    file: bytes  # as opened
+    truth: str | None = None  # a label, where a folder at or below PATH is named like one
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Whether and how faces are looked for in an image. Travels to the processes that decode."""
+
+    mode: str = "whole"  # one of FACES_MODES
+    min_face: int = MIN_FACE  # pixels of the upright image that a face is wide and high, at the least
+    margin: float = 0.0  # added on each side of the training faces' frame, as a share of it; in MARGINS
+    largest: bool = False  # keep the largest face alone
+    detector: str = "yunet"  # a key of faces.FACES
+    crops: str | None = None  # the folder to write crops to
+
+    def __post_init__(self) -> None:
+        if self.mode not in FACES_MODES:
+            raise ValueError(f"faces is {' or '.join(FACES_MODES)}, not '{self.mode}'")
+        if self.min_face < 1:
+            raise ValueError(f"min_face is {self.min_face}, not 1 or more")
+        if not MARGINS[0] <= self.margin <= MARGINS[1]:
+            raise ValueError(f"face_margin is {self.margin}, not {MARGINS[0]} to {MARGINS[1]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Where a face is."""
+
+    x: int  # pixels of the upright image, as are the next three
+    y: int
+    width: int
+    height: int
+    score: float  # 0..1, how sure the detector is
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells a changed file from the one that was labelled."""
+
+    size: int  # bytes
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image could not be read."""
+
+    kind: str  # one of ERROR_KINDS
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image (or why it says nothing).
+
+    Probabilities are rounded to four digits, as every output writes them. `label`, `confidence` and
+    `probabilities` are empty where `status` is `error` or `no_face`.
+    """
+
+    path: str
+    truth: str | None
+    status: str  # one of STATUSES
+    label: str | None = None
+    confidence: float | None = None  # 0..1, the label's probability
+    probabilities: Mapping[str, float] = field(default_factory=dict)  # label -> 0..1
+    error_kind: str | None = None  # one of ERROR_KINDS
+    error: str | None = None
+    face: int | None = None  # 0 is the largest face of the image
+    x: int | None = None  # pixels of the upright image, as are the next three
+    y: int | None = None
+    width: int | None = None
+    height: int | None = None
+    face_score: float | None = None  # 0..1
+
+
+def columns(labels: Sequence[str]) -> tuple[str, ...]:
+    """The output's columns in order, for a model with these labels."""
+    return (
+        *("path", "truth", "label", "confidence"),
+        *labels,
+        *("status", "error_kind", "error", "face", "x", "y", "width", "height", "face_score"),
+    )
+
+
+def row(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A prediction as column -> value, None where a column does not apply."""
+    values = {name: getattr(prediction, name) for name in columns(())}
+    values |= {label: prediction.probabilities.get(label) for label in labels}
+    return {name: values[name] for name in columns(labels)}

@@ -1,0 +1,214 @@
+"""Weights and their cards: NAME.safetensors holds the tensors, NAME.json beside it says what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferbatch.core.errors import ModelError, OutputError, UsageError
+from ferbatch.core.files import replace_file
+from ferbatch.core.names import escape
+from ferbatch.core.records import columns
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = next((p for p in (PACKAGE / "_weights", PACKAGE.parent / "weights") if p.is_dir()), PACKAGE / "_weights")
+
+# Cards and weights may come from anyone. What follows is more than any model needs and less than could do harm.
+MOST_JSON = 2**20  # bytes of a card, and of the JSON that a .safetensors file begins with
+MOST_BYTES = 2**30  # of a .safetensors file
+MOST_SIZE = 1024  # pixels, a side of the input
+MOST_LABELS = 100
+LONGEST = 255  # characters of a name
+DEEPEST = 16  # lists and objects in one another, in a card
+SMALL, LARGE = 1e-9, 1e9  # std and temperature lie between, and a mean's distance from 0 under the latter
+KINDS: Mapping[str, type | tuple[type, ...]] = {  # of a card's values
+    **dict.fromkeys(("name", "architecture", "sha256", "intended_use", "limits"), str),
+    **dict.fromkeys(("arguments", "preprocessing", "data", "recipe", "licence"), dict),
+    **dict.fromkeys(("labels", "scores"), list),
+    **dict.fromkeys(("size", "parameters", "multiply_adds"), int),
+    **dict.fromkeys(("mean", "std", "temperature"), (int, float)),
+}
+
+
+def shipped() -> list[str]:
+    """The names of the models that come with ferbatch."""
+    return sorted(card.stem for card in SHIPPED.glob("*.json"))
+
+
+def find(name: str) -> Path:
+    """The .safetensors file of a shipped model's name or of a path to a file of the pair; ModelError if none.
+
+    A name without its version (`cnn`) is that of the newest.
+    """
+    there = shipped()
+    versions = {int(one[len(name) + 2 :]): one for one in there if re.fullmatch(rf"{re.escape(name)}-v\d+", one)}
+    name = versions[max(versions)] if versions else name
+    if name in there:
+        return SHIPPED / f"{name}.safetensors"
+    path = Path(name)
+    if path.suffix in (".json", ".safetensors"):
+        return path.with_suffix(".safetensors")
+    raise ModelError(
+        f"no model called '{escape(name)}' (known: {', '.join(shipped())}, or a path to a .safetensors file)"
+    )
+
+
+def read_card(name: str) -> Card:
+    """The card of a shipped model or a weights file; ModelError if it is missing or malformed."""
+    path = find(name).with_suffix(".json")
+    try:
+        values = json.loads(_read(path, MOST_JSON).decode())
+        _check_json(values)
+        card = Card(**values)
+        _check(card)
+        return dataclasses.replace(card, labels=tuple(card.labels))
+    except OSError as error:
+        if not os.path.exists(find(name)):
+            raise ModelError(f"no file {escape(str(find(name)))}") from error
+        raise ModelError(f"{escape(str(find(name)))} has no card: {escape(path.name)}: {error.strerror}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{escape(str(path))} is no model card: {_said(error)}") from error
+
+
+def _read(path: Path, most: int) -> bytes:
+    """A regular file's content; ValueError for anything else or more than `most` bytes, OSError if it is unreadable."""
+    info = os.stat(path)
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError("not a regular file")
+    if info.st_size > most:
+        raise ValueError(f"{info.st_size:,} bytes, the limit is {most:,}")
+    with path.open("rb") as stream:
+        return stream.read(info.st_size)  # for so many bytes memory is taken
+
+
+def _said(error: Exception) -> str:
+    """What an error says, though it may repeat what a hostile file holds."""
+    return escape(str(error)[:300])
+
+
+def _check_json(value: Any, depth: int = 0) -> None:
+    """ValueError for what could not be used or written again: deep nesting, endless numbers, text that is no UTF-8."""
+    if depth > DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            _check_json(one, depth + 1)
+    elif isinstance(value, str):
+        value.encode()
+    elif isinstance(value, int | float) and not abs(value) < 2**63:
+        raise ValueError("it holds a number that is none or too large")
+
+
+def _check(card: Card) -> None:
+    """ValueError if inference, or what reports it, could not trust these values."""
+    for name, kind in KINDS.items():
+        value = getattr(card, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is of the wrong type")
+    if max(len(card.name), len(card.architecture)) > LONGEST:
+        raise ValueError(f"name or architecture is longer than {LONGEST} characters")
+    if not can_scale(card.mean, card.std) or not SMALL < card.temperature < LARGE:
+        raise ValueError(f"mean, std, temperature are {card.mean}, {card.std}, {card.temperature}")
+    if not 0 < card.size <= MOST_SIZE:
+        raise ValueError(f"size is {card.size}, not 1 to {MOST_SIZE:,}")
+    if not can_label(card.labels):
+        raise ValueError("labels must be two or more different words, and no columns' names")
+
+
+def can_scale(mean: float, std: float) -> bool:
+    """Whether pixels scaled so stay numbers that a network can take."""
+    return abs(mean) < LARGE and SMALL < std < LARGE
+
+
+def can_label(labels: Sequence[Any]) -> bool:
+    """Whether these can be a model's labels: two or more different words, none of them a column's name already."""
+    words = all(isinstance(one, str) and one.isidentifier() and len(one) <= LONGEST for one in labels)
+    return words and 2 <= len(labels) <= MOST_LABELS and len({*labels, *columns(())}) == len(labels) + len(columns(()))
+
+
+def load(name: str) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors, the file's sha256 held against the card's; ModelError if anything does not fit."""
+    import safetensors.torch  # torch with it: what only reads cards stays quick
+
+    card, path = read_card(name), find(name)
+    try:
+        content = _read(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{escape(str(path))} cannot be read: {said}") from error
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise ModelError(f"{escape(str(path))} is damaged: its sha256 is not the one in its card")
+    try:
+        if int.from_bytes(content[:8], "little") > MOST_JSON:
+            raise ValueError(f"its header is longer than {MOST_JSON:,} bytes")
+        return card, safetensors.torch.load(content)
+    except Exception as error:  # whatever a hostile header makes of the reader
+        raise ModelError(f"{escape(str(path))} holds no tensors: {_said(error)}") from error
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """UsageError or OutputError if weights and card must not or cannot be written here."""
+    for one in (path, path.with_suffix(".json")):
+        if one.exists() and not overwrite:
+            raise UsageError(f"{escape(str(one))} exists; --overwrite replaces it")
+    if not path.parent.is_dir():
+        raise UsageError(f"no folder {escape(str(path.parent))} to write {escape(str(path))} in")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{escape(str(path))} could not be written: no permission to write in its folder")
+
+
+def save(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:
+    """Write path (.safetensors) and its card; returns the card with the sha256 of what was written."""
+    import safetensors.torch
+
+    content = safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    card = dataclasses.replace(card, sha256=hashlib.sha256(content).hexdigest())
+    text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False) + "\n"
+    with replace_file(os.fspath(path)) as tensor_file, replace_file(os.fspath(path.with_suffix(".json"))) as card_file:
+        tensor_file.write(content)
+        card_file.write(text.encode(errors="replace"))  # a name may be no UTF-8
+    return card
+
+
+# Of every model, whoever trained it.
+INTENDED_USE = "Sorting and describing images of faces by the expression they show."
+LIMITS = (
+    "The labels are guesses at the expression a picture shows, not at what a person feels. Not for inferring emotions"
+    " of people at work or in schools (prohibited in the EU by the AI Act, Article 5(1)(f)), nor for any decision"
+    " about a person."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a weights file knows about itself; stands beside it as NAME.json."""
+
+    name: str
+    architecture: str  # a key of registry.MODELS
+    arguments: Mapping[str, Any]  # of the architecture
+    labels: tuple[str, ...]  # in the order of the outputs
+    size: int  # pixels, both sides of the input
+    mean: float  # of pixels scaled to 0..1
+    std: float
+    preprocessing: Mapping[str, Any]  # how an image becomes size x size, in words and numbers
+    temperature: float  # logits are divided by it
+    sha256: str  # of the .safetensors file
+    parameters: int
+    multiply_adds: int  # per image
+    data: Mapping[str, Any]  # what it was trained on, and what was left out
+    recipe: Mapping[str, Any]  # every setting of the training, the seed among them
+    scores: Sequence[Mapping[str, Any]]  # each with n and a 95 % interval
+    licence: Mapping[str, str]  # of the weights, of the data
+    intended_use: str
+    limits: str

@@ -1,0 +1,91 @@
+"""Two models on the same images: how they differ, and whether by more than chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from ferbatch.scoring.figures import Figure
+from ferbatch.scoring.metrics import Counts, balanced, per_label, percentiles, resampled
+from ferbatch.scoring.outcomes import Scores
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The second model against the first, on the images with a truth that both labelled."""
+
+    model: str
+    against: str
+    images: int
+    both_right: int
+    only_this_right: int
+    only_other_right: int
+    both_wrong: int
+    p_value: float  # McNemar's test, exact and two-sided, of equal accuracy
+    more_than_chance: bool  # p_value < 0.05
+    accuracy: Figure  # this minus the other; interval: paired bootstrap, as for the next two
+    balanced_accuracy: Figure
+    macro_f1: Figure
+
+
+def compare(name: str, scores: Scores, other_name: str, other: Scores) -> Comparison:
+    """`scores` against `other`, which must hold the same images and labels in the same order."""
+    both = (scores.truth >= 0) & scores.labelled & other.labelled
+    cells = _cells(scores.where(both), other.where(both))
+    truth, this, that = np.indices(cells.shape)
+    quadrants = {
+        (right, also): int(cells[((this == truth) == right) & ((that == truth) == also)].sum())
+        for right in (True, False)
+        for also in (True, False)
+    }
+    only_this, only_other = quadrants[True, False], quadrants[False, True]
+    p_value = float(binomtest(only_this, only_this + only_other).pvalue) if only_this + only_other else 1.0
+    return Comparison(
+        model=name,
+        against=other_name,
+        images=int(both.sum()),
+        both_right=quadrants[True, True],
+        only_this_right=only_this,
+        only_other_right=only_other,
+        both_wrong=quadrants[False, False],
+        p_value=p_value,
+        more_than_chance=p_value < SIGNIFICANCE,
+        **_differences(cells),
+    )
+
+
+def _cells(scores: Scores, other: Scores) -> Counts:
+    """(K, K, K) counts: truth, label by the one, label by the other."""
+    k = len(scores.labels)
+    at = (scores.truth.astype(np.int64) * k + scores.predicted) * k + other.predicted
+    return np.bincount(at, minlength=k**3).reshape(k, k, k)
+
+
+def _differences(cells: Counts) -> dict[str, Figure]:
+    n = int(cells.sum())
+    if not n:
+        undefined = Figure(None, 0, reason="no image with a truth was labelled by both")
+        return dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), undefined)
+    values, spread = _difference(cells), _difference(resampled(cells))
+    return {name: Figure(float(values[name]), n, percentiles(spread[name])) for name in values}
+
+
+def _difference(cells: Counts) -> dict[str, NDArray[np.float64]]:
+    """This minus the other, per figure, of (..., K, K, K) cells."""
+    measured = [_measured(cells.sum(-1)), _measured(cells.sum(-2))]
+    return {name: measured[0][name] - measured[1][name] for name in measured[0]}
+
+
+def _measured(matrices: Counts) -> dict[str, NDArray[np.float64]]:
+    occurs = (matrices.sum(-1) + matrices.sum(-2)) > 0
+    n = matrices.sum((-1, -2))
+    return {
+        "accuracy": np.diagonal(matrices, axis1=-2, axis2=-1).sum(-1) / np.maximum(n, 1),
+        "balanced_accuracy": balanced(matrices),
+        "macro_f1": per_label(matrices)["f1"].sum(-1) / np.maximum(occurs.sum(-1), 1),
+    }

@@ -1,0 +1,209 @@
+"""Figures from truths and predictions: plain functions around scikit-learn and SciPy.
+
+Everything is computed from probabilities in whole units of 1/10,000, as every output writes them. Confusion matrices
+have a row per truth and a column per label given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+from ferbatch.scoring import calibration
+from ferbatch.scoring.figures import Averages, Confusion, Figure, Figures, LabelFigures, rate
+from ferbatch.scoring.outcomes import UNIT, Scores
+
+Counts = NDArray[np.int64]
+
+RESAMPLES = 2_000  # of a bootstrap
+SEED = 0  # of the bootstrap: the same counts give the same interval
+CURVE_POINTS = 100  # of a precision-recall curve, at most
+
+
+def figures(scores: Scores, *, curves: bool = True) -> Figures:
+    """Every figure of the images that have a truth; what cannot be said of them is None, with the reason.
+
+    Without `curves`, those are left empty.
+    """
+    with_truth = scores.where(scores.truth >= 0)
+    done = with_truth.where(with_truth.labelled)
+    n, failed = len(done), len(with_truth) - len(done)
+    matrix = confusion_matrix(done)
+    correct = int(matrix.trace())
+    nothing = "no image with a truth was labelled" if failed else "no image has a truth"
+    samples = resampled(matrix) if n else None
+    labels = _label_figures(done, matrix, samples, curves)
+    areas = [figure.roc_auc for figure in labels.values()]
+    averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted")}
+    return Figures(
+        images=n,
+        failed=failed,
+        no_face=int(with_truth.faceless.sum()),
+        accuracy=rate(correct, n, nothing),
+        accuracy_with_failed=rate(correct, n + failed, nothing),
+        balanced_accuracy=_balanced(matrix, samples, nothing),
+        macro_avg=averages["macro"],
+        weighted_avg=averages["weighted"],
+        roc_auc=_mean_area(areas, n),
+        nll=calibration.nll(done, nothing),
+        brier=calibration.brier(done, nothing),
+        ece=calibration.ece(done, nothing),
+        ece_by_chance=calibration.ece_by_chance(done, nothing),
+        mean_confidence=calibration.mean_confidence(done, nothing),
+        labels=labels,
+        confusion_matrix=matrix.tolist(),
+        confusions=_confusions(done.labels, matrix),
+        calibration=calibration.bins(done),
+        coverage=calibration.coverage(done) if curves else [],
+    )
+
+
+def confusion_matrix(scores: Scores) -> Counts:
+    """(K, K) counts of the images that have a truth and were labelled."""
+    k = len(scores.labels)
+    known = scores.labelled & (scores.truth >= 0)
+    cells = scores.truth[known].astype(np.int64) * k + scores.predicted[known]
+    return np.bincount(cells, minlength=k * k).reshape(k, k)
+
+
+def table(matrix: Counts, labels: Sequence[str]) -> str:
+    """The study's table, word for word as scikit-learn prints it: two digits, the labels that occur."""
+    present = _present(matrix)
+    cells = np.indices(matrix.shape).reshape(2, -1)
+    truth, predicted = (np.repeat(side, matrix.ravel()) for side in cells)
+    names = [labels[at] for at in present]
+    text = sk.classification_report(truth, predicted, labels=present, target_names=names, digits=2, zero_division=0)
+    return str(text).strip("\n")
+
+
+def resampled(counts: Counts) -> Counts:
+    """(RESAMPLES, *counts.shape) bootstrap resamples of images that were counted into cells."""
+    total = int(counts.sum())
+    drawn = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=RESAMPLES)
+    return drawn.reshape(RESAMPLES, *counts.shape)
+
+
+def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95 % of bootstrap values."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def per_label(matrices: Counts) -> dict[str, NDArray[np.float64]]:
+    """precision, recall and f1 per label, (..., K), of (..., K, K) confusion matrices; 0 where undefined."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    truth, predicted = matrices.sum(-1), matrices.sum(-2)
+    shares = {"precision": (hits, predicted), "recall": (hits, truth), "f1": (2 * hits, truth + predicted)}
+    return {name: part / np.maximum(whole, 1) for name, (part, whole) in shares.items()}
+
+
+def balanced(matrices: Counts) -> NDArray[np.float64]:
+    """Balanced accuracy, (...), of (..., K, K) confusion matrices."""
+    recall, occurs = per_label(matrices)["recall"], matrices.sum(-1) > 0
+    return np.asarray((recall * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1))
+
+
+def _present(matrix: Counts) -> list[int]:
+    """The labels that occur as truth or were given: those that scientists' tables have rows for."""
+    return [int(at) for at in np.flatnonzero(matrix.sum(0) + matrix.sum(1))]
+
+
+def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
+    """precision, recall, f1 from the cells of the matrix, weighted by their counts."""
+    truth, predicted = np.indices(matrix.shape).reshape(2, -1)
+    return tuple(
+        sk.precision_recall_fscore_support(
+            truth, predicted, sample_weight=matrix.ravel(), labels=_present(matrix), zero_division=0, **options
+        )[:3]
+    )
+
+
+def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str) -> Averages:
+    if samples is None:
+        return Averages(*[Figure(None, 0, reason=nothing)] * 3)
+    present = _present(matrix)
+    values = _by_scikit_learn(matrix, average=average)
+    samples = samples[:, present][:, :, present]
+    weights = samples.sum(-1)
+    if average == "macro":  # over the labels that occur in the resample, as the figure itself
+        weights = (samples.sum(-1) + samples.sum(-2) > 0).astype(np.int64)
+    spread = per_label(samples)
+    figures = [
+        Figure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
+        for name, value in zip(("precision", "recall", "f1"), values, strict=True)
+    ]
+    return Averages(*figures)
+
+
+def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Figure:
+    if samples is None:
+        return Figure(None, 0, reason=nothing)
+    occurring = np.flatnonzero(matrix.sum(1)).tolist()
+    truth, predicted = np.indices(matrix.shape).reshape(2, -1)
+    value = sk.recall_score(truth, predicted, labels=occurring, average="macro", sample_weight=matrix.ravel())
+    return Figure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
+
+
+def _label_figures(scores: Scores, matrix: Counts, samples: Counts | None, curves: bool) -> dict[str, LabelFigures]:
+    hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+    f1 = per_label(matrix)["f1"]
+    spread = per_label(samples)["f1"] if samples is not None else None
+    found = {}
+    for at, label in enumerate(scores.labels):
+        tops = int(hits[at])
+        absent, never = f"no image is {label}", f"no image was labelled {label}"
+        f1_figure = Figure(None, 0, reason=f"{absent}, and {never}")
+        if spread is not None and support[at] + predicted[at]:
+            f1_figure = Figure(float(f1[at]), int(support[at]), percentiles(spread[:, at]))
+        found[label] = LabelFigures(
+            precision=rate(tops, int(predicted[at]), never),
+            recall=rate(tops, int(support[at]), absent),
+            f1=f1_figure,
+            support=int(support[at]),
+            predicted=int(predicted[at]),
+            **_ranking(scores, at, curves),
+        )
+    return found
+
+
+def _ranking(scores: Scores, at: int, curves: bool) -> dict[str, Any]:
+    """roc_auc, average_precision and curve of one label's probability, from the histogram of its values."""
+    n, label = len(scores), scores.labels[at]
+    positive = scores.truth == at
+    histogram = [np.bincount(scores.probabilities[which, at], minlength=UNIT + 1) for which in (positive, ~positive)]
+    if not positive.any() or positive.all():
+        reason = f"no image is {label}" if not positive.any() else f"every image is {label}"
+        undefined = Figure(None, n, reason=reason)
+        return {"roc_auc": undefined, "average_precision": undefined, "curve": []}
+    truth = np.repeat([1, 0], UNIT + 1)
+    values, weights = np.tile(np.arange(UNIT + 1), 2), np.concatenate(histogram)
+    counted = weights > 0
+    truth, values, weights = truth[counted], values[counted], weights[counted]
+    precision, recall, thresholds = sk.precision_recall_curve(truth, values, sample_weight=weights)
+    chosen = np.unique(np.linspace(0, len(thresholds) - 1, CURVE_POINTS).round().astype(int))
+    return {
+        "roc_auc": Figure(float(sk.roc_auc_score(truth, values, sample_weight=weights)), n),
+        "average_precision": Figure(float(sk.average_precision_score(truth, values, sample_weight=weights)), n),
+        "curve": [(float(thresholds[i] / UNIT), float(precision[i]), float(recall[i])) for i in chosen if curves],
+    }
+
+
+def _mean_area(areas: Sequence[Figure], n: int) -> Figure:
+    undefined = next((area.reason for area in areas if area.value is None), None)
+    if undefined:
+        return Figure(None, n, reason=undefined)
+    return Figure(float(np.mean([area.value for area in areas])), n)
+
+
+def _confusions(labels: Sequence[str], matrix: Counts) -> list[Confusion]:
+    found = [
+        Confusion(truth, label, int(matrix[at, to]), int(matrix[at].sum()))
+        for at, truth in enumerate(labels)
+        for to, label in enumerate(labels)
+        if at != to and matrix[at, to]
+    ]
+    return sorted(found, key=lambda one: -one.count)

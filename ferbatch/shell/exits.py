@@ -1,0 +1,61 @@
+"""How a command ends: with an exit code that users can rely on, and one line on stderr that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec
+
+import typer
+
+from ferbatch.core import process
+from ferbatch.core.errors import FerbatchError
+from ferbatch.shell import log
+
+P = ParamSpec("P")
+
+
+def exits(command: Callable[P, None]) -> Callable[P, None]:
+    """Run a command with its errors as one line on stderr and the exit codes users can rely on."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
+        with process.native_code_hushed(), process.stopping_in_order(_farewell):
+            try:
+                command(*args, **kwargs)
+            except FerbatchError as error:
+                fail(str(error), error.exit_code)
+            except process.Stopped as stopped:
+                fail(ended(stopped.number), 128 + stopped.number)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+                raise typer.Exit(141) from None
+            finally:
+                log.end()
+
+    return wrapped
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Say why, and end."""
+    from ferbatch.shell import console
+
+    console.fail(message, exit_code)
+    raise typer.Exit(exit_code) from None
+
+
+def ended(number: int) -> str:
+    """What a signal did to the run."""
+    return {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}.get(signal.Signals(number), "hung up")
+
+
+def _farewell(number: int) -> None:
+    with contextlib.suppress(typer.Exit):
+        fail(ended(number), 128 + number)

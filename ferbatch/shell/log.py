@@ -1,0 +1,135 @@
+"""What ferbatch says, line by line: on stderr and, where wanted, in a file; for people or, as JSON, for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import sys
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import writing
+from ferbatch.core.names import encode_path, escape
+
+FORMATS = ("text", "json")
+INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+
+class _Json(logging.Formatter):
+    """An object a line: time, level, message, and what belongs to the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time": _time(record), "level": _level(record), **_fields(record)}, ensure_ascii=True)
+
+
+class _Text(logging.Formatter):
+    """Each line with its time and level."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = "".join(c if c == "\n" or c.isprintable() else f"\\x{ord(c):02x}" for c in record.msg).splitlines()
+        return "\n".join(f"{_time(record)} {_level(record):<7} {line}" for line in lines if line)
+
+
+class _Bare(logging.Formatter):
+    """The message alone, as on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(record.msg)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
+
+
+def _level(record: logging.LogRecord) -> str:
+    return record.levelname.lower()
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {"message": record.msg, **getattr(record, "fields", {})}
+
+
+class _Stderr(logging.Handler):
+    """Whatever sys.stderr is at the time; what it cannot take is lost."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not getattr(record, "shown", True):
+            return
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except OSError:  # what stays in the buffer would fail again at exit, and make the exit code 120
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _File(logging.handlers.WatchedFileHandler):
+    """Appends; goes on in a new file where logrotate took the old one away. Where it cannot, that is said once."""
+
+    failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # the new file cannot be opened
+            self.handleError(record)
+
+    def handleError(self, _: logging.LogRecord) -> None:
+        if not self.failed:
+            self.failed = True
+            show(f"{encode_path(os.fsencode(self.baseFilename))} could not be written: {sys.exc_info()[1]}", WARNING)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written is tried once more
+            super().close()
+
+
+_stderr = _Stderr()
+_stderr.setFormatter(_Bare())
+_logger = logging.Logger("ferbatch")  # of our own: the process's logging is not touched
+_logger.addHandler(_stderr)
+
+
+def speak(format_name: str) -> None:
+    """Say everything in this format from now on; UsageError if there is none such."""
+    if format_name not in FORMATS:
+        raise UsageError(f"no log format called '{escape(format_name)}' (known: {', '.join(FORMATS)})")
+    if format_name == "json":
+        _stderr.setFormatter(_Json())
+
+
+def append_to(path: str) -> None:
+    """Say everything in this file as well; OutputError if it cannot be written."""
+    with writing(encode_path(os.fsencode(path))):
+        file = _File(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(_Json() if is_json() else _Text())
+    _logger.addHandler(file)
+
+
+def end() -> None:
+    """Close the file and say things as before."""
+    _stderr.setFormatter(_Bare())
+    for handler in _logger.handlers[1:]:
+        _logger.removeHandler(handler)
+        handler.close()
+
+
+def is_json() -> bool:
+    """Whether machines read what is said."""
+    return isinstance(_stderr.formatter, _Json)
+
+
+def show(text: str, level: int = INFO) -> None:
+    """To stderr alone."""
+    _stderr.handle(logging.LogRecord("ferbatch", level, "", 0, text, None, None))
+
+
+def say(message: str, level: int = INFO, /, *, shown: bool = True, **fields: Any) -> None:
+    """One message, and what it holds for machines; not `shown`: for the file alone.
+
+    Names in it were escaped by whoever made it.
+    """
+    _logger.log(level, message, extra={"shown": shown, "fields": fields})

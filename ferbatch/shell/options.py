@@ -1,0 +1,53 @@
+"""The options that several commands have: spelled, explained and checked alike in each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import escape
+from ferbatch.core.records import FACES_MODES, MARGINS
+
+Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it.")
+]
+Tta = Annotated[
+    bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images a decode step hands on at once.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes.  [default: one a core, for few images none]")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")]
+Faces = Annotated[
+    str,
+    typer.Option(
+        "--faces",
+        help="whole: each image is one cropped face; detect: find the faces and label each; auto: as suits each image.",
+    ),
+]
+MinFace = Annotated[
+    int, typer.Option("--min-face", min=1, help="Leave out faces that are fewer pixels than this wide or high.")
+]
+FaceMargin = Annotated[
+    float,
+    typer.Option(
+        "--face-margin",
+        min=MARGINS[0],
+        max=MARGINS[1],
+        help="Widen the crop of a found face on each side by this share of it.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]
+
+
+def check_faces(mode: str) -> None:
+    """UsageError where --faces is none of its modes."""
+    if mode not in FACES_MODES:
+        raise UsageError(f"--faces is {', '.join(FACES_MODES[:-1])} or {FACES_MODES[-1]}, not '{escape(mode)}'")

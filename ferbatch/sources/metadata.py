@@ -1,0 +1,130 @@
+"""Tables that speak of images whose truth is known: people's votes, and metadata for slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import decode_path, escape
+from ferbatch.core.records import MOST_VALUES
+from ferbatch.scoring.agreement import Votes
+from ferbatch.sources import tables
+from ferbatch.sources.labels import OTHER_ANSWERS, label_of
+from ferbatch.sources.matching import UNMATCHED, Join, join
+from ferbatch.sources.truth import Truth
+
+VOTES_PREFIX = "votes_"
+MOST_VOTES = 1e9  # for one answer to one image
+NOT_THERE, EMPTY = "(no row)", "(empty)"  # values of a slice
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How a table met the images, for the report."""
+
+    file: str  # as printed
+    rows: int
+    by_real_path: int  # images
+    by_tail: int  # images joined by what both paths end in
+    missing: int  # images without a row
+    missing_example: str | None
+    surplus: int  # rows without an image
+    surplus_example: str | None
+    ambiguous: int
+
+
+def met(path: str, joined: Join, truth: Truth, names: Sequence[str] | pd.Series[str]) -> Joined:
+    missing = joined.missing[truth.has_label[joined.missing]]
+    return Joined(
+        file=tables.shown(path),
+        rows=len(names),
+        by_real_path=joined.by_real_path,
+        by_tail=joined.by_tail,
+        missing=len(missing),
+        missing_example=truth.images[int(missing[0])].path if len(missing) else None,
+        surplus=len(joined.surplus),
+        surplus_example=list(names)[int(joined.surplus[0])] if len(joined.surplus) else None,
+        ambiguous=joined.ambiguous,
+    )
+
+
+def _about(path: str, truth: Truth) -> tuple[pd.DataFrame, str, Join, Joined]:
+    """A table about images, its column that names them, and how it met the images; UsageError if it met none."""
+    frame = tables.read_table(path)
+    key = tables.column(frame, tables.PATH_COLUMNS, path)
+    names = [escape(value) for value in frame[key]]
+    joined = join([ref.file for ref in truth.images], list(truth.below), [decode_path(v) for v in frame[key]])
+    if not (joined.rows != UNMATCHED).any():
+        example = f"; its first row is {names[0]}, the first image {truth.images[0].path}" if names else ""
+        ambiguous = f" ({joined.ambiguous:,} could be more than one)" if joined.ambiguous else ""
+        raise UsageError(f"{tables.shown(path)} speaks of none of the images{ambiguous}{example}")
+    return frame, key, joined, met(path, joined, truth, names)
+
+
+def read_votes(path: str, truth: Truth) -> tuple[Votes, Joined]:
+    """People's votes for the images of `truth`: a column `votes_ANSWER` (or `ANSWER`) for each answer.
+
+    Columns whose answers mean the same label are added up. UsageError where a label has no column, a value is no
+    number of votes, or no row speaks of an image.
+    """
+    frame, _, joined, met = _about(path, truth)
+    if {"confidence", "status"} <= set(frame.columns):
+        raise UsageError(f"{tables.shown(path)} is a labels file, not people's votes")
+    prefixed = [name for name in frame.columns if name.casefold().startswith(VOTES_PREFIX)]
+    columns: dict[str, list[str]] = {label: [] for label in truth.labels}
+    for name in prefixed or frame.columns:
+        answer = name[len(VOTES_PREFIX) :] if prefixed else name
+        label = label_of(answer, truth.labels)
+        if label or prefixed or answer.strip().casefold() in OTHER_ANSWERS:
+            columns.setdefault(label or escape(answer), []).append(name)
+    silent = [label for label in truth.labels if not columns[label]]
+    if silent:
+        raise UsageError(f"{tables.shown(path)} has no column of votes for {', '.join(silent)}")
+    numbers = {name: _numbers(frame, name, path) for names in columns.values() for name in names}
+    counts = np.stack([sum(numbers[name] for name in names) for names in columns.values()], axis=1)
+    counts = np.vstack([counts, np.zeros(counts.shape[1])])  # the row of those without one
+    return Votes(tuple(columns), counts[joined.rows]), met
+
+
+def _numbers(frame: pd.DataFrame, name: str, path: str) -> NDArray[np.float64]:
+    values = pd.to_numeric(frame[name].replace("", "0"), errors="coerce").to_numpy(np.float64)
+    fit = (values >= 0) & (values < MOST_VOTES)
+    if not fit.all():
+        wrong = frame[name].iloc[int(np.argmin(fit))]
+        raise UsageError(f"{tables.shown(path)}, column {escape(name)}: '{escape(wrong)}' is no number of votes")
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Slices:
+    """How metadata divides N images: per column the values, and for each image which of them is its own."""
+
+    columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]]
+    left_out: tuple[str, ...]  # columns with one value, or too many, to divide by
+
+    def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Slices:
+        """The images that a mask or a list of indices chooses."""
+        columns = {name: (values, codes[which]) for name, (values, codes) in self.columns.items()}
+        return Slices(columns, self.left_out)
+
+
+def read_slices(path: str, truth: Truth) -> tuple[Slices, Joined]:
+    """The columns of a table about the images of `truth`; UsageError where it speaks of none of them."""
+    frame, key, joined, met = _about(path, truth)
+    columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]] = {}
+    left_out = []
+    for name in frame.columns:
+        if name == key:
+            continue
+        values = pd.Series([*(escape(value.strip()) or EMPTY for value in frame[name]), NOT_THERE], dtype=object)
+        codes, found = pd.factorize(values.to_numpy()[joined.rows], sort=True)
+        if not 1 < len(found) <= MOST_VALUES:
+            left_out.append(escape(name))
+        else:
+            columns[escape(name)] = tuple(map(str, found)), codes
+    return Slices(columns, tuple(left_out)), met

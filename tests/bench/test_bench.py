@@ -1,0 +1,189 @@
+"""`ferbatch bench`: what it measures is real, and hangs together."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Ferbatch
+from PIL import Image
+
+from ferbatch.commands.bench import measure, peers, samples
+
+QUICK = ("--repeat", "1", "--no-recommend")
+
+
+def test_every_figure_is_measured_and_the_limit_and_ratios_follow_from_them(ferbatch_in: Ferbatch) -> None:
+    models = ("--model", "cnn", "--model", "cnn-lite")
+    done = ferbatch_in(
+        *("bench", "--images", "300", "--repeat", "2", "--compare", "naive", "--format", "json", *models),
+        "--no-recommend",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"]["n"] == 300
+    assert found["images"]["drawn"] == "faces"
+    assert [one["model"] for one in found["models"]] == ["cnn-v2", "cnn-lite-v1"]
+    for one in found["models"]:
+        for name, rounds in one["rounds"].items():
+            assert len(rounds) == 2
+            assert min(rounds) > 0, name
+            assert one["median"][name] == statistics.median(rounds)
+        for at in range(2):
+            value = {name: rounds[at] for name, rounds in one["rounds"].items()}
+            assert value["limit"] == pytest.approx(1 / (1 / value["decode"] + 1 / value["forward"]))
+            for other in ("limit", "decode", "naive"):
+                assert value[f"end_to_end / {other}"] == pytest.approx(value["end_to_end"] / value[other])
+            assert value["command_seconds"] > 300 / value["end_to_end"]
+    if sys.platform == "linux":
+        assert found["memory_of_torch_alone"] > 100
+        assert all(one["peak_memory"] > found["memory_of_torch_alone"] for one in found["models"])
+    seconds = found["seconds"]
+    assert 0 < seconds["help"] < seconds["one_image"]
+    assert seconds["import_torch"] < seconds["one_image"]
+
+
+def test_the_table_has_every_figure_and_says_what_was_measured(
+    ferbatch_in: Ferbatch, faces: Callable[..., Path]
+) -> None:
+    faces("images", 40)
+    done = ferbatch_in("bench", "images", *QUICK)
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.decode()
+    assert "40 images" in table
+    assert "cnn-lite-v1" in table
+    for row in ("reading the files", "reading and decoding", "the network alone", "the limit of both", "peak memory"):
+        assert row in table
+    assert b"round 1 of 1" in done.stderr
+
+
+def test_a_recommendation_tries_other_options_and_names_them(ferbatch_in: Ferbatch, faces: Callable[..., Path]) -> None:
+    faces("images", 20)
+    done = ferbatch_in("bench", "images", "--repeat", "1", "--format", "json", "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["images"]["n"] == 20
+    found = json.loads(done.stdout)["models"][0]["recommended"]
+    assert "" in found["tried"]
+    assert "--isolate --workers 1" in found["tried"]
+    assert "--no-isolate --batch-size 64" in found["tried"]
+    assert found["options"] in found["tried"]
+    if not found["options"]:
+        assert (found["workers"], found["batch_size"]) == (0, 256)  # so few images are labelled in one process
+
+
+def test_only_so_many_images_of_a_folder_are_taken_and_it_is_left_as_it_was(
+    ferbatch_in: Ferbatch, faces: Callable[..., Path]
+) -> None:
+    folder = faces("images", 30)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    before = sorted(os.listdir(folder))
+    done = ferbatch_in("bench", "images", "--images", "25", "--format", "json", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"]["n"] == 25
+    assert sorted(os.listdir(folder)) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (("--compare", "magic"), 2, b"no peer called 'magic' (known: naive, fer)"),
+        (("--generate", "cats"), 2, b"no images called 'cats' (known: faces, portraits, photos, mixed)"),
+        (("--format", "csv"), 2, b"a table or as json"),
+        (("--model", "magic"), 6, b"magic"),
+        (("--precision", "fp8"), 2, b"no precision called 'fp8' (known: auto, fp32, bf16)"),
+        (("nowhere",), 2, b"nowhere"),
+        (("empty",), 4, b"no images found"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_sentence(
+    arguments: tuple[str, ...], exit_code: int, words: bytes, ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = ferbatch_here("bench", *arguments, "--images", "5")
+    assert done.returncode == exit_code
+    assert words in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_peer_that_is_not_installed_is_named(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError('No module named cv2')")
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(peers.__file__).parents[1])])}
+    done = ferbatch_in("bench", "--images", "5", "--compare", "fer", *QUICK, env=environment)
+    assert done.returncode == 2
+    assert b"the peer fer failed: ModuleNotFoundError" in done.stderr
+
+
+def test_a_peer_labels_every_image_it_is_given(faces: Callable[..., Path]) -> None:
+    seen: list[str] = []
+    files = sorted(map(str, faces("images", 40).iterdir()))
+    label = peers.naive(files, "cnn-lite")
+    opened = Image.open
+
+    def watched(path: str) -> Image.Image:
+        seen.append(path)
+        return opened(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", watched)
+        label(files)
+    assert seen == files
+
+
+def test_drawn_images_are_what_they_are_called_and_always_the_same(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        samples.make("faces", tmp_path / name, 30)
+    one, two = ([file.read_bytes() for file in sorted((tmp_path / name).rglob("*.jpg"))] for name in ("one", "two"))
+    assert one == two
+    assert len(set(one)) == 30
+    for data in one:
+        with Image.open(io.BytesIO(data)) as image:
+            assert (image.size, image.mode) == ((48, 48), "L")
+    (tmp_path / "photos").mkdir()
+    samples.make("photos", tmp_path / "photos", 1)
+    with Image.open(next((tmp_path / "photos").iterdir())) as image:
+        assert (image.size, image.mode) == ((4000, 3000), "RGB")
+
+
+def test_a_commands_memory_is_that_of_all_its_processes() -> None:
+    holding = "import time; held = b'x' * 60_000_000; time.sleep(0.6)"
+    alone = measure.command([sys.executable, "-c", holding], watched=True)
+    with_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holding!r}])"
+    child = measure.command([sys.executable, "-c", with_child], watched=True)
+    if alone.peak is None:
+        pytest.skip("the system does not tell")
+    assert 60 < alone.peak < 160
+    assert child.peak is not None
+    assert 60 < child.peak < 200
+    assert measure.command([sys.executable, "-c", holding]).peak is None
+
+
+def test_a_commands_words_and_exit_code_come_back() -> None:
+    program = "import sys; print(sys.stdin.read()); print('no', file=sys.stderr); sys.exit(3)"
+    done = measure.command([sys.executable, "-c", program], stdin=b"yes")
+    assert (done.stdout.strip(), done.stderr.strip(), done.exit_code) == ("yes", "no", 3)
+    assert done.seconds > 0
+
+
+def test_rates_count_broken_files_as_well(faces: Callable[..., Path]) -> None:
+    folder = faces("images", 10)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    files = [os.fsencode(file) for file in folder.iterdir()] + [b"nowhere"]
+    cores = measure.Cores(2)
+    try:
+        assert cores.rate("read", files, 48) > 0
+        assert cores.rate("decode", files, 48) > 0
+    finally:
+        cores.close()
+
+
+def test_the_peers_run_without_ferbatch_where_they_need_none(tmp_path: Path) -> None:
+    program = f"import runpy, sys; sys.modules['ferbatch'] = None; runpy.run_path({peers.__file__!r})"
+    subprocess.run([sys.executable, "-I", "-c", program], check=True, cwd=tmp_path)

@@ -1,0 +1,133 @@
+"""The network in processes of its own, one a core, that share one set of weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, Ferbatch, draw_face
+from PIL import Image
+
+from ferbatch.core.errors import ModelError
+from ferbatch.core.records import Prediction
+from ferbatch.sources.listing import list_images
+from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.pool import Pool, can_compute
+from ferbatch.stream.read import Decoded
+
+pytestmark = pytest.mark.skipif(not can_compute(), reason="processes share a network on Linux only")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def rows(classifier: Classifier, folder: Path, **options: Any) -> list[tuple[Decoded, list[Prediction]]]:
+    return list(classifier.stream(list_images([folder], ()), **options))
+
+
+@pytest.fixture
+def folder(faces: Callable[..., Path]) -> Path:
+    """200 faces, one of them broken, one blank, one gone."""
+    folder = faces("images", 200)
+    (folder / "0050.jpg").write_bytes(b"no image")
+    Image.new("L", (48, 48), 7).save(folder / "0051.jpg")
+    (folder / "0052.jpg").unlink()
+    (folder / "0052.jpg").symlink_to("nowhere")
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("tta", [False, True])
+def test_processes_give_the_very_rows_of_threads(folder: Path, precision: str, tta: bool) -> None:
+    classifier = Classifier.load("cnn-lite", "cpu", precision=precision, tta=tta)
+    wanted = rows(classifier, folder, isolate=False)
+    for workers in (1, 3):
+        found = rows(classifier, folder, isolate=True, workers=workers)
+        assert [one for _, one in found] == [one for _, one in wanted]
+        for (decoded, _), (before, _) in zip(found, wanted, strict=True):
+            assert (decoded.ref, decoded.error, decoded.version) == (before.ref, before.error, before.version)
+            assert decoded.scored == before.scored
+            assert decoded.pixels is None  # they did not travel
+
+
+def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder: Path) -> None:
+    classifier = Classifier.load("cnn-lite", "cpu")
+    sizes: list[int] = []
+    pool = Pool(48, 1, compute=classifier._alone, span=classifier.block)
+    hand = pool._hand
+
+    def watched(worker: Any, span: Any) -> None:
+        sizes.append(len(span))
+        hand(worker, span)
+
+    pool._hand = watched  # type: ignore[method-assign]
+    assert len(list(pool.decode(list_images([folder], ())))) == 200
+    assert sizes == [64, 64, 64, 8]
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (1_000, 1_000, 3)).astype(np.uint8))
+    for at in range(13):
+        noise.save(folder / f"{at:04}.png", compress_level=0)  # 3 MB
+    sizes.clear()
+    for file in folder.glob("*.jpg"):
+        file.unlink()
+    pool = Pool(48, 1, compute=classifier._alone, span=4)
+    hand = pool._hand
+    pool._hand = watched  # type: ignore[method-assign]
+    assert len(list(pool.decode(list_images([folder], ())))) == 13
+    assert sizes == [2] * 6 + [1]
+
+
+def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier.load("cnn-lite", "cpu")
+    before, main = torch.get_num_threads(), os.getpid()
+    compute = Classifier._compute
+
+    def elsewhere(self: Classifier, block: Any) -> Any:
+        assert os.getpid() != main
+        assert torch.get_num_threads() == 1
+        return compute(self, block)
+
+    monkeypatch.setattr(Classifier, "_compute", elsewhere)
+    assert len(rows(classifier, folder, isolate=True)) == 200
+    assert torch.get_num_threads() == before
+
+
+def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier.load("cnn-lite", "cpu")
+    monkeypatch.setattr(classifier, "head", torch.nn.Linear(112, 4).double())
+    torch.nn.init.constant_(classifier.head.weight, float("nan"))
+    with pytest.raises(ModelError, match="gives no numbers for some images"):
+        rows(classifier, folder, isolate=True)
+
+
+def test_a_killed_runs_lock_and_journal_are_free_at_once(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    draw_face(0).save(tmp_path / "images/0.jpg")
+    for at in range(1, 20_000):
+        os.link(tmp_path / "images/0.jpg", tmp_path / f"images/{at}.jpg")
+    command = [sys.executable, "-m", "ferbatch", "label", "images", "-q", "--model", "cnn"]
+    for more in ([], ["--resume"]):
+        running = subprocess.Popen([*command, *more], cwd=tmp_path, env=ENVIRONMENT)
+        journal = tmp_path / "labels.csv.journal"
+        size = journal.stat().st_size if journal.exists() else 0
+        deadline = time.monotonic() + 60
+        while not journal.exists() or journal.stat().st_size < size + 20_000:
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    for at in range(2_000, 20_000):
+        os.unlink(tmp_path / f"images/{at}.jpg")
+    done = ferbatch_in("label", "images", "-q", "--model", "cnn", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "labels.csv").read_bytes().count(b"\n") == 2_001
