@@ -17,7 +17,7 @@ from ferbatch.scoring.calibration import ECE_BINS, mean_confidence, point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.figures import rate
 from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, figures, table
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.metadata import Joined, Slices
 
 SCHEMA = 1  # of report.json
@@ -81,13 +81,13 @@ class System:
 
     name: str
     images: Sequence[ImageRef]  # (N)
-    scores: Scores  # (N)
+    outcomes: Outcomes  # (N)
     card: Card | None = None
     tta: bool = False  # whether each image was labelled together with its mirror image
     joined: Joined | None = None  # where the labels come from a file
     votes: Votes | None = None  # (N)
     slices: Slices | None = None  # (N)
-    others: Mapping[str, Scores] = field(default_factory=dict)  # by class that is no label
+    others: Mapping[str, Outcomes] = field(default_factory=dict)  # by class that is no label
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +116,18 @@ def build(subject: Subject, systems: Sequence[System], min_confidence: float = 0
         "ferbatch": __version__,
         "subject": asdict(subject),
         "results": [result(system, min_confidence) for system in systems],
-        "comparisons": [asdict(compare(other.name, other.scores, first.name, first.scores)) for other in systems[1:]],
+        "comparisons": [
+            asdict(compare(other.name, other.outcomes, first.name, first.outcomes)) for other in systems[1:]
+        ],
         "definitions": DEFINITIONS,
     }
 
 
 def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
     """Everything that is said of one system; its figures are found here by their names."""
-    found = figures(system.scores)
-    chosen = _point(system.scores, min_confidence) if min_confidence else None
-    agreed = agreement(system.scores, system.votes, found.confusions) if system.votes else None
+    found = figures(system.outcomes)
+    chosen = _point(system.outcomes, min_confidence) if min_confidence else None
+    agreed = agreement(system.outcomes, system.votes, found.confusions) if system.votes else None
     return {
         "name": system.name,
         "model": _model(system.card, system.tta),
@@ -133,9 +135,9 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
         "words": words(found, agreed),
         **asdict(found),
         "min_confidence": asdict(chosen) if chosen else None,
-        "table": table(confusion_matrix(system.scores), system.scores.labels) if found.images else "",
+        "table": table(confusion_matrix(system.outcomes), system.outcomes.labels) if found.images else "",
         "votes": asdict(agreed) if agreed else None,
-        "slices": _sliced(system.scores, system.slices, min_confidence) if system.slices else None,
+        "slices": _sliced(system.outcomes, system.slices, min_confidence) if system.slices else None,
         "others": _others(system) if system.others else None,
         "mistakes": _mistakes(system),
     }
@@ -143,11 +145,11 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
 
 def blank(system: System, min_confidence: float) -> dict[str, Any]:
     """A result with every figure's name and no value, before any image was labelled."""
-    nothing = system.scores.where(np.zeros(0, np.int64))
+    nothing = system.outcomes.where(np.zeros(0, np.int64))
     votes = system.votes.where(np.zeros(0, np.int64)) if system.votes else None
     slices = system.slices.where(np.zeros(0, np.int64)) if system.slices else None
-    others = {name: scores.where(np.zeros(0, np.int64)) for name, scores in system.others.items()}
-    empty = replace(system, images=[], scores=nothing, votes=votes, slices=slices, others=others)
+    others = {name: outcomes.where(np.zeros(0, np.int64)) for name, outcomes in system.others.items()}
+    empty = replace(system, images=[], outcomes=nothing, votes=votes, slices=slices, others=others)
     return result(empty, min_confidence)
 
 
@@ -158,17 +160,17 @@ def _model(card: Card | None, tta: bool) -> dict[str, Any] | None:
     return {name: getattr(card, name) for name in names} | {"tta": tta}
 
 
-def _point(scores: Scores, min_confidence: float) -> Any:
-    return point(scores.where(scores.labelled & (scores.truth != NONE)), min_confidence)
+def _point(outcomes: Outcomes, min_confidence: float) -> Any:
+    return point(outcomes.where(outcomes.labelled & (outcomes.truth != NONE)), min_confidence)
 
 
-def _sliced(scores: Scores, slices: Slices, min_confidence: float) -> dict[str, Any]:
+def _sliced(outcomes: Outcomes, slices: Slices, min_confidence: float) -> dict[str, Any]:
     """The figures per value of each column."""
     found: dict[str, Any] = {}
     for column, (values, codes) in slices.columns.items():
         found[column] = {}
         for code, value in enumerate(values):
-            part = scores.where(codes == code)
+            part = outcomes.where(codes == code)
             of_part = asdict(figures(part, curves=False))
             del of_part["coverage"]  # the curves are drawn for the whole only
             for of_label in of_part["labels"].values():
@@ -184,15 +186,15 @@ def _sliced(scores: Scores, slices: Slices, min_confidence: float) -> dict[str, 
 def _others(system: System) -> dict[str, Any]:
     """What the model says of images whose class it cannot name, per class."""
     found = {}
-    for name, scores in system.others.items():
-        done = scores.where(scores.labelled)
+    for name, outcomes in system.others.items():
+        done = outcomes.where(outcomes.labelled)
         n = len(done)
         found[name] = {
             "images": n,
-            "failed": len(scores) - n,
+            "failed": len(outcomes) - n,
             "labelled": {
                 label: asdict(rate(int((done.predicted == at).sum()), n, "no image was labelled"))
-                for at, label in enumerate(scores.labels)
+                for at, label in enumerate(outcomes.labels)
             },
             "mean_confidence": asdict(mean_confidence(done, "no image was labelled")),
         }
@@ -201,27 +203,27 @@ def _others(system: System) -> dict[str, Any]:
 
 def _mistakes(system: System) -> list[dict[str, Any]]:
     """The most confident mistakes; of equal ones the first."""
-    scores = system.scores
-    wrong = np.flatnonzero(scores.labelled & (scores.truth != NONE) & ~scores.correct)
-    confidence = scores.confidence
+    outcomes = system.outcomes
+    wrong = np.flatnonzero(outcomes.labelled & (outcomes.truth != NONE) & ~outcomes.correct)
+    confidence = outcomes.confidence
     chosen = wrong[np.argsort(-confidence[wrong].astype(np.int64), kind="stable")][:MISTAKES]
     return [
         {
             "path": system.images[at].path,
-            "truth": scores.labels[scores.truth[at]],
-            "label": scores.labels[scores.predicted[at]],
+            "truth": outcomes.labels[outcomes.truth[at]],
+            "label": outcomes.labels[outcomes.predicted[at]],
             "confidence": int(confidence[at]) / UNIT,
-            "probability_of_truth": int(scores.probabilities[at, scores.truth[at]]) / UNIT,
+            "probability_of_truth": int(outcomes.probabilities[at, outcomes.truth[at]]) / UNIT,
             "votes": _cast(system.votes, at),
-            "box": _box(scores, at),
+            "box": _box(outcomes, at),
         }
         for at in chosen.tolist()
     ]
 
 
-def _box(scores: Scores, at: int) -> list[int] | None:
+def _box(outcomes: Outcomes, at: int) -> list[int] | None:
     """x, y, width and height of the face that was labelled; None where the image was taken whole."""
-    found = [] if scores.boxes is None else scores.boxes[at].tolist()
+    found = [] if outcomes.boxes is None else outcomes.boxes[at].tolist()
     return found if any(found) else None
 
 

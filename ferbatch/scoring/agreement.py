@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ferbatch.core.records import NONE
 from ferbatch.scoring.calibration import LEAST_PROBABILITY
 from ferbatch.scoring.figures import Confusion, Figure, mean, rate
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 NO_VOTES = "no labelled image with a truth has votes"
 
@@ -85,17 +85,17 @@ class Agreement:
     confusions: Sequence[JudgedConfusion]
 
 
-def agreement(scores: Scores, votes: Votes, confusions: Sequence[Confusion]) -> Agreement:
-    """The agreement of N scores with N rows of votes; `confusions` are the ones to judge."""
-    known = (scores.truth >= 0) & scores.labelled
+def agreement(outcomes: Outcomes, votes: Votes, confusions: Sequence[Confusion]) -> Agreement:
+    """The agreement of N outcomes with N rows of votes; `confusions` are the ones to judge."""
+    known = (outcomes.truth >= 0) & outcomes.labelled
     voted = known & (votes.counts.sum(1) > 0)
-    done, cast = scores.where(voted), votes.where(voted)
+    done, cast = outcomes.where(voted), votes.where(voted)
     top = majority(cast.counts)
     return Agreement(
         images=len(done),
         without_votes=int(known.sum()) - len(done),
         majority=_agreed(done, top),
-        majority_of_labels=_agreed(done, majority(cast.counts[:, : len(scores.labels)])),
+        majority_of_labels=_agreed(done, majority(cast.counts[:, : len(outcomes.labels)])),
         distribution=_distribution(done, cast),
         blame=_blame(done, top),
         confusions=[_judged(done, top, one) for one in confusions],
@@ -108,36 +108,36 @@ def majority(counts: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.where((counts == most).sum(1) == 1, counts.argmax(1), NONE)
 
 
-def _agreed(scores: Scores, top: NDArray[np.int64]) -> Majority:
+def _agreed(outcomes: Outcomes, top: NDArray[np.int64]) -> Majority:
     clear = top != NONE
     n = int(clear.sum())
-    said = (scores.predicted, scores.truth)
+    said = (outcomes.predicted, outcomes.truth)
     model, truth = (rate(int((each == top)[clear].sum()), n, "no answer has a majority") for each in said)
-    return Majority(n, len(scores) - n, model, truth)
+    return Majority(n, len(outcomes) - n, model, truth)
 
 
-def _distribution(scores: Scores, votes: Votes) -> Distribution:
-    rows, k = np.arange(len(scores)), len(scores.labels)
+def _distribution(outcomes: Outcomes, votes: Votes) -> Distribution:
+    rows, k = np.arange(len(outcomes)), len(outcomes.labels)
     shares = votes.counts / votes.counts.sum(1, keepdims=True)
     of_labels = votes.counts[:, :k].sum(1)
     some = of_labels > 0
     wanted = votes.counts[some, :k] / of_labels[some, None]
-    given = scores.probabilities[some] / UNIT
+    given = outcomes.probabilities[some] / UNIT
     nobody = "nobody voted for a label"
     return Distribution(
-        model_share=mean(shares[rows, scores.predicted], NO_VOTES, most=1),
-        truth_share=mean(shares[rows, scores.truth], NO_VOTES, most=1),
+        model_share=mean(shares[rows, outcomes.predicted], NO_VOTES, most=1),
+        truth_share=mean(shares[rows, outcomes.truth], NO_VOTES, most=1),
         overlap=mean(np.minimum(given, wanted).sum(1), nobody, most=1),
         cross_entropy=mean(-(wanted * np.log(np.maximum(given, LEAST_PROBABILITY))).sum(1), nobody),
     )
 
 
-def _blame(scores: Scores, top: NDArray[np.int64]) -> Blame:
+def _blame(outcomes: Outcomes, top: NDArray[np.int64]) -> Blame:
     clear = top != NONE
-    truth, model, people = scores.truth[clear], scores.predicted[clear], top[clear]
+    truth, model, people = outcomes.truth[clear], outcomes.predicted[clear], top[clear]
     right, with_model, with_truth = model == truth, people == model, people == truth
     differ = ~right & ~with_model & ~with_truth
-    foreign = people >= len(scores.labels)
+    foreign = people >= len(outcomes.labels)
     return Blame(
         all_agree=int((right & with_model).sum()),
         truth_alone=int((~right & with_model).sum()),
@@ -148,9 +148,9 @@ def _blame(scores: Scores, top: NDArray[np.int64]) -> Blame:
     )
 
 
-def _judged(scores: Scores, top: NDArray[np.int64], confusion: Confusion) -> JudgedConfusion:
-    truth, label = scores.labels.index(confusion.truth), scores.labels.index(confusion.label)
-    theirs = scores.truth == truth
-    which = theirs & (scores.predicted == label)
+def _judged(outcomes: Outcomes, top: NDArray[np.int64], confusion: Confusion) -> JudgedConfusion:
+    truth, label = outcomes.labels.index(confusion.truth), outcomes.labels.index(confusion.label)
+    theirs = outcomes.truth == truth
+    which = theirs & (outcomes.predicted == label)
     voted = Confusion(confusion.truth, confusion.label, int(which.sum()), int(theirs.sum()))
     return JudgedConfusion(voted, int((top[which] == label).sum()), int((top[which] == truth).sum()))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.scoring.figures import Bin, Figure, Point, mean, rate
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
@@ -20,40 +20,40 @@ SEED = 0  # of the simulations: the same images give the same figure
 COVERAGE_STEPS = 100  # thresholds between 0 and 1
 
 
-def point(scores: Scores, min_confidence: float) -> Point:
+def point(outcomes: Outcomes, min_confidence: float) -> Point:
     """Coverage and accuracy of labelled images when those under `min_confidence` (0..1) are set aside."""
-    kept = scores.confidence / UNIT >= min_confidence
+    kept = outcomes.confidence / UNIT >= min_confidence
     n = int(kept.sum())
     return Point(
         min_confidence,
-        rate(n, len(scores), "no image was labelled"),
-        rate(int(scores.correct[kept].sum()), n, f"no label is as sure as {min_confidence:g}"),
+        rate(n, len(outcomes), "no image was labelled"),
+        rate(int(outcomes.correct[kept].sum()), n, f"no label is as sure as {min_confidence:g}"),
     )
 
 
-def coverage(scores: Scores) -> list[Point]:
+def coverage(outcomes: Outcomes) -> list[Point]:
     """The points of labelled images at evenly spaced thresholds from 0 to 1."""
-    return [point(scores, step / COVERAGE_STEPS) for step in range(COVERAGE_STEPS + 1)]
+    return [point(outcomes, step / COVERAGE_STEPS) for step in range(COVERAGE_STEPS + 1)]
 
 
-def mean_confidence(scores: Scores, nothing: str) -> Figure:
+def mean_confidence(outcomes: Outcomes, nothing: str) -> Figure:
     """Of labelled images; undefined for the reason `nothing` where there are none, as are the next four."""
-    return mean(scores.confidence / UNIT, nothing, most=1)
+    return mean(outcomes.confidence / UNIT, nothing, most=1)
 
 
-def _of_truth(scores: Scores) -> NDArray[np.int64]:
+def _of_truth(outcomes: Outcomes) -> NDArray[np.int64]:
     """(N,) the probability of what is true, in 0..UNIT."""
-    return scores.probabilities[np.arange(len(scores)), scores.truth].astype(np.int64)
+    return outcomes.probabilities[np.arange(len(outcomes)), outcomes.truth].astype(np.int64)
 
 
-def nll(scores: Scores, nothing: str) -> Figure:
+def nll(outcomes: Outcomes, nothing: str) -> Figure:
     """Mean of -ln(probability of the truth)."""
-    return mean(-np.log(np.maximum(_of_truth(scores) / UNIT, LEAST_PROBABILITY)), nothing)
+    return mean(-np.log(np.maximum(_of_truth(outcomes) / UNIT, LEAST_PROBABILITY)), nothing)
 
 
-def brier(scores: Scores, nothing: str) -> Figure:
+def brier(outcomes: Outcomes, nothing: str) -> Figure:
     """Brier's score in its first form, summed over the labels: 0 is best, 2 is worst."""
-    squares = (scores.probabilities.astype(np.int64) ** 2).sum(1) + UNIT**2 - 2 * UNIT * _of_truth(scores)
+    squares = (outcomes.probabilities.astype(np.int64) ** 2).sum(1) + UNIT**2 - 2 * UNIT * _of_truth(outcomes)
     return mean(squares / UNIT**2, nothing, most=2)
 
 
@@ -62,31 +62,31 @@ def _bin_of(confidence: Counts) -> Counts:
     return np.asarray(np.maximum(-(-confidence * ECE_BINS // UNIT) - 1, 0))
 
 
-def _bin_sums(scores: Scores) -> tuple[Counts, Counts, Counts]:
+def _bin_sums(outcomes: Outcomes) -> tuple[Counts, Counts, Counts]:
     """Images, correct images and summed confidence per bin; whole numbers, so that no edge is a matter of rounding."""
-    confidence = scores.confidence.astype(np.int64)
+    confidence = outcomes.confidence.astype(np.int64)
     number = _bin_of(confidence)
-    sums = (np.ones(len(scores), np.int64), scores.correct.astype(np.int64), confidence)
+    sums = (np.ones(len(outcomes), np.int64), outcomes.correct.astype(np.int64), confidence)
     n, correct, total = (np.bincount(number, weights=each, minlength=ECE_BINS).astype(np.int64) for each in sums)
     return n, correct, total
 
 
-def ece(scores: Scores, nothing: str) -> Figure:
+def ece(outcomes: Outcomes, nothing: str) -> Figure:
     """Expected calibration error: the gaps between confidence and accuracy per bin, weighted by their images."""
-    _, correct, confidence = _bin_sums(scores)
-    return _over_images(int(np.abs(correct * UNIT - confidence).sum()) / UNIT, len(scores), nothing)
+    _, correct, confidence = _bin_sums(outcomes)
+    return _over_images(int(np.abs(correct * UNIT - confidence).sum()) / UNIT, len(outcomes), nothing)
 
 
-def ece_by_chance(scores: Scores, nothing: str) -> Figure:
+def ece_by_chance(outcomes: Outcomes, nothing: str) -> Figure:
     """The ECE that labels right exactly as often as their confidence says would show: by simulation, so many images.
 
     ECE is never below 0, so chance alone lifts it, the more the fewer the images. The interval holds 95 % of
     SIMULATIONS simulated sets.
     """
-    n = len(scores)
+    n = len(outcomes)
     if not n:
         return Figure(None, 0, reason=nothing)
-    sure, images = np.unique(scores.confidence.astype(np.int64), return_counts=True)
+    sure, images = np.unique(outcomes.confidence.astype(np.int64), return_counts=True)
     right = np.random.default_rng(SEED).binomial(images, sure / UNIT, (SIMULATIONS, len(sure)))
     gaps = right * UNIT - images * sure
     of_bins = np.add.reduceat(gaps, np.unique(_bin_of(sure), return_index=True)[1], axis=1)
@@ -95,9 +95,9 @@ def ece_by_chance(scores: Scores, nothing: str) -> Figure:
     return Figure(float(simulated.mean()), n, (float(low), float(high)))
 
 
-def bins(scores: Scores) -> list[Bin]:
+def bins(outcomes: Outcomes) -> list[Bin]:
     """The bins that `ece` weighs."""
-    sums = zip(*(each.tolist() for each in _bin_sums(scores)), strict=True)
+    sums = zip(*(each.tolist() for each in _bin_sums(outcomes)), strict=True)
     return [
         Bin(
             at / ECE_BINS,

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from ferbatch.scoring.figures import Figure
 from ferbatch.scoring.metrics import Counts, balanced, per_label, percentiles, resampled
-from ferbatch.scoring.outcomes import Scores
+from ferbatch.scoring.outcomes import Outcomes
 
 SIGNIFICANCE = 0.05
 
@@ -33,10 +33,10 @@ class Comparison:
     macro_f1: Figure
 
 
-def compare(name: str, scores: Scores, other_name: str, other: Scores) -> Comparison:
-    """`scores` against `other`, which must hold the same images and labels in the same order."""
-    both = (scores.truth >= 0) & scores.labelled & other.labelled
-    cells = _cells(scores.where(both), other.where(both))
+def compare(name: str, outcomes: Outcomes, other_name: str, other: Outcomes) -> Comparison:
+    """`outcomes` against `other`, which must hold the same images and labels in the same order."""
+    both = (outcomes.truth >= 0) & outcomes.labelled & other.labelled
+    cells = _cells(outcomes.where(both), other.where(both))
     truth, this, that = np.indices(cells.shape)
     quadrants = {
         (right, also): int(cells[((this == truth) == right) & ((that == truth) == also)].sum())
@@ -59,10 +59,10 @@ def compare(name: str, scores: Scores, other_name: str, other: Scores) -> Compar
     )
 
 
-def _cells(scores: Scores, other: Scores) -> Counts:
+def _cells(outcomes: Outcomes, other: Outcomes) -> Counts:
     """(K, K, K) counts: truth, label by the one, label by the other."""
-    k = len(scores.labels)
-    at = (scores.truth.astype(np.int64) * k + scores.predicted) * k + other.predicted
+    k = len(outcomes.labels)
+    at = (outcomes.truth.astype(np.int64) * k + outcomes.predicted) * k + other.predicted
     return np.bincount(at, minlength=k**3).reshape(k, k, k)
 
 

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from ferbatch.scoring import calibration
 from ferbatch.scoring.figures import Averages, Confusion, Figure, Figures, LabelFigures, rate
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
@@ -24,12 +24,12 @@ SEED = 0  # of the bootstrap: the same counts give the same interval
 CURVE_POINTS = 100  # of a precision-recall curve, at most
 
 
-def figures(scores: Scores, *, curves: bool = True) -> Figures:
+def figures(outcomes: Outcomes, *, curves: bool = True) -> Figures:
     """Every figure of the images that have a truth; what cannot be said of them is None, with the reason.
 
     Without `curves`, those are left empty.
     """
-    with_truth = scores.where(scores.truth >= 0)
+    with_truth = outcomes.where(outcomes.truth >= 0)
     done = with_truth.where(with_truth.labelled)
     n, failed = len(done), len(with_truth) - len(done)
     matrix = confusion_matrix(done)
@@ -62,11 +62,11 @@ def figures(scores: Scores, *, curves: bool = True) -> Figures:
     )
 
 
-def confusion_matrix(scores: Scores) -> Counts:
+def confusion_matrix(outcomes: Outcomes) -> Counts:
     """(K, K) counts of the images that have a truth and were labelled."""
-    k = len(scores.labels)
-    known = scores.labelled & (scores.truth >= 0)
-    cells = scores.truth[known].astype(np.int64) * k + scores.predicted[known]
+    k = len(outcomes.labels)
+    known = outcomes.labelled & (outcomes.truth >= 0)
+    cells = outcomes.truth[known].astype(np.int64) * k + outcomes.predicted[known]
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
 
@@ -148,12 +148,12 @@ def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Figure:
     return Figure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
 
 
-def _label_figures(scores: Scores, matrix: Counts, samples: Counts | None, curves: bool) -> dict[str, LabelFigures]:
+def _label_figures(outcomes: Outcomes, matrix: Counts, samples: Counts | None, curves: bool) -> dict[str, LabelFigures]:
     hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     f1 = per_label(matrix)["f1"]
     spread = per_label(samples)["f1"] if samples is not None else None
     found = {}
-    for at, label in enumerate(scores.labels):
+    for at, label in enumerate(outcomes.labels):
         tops = int(hits[at])
         absent, never = f"no image is {label}", f"no image was labelled {label}"
         f1_figure = Figure(None, 0, reason=f"{absent}, and {never}")
@@ -165,16 +165,16 @@ def _label_figures(scores: Scores, matrix: Counts, samples: Counts | None, curve
             f1=f1_figure,
             support=int(support[at]),
             predicted=int(predicted[at]),
-            **_ranking(scores, at, curves),
+            **_ranking(outcomes, at, curves),
         )
     return found
 
 
-def _ranking(scores: Scores, at: int, curves: bool) -> dict[str, Any]:
+def _ranking(outcomes: Outcomes, at: int, curves: bool) -> dict[str, Any]:
     """roc_auc, average_precision and curve of one label's probability, from the histogram of its values."""
-    n, label = len(scores), scores.labels[at]
-    positive = scores.truth == at
-    histogram = [np.bincount(scores.probabilities[which, at], minlength=UNIT + 1) for which in (positive, ~positive)]
+    n, label = len(outcomes), outcomes.labels[at]
+    positive = outcomes.truth == at
+    histogram = [np.bincount(outcomes.probabilities[which, at], minlength=UNIT + 1) for which in (positive, ~positive)]
     if not positive.any() or positive.all():
         reason = f"no image is {label}" if not positive.any() else f"every image is {label}"
         undefined = Figure(None, n, reason=reason)

@@ -1,4 +1,4 @@
-"""Scores: what is true of many images and what a model said of them, in a few bytes an image."""
+"""Outcomes: what is true of many images and what a model said of them, in a few bytes an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from ferbatch.core.records import DIGITS, NO_FACE, NONE, Prediction
 
-UNIT = 10**DIGITS  # a probability of 1, in the whole numbers that Scores holds
+UNIT = 10**DIGITS  # a probability of 1, in the whole numbers that Outcomes holds
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class Outcomes:
     """Truths and predictions of N images over K labels.
 
     Probabilities are kept as the outputs write them, in whole units of 1/10,000: figures computed from them do not
@@ -28,8 +28,8 @@ class Scores:
     boxes: NDArray[np.int32] | None = None  # (N, 4) x, y, width, height of the face that was labelled; 0 where none was
 
     @classmethod
-    def unpredicted(cls, labels: Sequence[str], truth: NDArray[np.int16]) -> Scores:
-        """Scores with every image not labelled yet; `put` fills them in."""
+    def unpredicted(cls, labels: Sequence[str], truth: NDArray[np.int16]) -> Outcomes:
+        """Outcomes with every image not labelled yet; `put` fills them in."""
         n, k = len(truth), len(labels)
         nothing = np.full(n, NONE, np.int16)
         return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
@@ -45,10 +45,10 @@ class Scores:
             for place, number in enumerate((prediction.x, prediction.y, prediction.width, prediction.height)):
                 self.boxes[at, place] = number or 0
 
-    def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Scores:
+    def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Outcomes:
         """The images that a mask or a list of indices chooses."""
         boxes = None if self.boxes is None else self.boxes[which]
-        return Scores(self.labels, self.truth[which], self.predicted[which], self.probabilities[which], boxes)
+        return Outcomes(self.labels, self.truth[which], self.predicted[which], self.probabilities[which], boxes)
 
     @property
     def labelled(self) -> NDArray[np.bool_]:

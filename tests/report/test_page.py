@@ -62,7 +62,7 @@ def hostile_report() -> dict[str, Any]:
         )
         for name, hits in ((ATTACKS[0], 0.4), (ATTACKS[1], 0.6))
     ]
-    truth = systems[0].scores.truth
+    truth = systems[0].outcomes.truth
     subject = build.Subject(
         ATTACKS[2], LABELS, n, dict(zip(LABELS, np.bincount(truth).tolist(), strict=True)), {ATTACKS[3]: 40}, True
     )

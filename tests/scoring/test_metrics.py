@@ -17,19 +17,21 @@ from ferbatch.scoring.calibration import point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.figures import wilson
 from ferbatch.scoring.metrics import confusion_matrix, figures, per_label, table
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 LABELS = ("happy", "sad", "neutral", "surprise")
 
 
-def draw_scores(n: int, seed: int = 0, weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1), hits: float = 0.4) -> Scores:
+def draw_scores(
+    n: int, seed: int = 0, weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1), hits: float = 0.4
+) -> Outcomes:
     """Random truths and rounded probabilities that lean towards them."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(4, n, p=weights).astype(np.int16)
     p = rng.dirichlet([0.2] * 4, n)
     p[np.arange(n), truth] += hits * rng.integers(0, 2, n)
     p /= p.sum(1, keepdims=True)
-    return Scores(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
+    return Outcomes(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
 
 
 SCORES = draw_scores(3_000)
@@ -85,7 +87,7 @@ def test_ece_is_the_mean_gap_over_fifteen_bins_closed_above() -> None:
             gap += abs(right[inside].mean() - confidence[inside].mean()) * inside.mean()
             assert found.accuracy.value == right[inside].mean()
     assert FOUND.ece.value == pytest.approx(gap, abs=1e-12)
-    edge = Scores(LABELS, np.zeros(1, np.int16), np.zeros(1, np.int16), np.array([[6000, 4000, 0, 0]], np.uint16))
+    edge = Outcomes(LABELS, np.zeros(1, np.int16), np.zeros(1, np.int16), np.array([[6000, 4000, 0, 0]], np.uint16))
     assert [one.n for one in figures(edge).calibration].index(1) == 8  # (8/15, 9/15]: 0.6 closes its bin
 
 
@@ -95,7 +97,7 @@ def test_ece_by_chance_is_what_honest_labels_show() -> None:
     for _ in range(100):  # labels that are right exactly as often as their confidence says
         right = rng.random(3_000) < SCORES.confidence / UNIT
         truth = np.where(right, SCORES.predicted, (SCORES.predicted + 1) % 4).astype(np.int16)
-        honest.append(figures(Scores(LABELS, truth, SCORES.predicted, SCORES.probabilities)).ece.value)
+        honest.append(figures(Outcomes(LABELS, truth, SCORES.predicted, SCORES.probabilities)).ece.value)
     assert FOUND.ece_by_chance.value == pytest.approx(np.mean(honest), rel=0.08)
     assert FOUND.ece_by_chance.interval_95 == pytest.approx(np.percentile(honest, (2.5, 97.5)), rel=0.2)
     assert FOUND.ece.value > FOUND.ece_by_chance.interval_95[1]
@@ -182,7 +184,7 @@ def test_the_words_say_what_the_figures_say() -> None:
     first = FOUND.confusions[0]
     assert said[3].startswith(f"Its commonest error is {first.truth} taken for {first.label}: {first.count} of")
     assert said[4].startswith("It is too sure of itself")
-    shy = Scores(LABELS, SCORES.predicted, SCORES.predicted, SCORES.probabilities)  # always right
+    shy = Outcomes(LABELS, SCORES.predicted, SCORES.predicted, SCORES.probabilities)  # always right
     assert words(figures(shy), None)[4].startswith("It is less sure than it could be")
     assert words(figures(shy), None)[2:4] == [
         "It finds 100.0 % of the images of each label.",
@@ -209,7 +211,7 @@ def test_coverage_keeps_what_is_at_least_so_sure() -> None:
 def test_failed_images_count_as_wrong_in_the_second_accuracy_only() -> None:
     predicted = SCORES.predicted.copy()
     predicted[:300] = NONE
-    found = figures(Scores(LABELS, SCORES.truth, predicted, SCORES.probabilities))
+    found = figures(Outcomes(LABELS, SCORES.truth, predicted, SCORES.probabilities))
     correct = int((predicted == SCORES.truth).sum())
     assert (found.images, found.failed) == (2_700, 300)
     assert (found.accuracy.value, found.accuracy.n) == (correct / 2_700, 2_700)
@@ -270,14 +272,14 @@ def test_two_models_are_told_apart_only_where_they_differ() -> None:
     assert sum(p < 0.05 for p in chances) <= 8  # two equal models differ by chance alone
 
 
-def _resaid(scores: Scores, seed: int) -> Scores:
+def _resaid(outcomes: Outcomes, seed: int) -> Outcomes:
     """An equally good model that errs elsewhere: its labels are those of other images of the same truth."""
     rng = np.random.default_rng(seed)
-    predicted = scores.predicted.copy()
+    predicted = outcomes.predicted.copy()
     for label in range(4):
-        which = np.flatnonzero(scores.truth == label)
+        which = np.flatnonzero(outcomes.truth == label)
         predicted[which] = predicted[rng.permutation(which)]
-    return Scores(scores.labels, scores.truth, predicted, scores.probabilities)
+    return Outcomes(outcomes.labels, outcomes.truth, predicted, outcomes.probabilities)
 
 
 def test_votes_tell_the_models_errors_from_the_labels() -> None:
@@ -293,7 +295,7 @@ def test_votes_tell_the_models_errors_from_the_labels() -> None:
     truth, predicted = (np.array([row[at] for row in rows], np.int16) for at in (0, 1))
     probabilities = np.full((7, 4), 1000, np.uint16)
     probabilities[np.arange(7), predicted] = 7000
-    scores = Scores(LABELS, truth, predicted, probabilities)
+    scores = Outcomes(LABELS, truth, predicted, probabilities)
     votes = Votes((*LABELS, "anger"), np.array([row[2] for row in rows], float))
     found = agreement(scores, votes, figures(scores).confusions)
     assert (found.images, found.without_votes) == (6, 1)

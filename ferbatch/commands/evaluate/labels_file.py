@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, decode_path, encode_path, escape
 from ferbatch.core.records import NO_FACE, NONE, ImageRef
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources import tables
 from ferbatch.sources.labels import label_of
 from ferbatch.sources.matching import UNMATCHED, Join, join, stripped
@@ -53,8 +53,8 @@ class LabelsFile:
         _check(path, frame, labels)
         return cls(path, labels, _once(path, frame, labels))
 
-    def scores(self, truth: Truth, strip_prefix: str | None) -> tuple[Scores, Joined, NDArray[np.int64]]:
-        """The scores of the images of `truth` that have a row, how they were joined, and which they are.
+    def outcomes(self, truth: Truth, strip_prefix: str | None) -> tuple[Outcomes, Joined, NDArray[np.int64]]:
+        """The outcomes of the images of `truth` that have a row, how they were joined, and which they are.
 
         UsageError where fewer than half of the images with a label have one.
         """
@@ -65,8 +65,8 @@ class LabelsFile:
         if 2 * (has_row & wanted).sum() < wanted.sum():
             raise UsageError(self._too_few(truth, joined))
         at = np.flatnonzero(has_row)
-        scores = self._scores(joined.rows[at], truth.codes[at])
-        return scores, met(self.path, joined, truth, self.frame["path"]), at
+        outcomes = self._outcomes(joined.rows[at], truth.codes[at])
+        return outcomes, met(self.path, joined, truth, self.frame["path"]), at
 
     def truth(self, classes: Mapping[str, str]) -> Truth:
         """The file's own column `truth`, whose names are read as those of folders; UsageError where it is empty."""
@@ -87,14 +87,14 @@ class LabelsFile:
         n = len(self.frame)
         return Join(np.arange(n), np.zeros(0, np.int64), n, 0, 0)
 
-    def _scores(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Scores:
+    def _outcomes(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Outcomes:
         chosen = self.frame.iloc[rows]
         number = {label: at for at, label in enumerate(self.labels)}
         predicted = np.array([number.get(value, NONE) for value in chosen["label"]], np.int16)
         predicted[(chosen["status"] == "no_face").to_numpy()] = NO_FACE
         written = chosen[list(self.labels)].to_numpy(np.float64)
         probabilities = np.nan_to_num(np.round(written * UNIT)).clip(0, UNIT).astype(np.uint16)
-        return Scores(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
+        return Outcomes(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
 
     def _join(self, truth: Truth, strip_prefix: str | None) -> Join:
         rows: list[bytes | None] = [decode_path(path) for path in self.frame["path"]]

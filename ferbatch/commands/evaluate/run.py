@@ -26,7 +26,7 @@ from ferbatch.model.weights import Card
 from ferbatch.report import build, gates, pages
 from ferbatch.report.build import Subject, System
 from ferbatch.scoring.agreement import Votes
-from ferbatch.scoring.outcomes import Scores
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.metadata import Joined, Slices, read_slices, read_votes
 from ferbatch.sources.tables import shown
 from ferbatch.sources.truth import Truth, of_labels, parse_classes, read_truth
@@ -65,8 +65,8 @@ class _Known:
     votes: Votes | None
     slices: Slices | None
 
-    def system(self, name: str, scores: Scores) -> System:
-        return System(name, self.truth.images, scores, votes=self.votes, slices=self.slices)
+    def system(self, name: str, outcomes: Outcomes) -> System:
+        return System(name, self.truth.images, outcomes, votes=self.votes, slices=self.slices)
 
 
 def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evaluation:
@@ -95,8 +95,8 @@ def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evalu
             _write(folder, built, systems, options)
     failed = 0  # images of this run
     if options.predictions is None:
-        scores = [systems[0].scores, *systems[0].others.values()]
-        failed = sum(int((~one.labelled & ~one.faceless).sum()) for one in scores)
+        outcomes = [systems[0].outcomes, *systems[0].others.values()]
+        failed = sum(int((~one.labelled & ~one.faceless).sum()) for one in outcomes)
     return Evaluation(built, gates.missed(wanted, built["results"]), failed, folder)
 
 
@@ -127,14 +127,14 @@ def _of_file(
     classes = parse_classes(options.classes, file.labels)
     truth = file.truth(classes) if options.truth is None else read_truth(options.truth, file.labels, classes)
     watcher.known(truth, options.others)
-    scores, joined, at = file.scores(truth, options.strip_prefix)
+    outcomes, joined, at = file.outcomes(truth, options.strip_prefix)
     watcher.joined("labels", joined)
     has_row = np.zeros(len(truth.codes), bool)
     has_row[at] = True
     known, subject = _annotated(options, truth, truth.has_label & has_row, watcher)
-    judged = scores.where(scores.truth != NONE)
+    judged = outcomes.where(outcomes.truth != NONE)
     system = replace(known.system(shown(file.path), judged), joined=joined)
-    system = replace(system, others=_by_class(truth, at, scores) if options.others else {})
+    system = replace(system, others=_by_class(truth, at, outcomes) if options.others else {})
     if wanted:
         gates.check(wanted, build.blank(system, options.min_confidence))
     return subject, [system]
@@ -163,9 +163,9 @@ def _of_models(
     at = np.flatnonzero(shown_to_model)
     chosen = truth.where(shown_to_model)
     if wanted:
-        nothing = Scores.unpredicted(labels, np.zeros(0, np.int16))
+        nothing = Outcomes.unpredicted(labels, np.zeros(0, np.int16))
         others = dict.fromkeys(truth.others(), nothing) if options.others else {}
-        unlabelled = known.system("", Scores.unpredicted(labels, of_labels(known.truth.codes, labels)))
+        unlabelled = known.system("", Outcomes.unpredicted(labels, of_labels(known.truth.codes, labels)))
         gates.check(wanted, build.blank(replace(unlabelled, others=others), options.min_confidence))
     classifiers = [Classifier.load(model, device, precision=options.precision, tta=options.tta) for model in cards]
     systems: list[System] = []
@@ -173,7 +173,7 @@ def _of_models(
         card = classifier.card
         writer = open_rows(len(systems), card.labels)
         watcher.started(len(chosen.images), name, str(classifier.device))
-        scores = Scores.unpredicted(labels, of_labels(chosen.codes, labels))
+        outcomes = Outcomes.unpredicted(labels, of_labels(chosen.codes, labels))
         stream = classifier.stream(
             chosen.images,
             batch_size=options.batch_size,
@@ -183,13 +183,13 @@ def _of_models(
             search=options.search,
         )
         for place, (_, rows) in enumerate(stream):
-            scores.put(place, rows[0])
+            outcomes.put(place, rows[0])
             if writer:
                 writer.write(rows[0])
             watcher.progressed(rows[0])
         watcher.labelled(name)
-        system = replace(known.system(name, scores.where(scores.truth != NONE)), card=card, tta=options.tta)
-        systems.append(replace(system, others=_by_class(truth, at, scores) if options.others else {}))
+        system = replace(known.system(name, outcomes.where(outcomes.truth != NONE)), card=card, tta=options.tta)
+        systems.append(replace(system, others=_by_class(truth, at, outcomes) if options.others else {}))
     return subject, systems
 
 
@@ -251,11 +251,11 @@ def _annotated(
     return _Known(chosen, votes, slices), subject
 
 
-def _by_class(truth: Truth, at: NDArray[np.int64], scores: Scores) -> dict[str, Scores]:
-    """The scores of images of classes that are no label; scores[i] is of image at[i]."""
+def _by_class(truth: Truth, at: NDArray[np.int64], outcomes: Outcomes) -> dict[str, Outcomes]:
+    """The outcomes of images of classes that are no label; outcomes[i] is of image at[i]."""
     codes = truth.codes[at]
     return {
-        name: scores.where(codes == code)
+        name: outcomes.where(codes == code)
         for code, name in enumerate(truth.names)
         if code >= len(truth.labels) and (codes == code).any()
     }

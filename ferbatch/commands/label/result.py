@@ -24,7 +24,7 @@ from ferbatch.core.options import Options
 from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
 from ferbatch.core.version import __version__
 from ferbatch.images import faces
-from ferbatch.scoring.outcomes import Scores
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
 from ferbatch.stream.classifier import Classifier
@@ -151,16 +151,16 @@ class Run:
         }
 
 
-def unscored(listing: Listing, labels: Sequence[str]) -> Scores | None:
-    """Scores to fill for the images of the listing; None where fewer than two labels are the truth of any."""
+def unscored(listing: Listing, labels: Sequence[str]) -> Outcomes | None:
+    """Outcomes to fill for the images of the listing; None where fewer than two labels are the truth of any."""
     if len({truth for _, truth in listing.folders if truth}) < 2:
         return None
     of_folder = np.array([labels.index(truth) if truth else NONE for _, truth in listing.folders], np.int16)
-    return Scores.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
+    return Outcomes.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
 
 
 def report_of(
-    options: Options, classifier: Classifier, listing: Listing, scores: Scores | None
+    options: Options, classifier: Classifier, listing: Listing, scores: Outcomes | None
 ) -> Mapping[str, Any] | None:
     """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
     if scores is None or len(set(scores.truth[scores.labelled].tolist()) - {NONE}) < 2:

@@ -28,7 +28,7 @@ from ferbatch.core.records import ImageRef, Prediction
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import crops, faces, jpeg
 from ferbatch.model import weights
-from ferbatch.scoring.outcomes import Scores
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import Decoded
@@ -158,7 +158,7 @@ def _label(
     output: Output,
     journal: Journal | None,
     watcher: Watcher,
-) -> tuple[Run, Scores | None]:
+) -> tuple[Run, Outcomes | None]:
     """Write every row of the output, and every new one into the journal."""
     listing = work.listing
     tally, start = Tally(), time.perf_counter()

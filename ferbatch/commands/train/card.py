@@ -23,7 +23,7 @@ from ferbatch.model.networks import Network
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 from ferbatch.scoring import figures
 from ferbatch.scoring.calibration import ece, ece_by_chance
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.labels import LABELS
 from ferbatch.stream.classifier import Classifier
 
@@ -115,13 +115,13 @@ def _scores(probabilities: NDArray[np.float64], part: Part) -> list[dict[str, An
     asked = part.commonest != NONE
     if asked.any():
         scores.append(_rate("agreement with people's commonest answer", (said == part.commonest)[asked]))
-    counted = Scores(LABELS, part.labels.astype(np.int16), said.astype(np.int16), _whole(probabilities))
+    counted = Outcomes(LABELS, part.labels.astype(np.int16), said.astype(np.int16), _whole(probabilities))
     return [*scores, _calibration(counted)]
 
 
-def _calibration(scores: Scores) -> dict[str, Any]:
+def _calibration(outcomes: Outcomes) -> dict[str, Any]:
     """The ECE, and what it would be, with its 95 % interval, of probabilities that are exactly right."""
-    error, chance = ece(scores, ""), ece_by_chance(scores, "")
+    error, chance = ece(outcomes, ""), ece_by_chance(outcomes, "")
     return {
         "data": "validation",
         "metric": "ece",
