@@ -15,8 +15,8 @@ from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
 from ferbatch.scoring.calibration import ECE_BINS, mean_confidence, point
 from ferbatch.scoring.comparison import compare
-from ferbatch.scoring.figures import rate
-from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, figures, table
+from ferbatch.scoring.measures import rate
+from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, table
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.metadata import Joined, Slices
 
@@ -124,8 +124,8 @@ def build(subject: Subject, systems: Sequence[System], min_confidence: float = 0
 
 
 def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
-    """Everything that is said of one system; its figures are found here by their names."""
-    found = figures(system.outcomes)
+    """Everything that is said of one system; its measures are found here by their names."""
+    found = measures(system.outcomes)
     chosen = _point(system.outcomes, min_confidence) if min_confidence else None
     agreed = agreement(system.outcomes, system.votes, found.confusions) if system.votes else None
     return {
@@ -144,7 +144,7 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
 
 
 def blank(system: System, min_confidence: float) -> dict[str, Any]:
-    """A result with every figure's name and no value, before any image was labelled."""
+    """A result with the name of every measure and no value, before any image was labelled."""
     nothing = system.outcomes.where(np.zeros(0, np.int64))
     votes = system.votes.where(np.zeros(0, np.int64)) if system.votes else None
     slices = system.slices.where(np.zeros(0, np.int64)) if system.slices else None
@@ -165,13 +165,13 @@ def _point(outcomes: Outcomes, min_confidence: float) -> Any:
 
 
 def _sliced(outcomes: Outcomes, slices: Slices, min_confidence: float) -> dict[str, Any]:
-    """The figures per value of each column."""
+    """The measures per value of each column."""
     found: dict[str, Any] = {}
     for column, (values, codes) in slices.columns.items():
         found[column] = {}
         for code, value in enumerate(values):
             part = outcomes.where(codes == code)
-            of_part = asdict(figures(part, curves=False))
+            of_part = asdict(measures(part, curves=False))
             del of_part["coverage"]  # the curves are drawn for the whole only
             for of_label in of_part["labels"].values():
                 del of_label["curve"]

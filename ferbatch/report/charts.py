@@ -1,4 +1,4 @@
-"""The report's figures as SVG, drawn by matplotlib from a result of the report."""
+"""The report's charts as SVG, drawn by matplotlib from a result of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates for cron and CI: `accuracy=0.75` holds a figure of the report against a number, `5%` the share that failed."""
+"""Gates for cron and CI: `accuracy=0.75` holds a measure of the report against a number, `5%` the share that failed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.scoring.figures import Figure
+from ferbatch.scoring.measures import Measure
 
-FIGURE = {field.name for field in dataclasses.fields(Figure)}
+MEASURE_KEYS = {field.name for field in dataclasses.fields(Measure)}
 LESS_IS_BETTER = frozenset(  # for these the gate is a ceiling
     {"nll", "brier", "ece", "cross_entropy", "failed", "missing", "surplus", "ambiguous"}
 )
@@ -23,7 +23,7 @@ UNBOUNDED = frozenset({"nll", "cross_entropy", "brier"})
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A figure's name, as its place in a result of the report, and the number it must not fall short of."""
+    """A measure's name, as its place in a result of the report, and the number it must not fall short of."""
 
     name: str
     bound: float
@@ -49,8 +49,8 @@ def parse(texts: Sequence[str]) -> list[Gate]:
 
 
 def check(gates: Sequence[Gate], result: Mapping[str, Any]) -> None:
-    """UsageError for a gate whose figure a result like this one does not have, or that no rate can pass."""
-    names = dict(figures_of(result))
+    """UsageError for a gate whose measure a result like this one does not have, or that no rate can pass."""
+    names = dict(measures_of(result))
     for gate in gates:
         if gate.name not in names:
             needed = NEEDED.get(gate.name.partition(".")[0])
@@ -68,14 +68,14 @@ def missed(gates: Sequence[Gate], results: Sequence[Mapping[str, Any]]) -> list[
     """What fell short and by how much, a clause per gate and result; empty where every gate was passed."""
     clauses = []
     for result in results:
-        figures = dict(figures_of(result))
+        measures = dict(measures_of(result))
         of = f" of {result['name']}" if len(results) > 1 else ""
         for gate in gates:
-            figure = figures[gate.name]
-            value = figure["value"]
+            measure = measures[gate.name]
+            value = measure["value"]
             name = escape(gate.name)
             if value is None:
-                clauses.append(f"{name}{of} is undefined: {figure['reason']}")
+                clauses.append(f"{name}{of} is undefined: {measure['reason']}")
             elif value > gate.bound if gate.ceiling else value < gate.bound:
                 short = "over" if gate.ceiling else "short of"
                 said = f"{_shown(value, gate.bound)}, {_gap(value, gate.bound)} {short} {gate.bound:,.10g}"
@@ -95,8 +95,8 @@ def _gap(value: float, bound: float) -> str:
     return f"{gap:,.0f}" if isinstance(value, int) else f"{gap:.4f}" if gap >= 1e-4 else f"{gap:.1e}"
 
 
-def figures_of(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every figure and count in a result by its place: `accuracy`, `sad.recall`, `slices.camera.A.accuracy`, ..."""
+def measures_of(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every measure and count in a result by its place: `accuracy`, `sad.recall`, `slices.camera.A.accuracy`, ..."""
     yield from _group({key: value for key, value in result.items() if key != "slices"}, "")
     for column, values in (result["slices"] or {}).items():
         for value, group in values.items():
@@ -110,7 +110,7 @@ def _group(group: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[
 
 
 def _walk(value: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if isinstance(value, Mapping) and value.keys() == FIGURE:
+    if isinstance(value, Mapping) and value.keys() == MEASURE_KEYS:
         yield place, value
     elif isinstance(value, Mapping):
         for key, one in value.items():

@@ -155,15 +155,15 @@ def _in_markdown(value: Any) -> str:
     return MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", str(value))
 
 
-def number(figure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
-    """A figure's value; an en dash where it is undefined."""
-    value = figure["value"] if isinstance(figure, Mapping) else figure
+def number(measure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
+    """A measure's value; an en dash where it is undefined."""
+    value = measure["value"] if isinstance(measure, Mapping) else measure
     return UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
-def interval(figure: Mapping[str, Any], digits: int = 3) -> str:
+def interval(measure: Mapping[str, Any], digits: int = 3) -> str:
     """Its 95 % interval, `0.731 to 0.765`; empty where it has none."""
-    ends = figure["interval_95"]
+    ends = measure["interval_95"]
     return " to ".join(f"{end:.{digits}f}" for end in ends) if ends else ""
 
 

@@ -12,7 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-Figure = Mapping[str, Any]
+Measure = Mapping[str, Any]
 Result = Mapping[str, Any]
 
 SHADES = " .:*#"  # the share of a row in a cell of the confusion matrix, where there is no colour
@@ -65,25 +65,25 @@ def _result(result: Result, coloured: bool) -> Iterator[Table | Text]:
     yield Text()
 
 
-def _cell(figure: Figure, digits: int = 2) -> str:
+def _cell(measure: Measure, digits: int = 2) -> str:
     """`0.75 (0.73-0.77)`; `-` where it is undefined."""
-    if figure["value"] is None:
+    if measure["value"] is None:
         return "-"
-    ends = figure["interval_95"]
+    ends = measure["interval_95"]
     interval = f" ({ends[0]:.{digits}f}-{ends[1]:.{digits}f})" if ends else ""
-    return f"{figure['value']:.{digits}f}{interval}"
+    return f"{measure['value']:.{digits}f}{interval}"
 
 
-def _value(figure: Figure) -> str:
-    return "-" if figure["value"] is None else f"{figure['value']:.3f}"
+def _value(measure: Measure) -> str:
+    return "-" if measure["value"] is None else f"{measure['value']:.3f}"
 
 
-def _percent(figure: Figure) -> str:
+def _percent(measure: Measure) -> str:
     """`74.8 % (73.1-76.5)`; `-` where it is undefined."""
-    if figure["value"] is None:
+    if measure["value"] is None:
         return "-"
-    ends = figure["interval_95"]
-    return f"{100 * figure['value']:.1f} %" + (f" ({100 * ends[0]:.1f}-{100 * ends[1]:.1f})" if ends else "")
+    ends = measure["interval_95"]
+    return f"{100 * measure['value']:.1f} %" + (f" ({100 * ends[0]:.1f}-{100 * ends[1]:.1f})" if ends else "")
 
 
 def _plain(*columns: str) -> Table:
@@ -95,17 +95,17 @@ def _plain(*columns: str) -> Table:
 
 
 def _table(result: Result) -> Table:
-    """The study's table with intervals; an undefined figure is the 0.00 that scikit-learn prints, and says so."""
+    """The study's table with intervals; an undefined measure is the 0.00 that scikit-learn prints, and says so."""
     table = _plain("", "precision", "recall", "f1-score", "support")
     for label, one in result["labels"].items():
-        figures = [one[name] for name in ("precision", "recall", "f1")]
-        row = ["0.00 (undefined)" if figure["value"] is None else _cell(figure) for figure in figures]
+        measures = [one[name] for name in ("precision", "recall", "f1")]
+        row = ["0.00 (undefined)" if measure["value"] is None else _cell(measure) for measure in measures]
         table.add_row(Text(label), *row, f"{one['support']:,}")
     n = f"{result['images']:,}"
     table.add_row("", "", "", "", "")
     table.add_row("accuracy", "", "", _cell(result["accuracy"]), n)
     for name in ("macro_avg", "weighted_avg"):
-        row = [_cell(result[name][figure]) for figure in ("precision", "recall", "f1")]
+        row = [_cell(result[name][measure]) for measure in ("precision", "recall", "f1")]
         table.add_row(name.replace("_", " "), *row, n)
     return table
 
@@ -147,7 +147,7 @@ def _votes(votes: Mapping[str, Any]) -> Iterator[Text]:
 def _slices(column: str, values: Mapping[str, Any]) -> Table:
     table = _plain(column, "images", "accuracy", "macro F1", "ECE", "")
     for value, one in values.items():
-        rates = (_cell(figure) for figure in (one["accuracy"], one["macro_avg"]["f1"]))
+        rates = (_cell(measure) for measure in (one["accuracy"], one["macro_avg"]["f1"]))
         table.add_row(Text(value), f"{one['images']:,}", *rates, _value(one["ece"]), "small" if one["small"] else "")
     return table
 
@@ -164,8 +164,8 @@ def _side_by_side(report: Mapping[str, Any]) -> Iterator[Table | Text]:
     table = _plain("model", "accuracy", "macro F1", "NLL", "ECE", "parameters")
     for result in report["results"]:
         rates = result["accuracy"], result["macro_avg"]["f1"]
-        figures = [*(_cell(figure, 3) for figure in rates), *map(_value, (result["nll"], result["ece"]))]
-        table.add_row(Text(result["name"]), *figures, f"{result['model']['parameters']:,}" if result["model"] else "-")
+        measures = [*(_cell(measure, 3) for measure in rates), *map(_value, (result["nll"], result["ece"]))]
+        table.add_row(Text(result["name"]), *measures, f"{result['model']['parameters']:,}" if result["model"] else "-")
     yield table
     for one in report["comparisons"]:
         difference, p_value = one["accuracy"], one["p_value"]

@@ -1,14 +1,14 @@
-"""Figures in plain words, for people who know nothing of metrics."""
+"""Measures in plain words, for people who know nothing of metrics."""
 
 from __future__ import annotations
 
 from ferbatch.core.names import count
 from ferbatch.scoring.agreement import Agreement
-from ferbatch.scoring.figures import Figure, Figures
+from ferbatch.scoring.measures import Measure, Measures
 
 
-def words(found: Figures, agreed: Agreement | None) -> list[str]:
-    """The figures in five plain sentences; one where there is nothing to say."""
+def words(found: Measures, agreed: Agreement | None) -> list[str]:
+    """The measures in five plain sentences; one where there is nothing to say."""
     if not found.images:
         return [f"Nothing can be said: {found.accuracy.reason}."]
     occurring = [name for name, one in found.labels.items() if one.support]
@@ -26,13 +26,13 @@ def percent(value: float | None) -> str:
     return "undefined" if value is None else f"{100 * value:.1f} %"
 
 
-def between(figure: Figure) -> str:
+def between(measure: Measure) -> str:
     """An interval in words: `73.1 and 76.5 %`."""
-    low, high = figure.interval_95 or (float("nan"),) * 2
+    low, high = measure.interval_95 or (float("nan"),) * 2
     return f"{100 * low:.1f} and {100 * high:.1f} %"
 
 
-def _how_often(found: Figures) -> str:
+def _how_often(found: Measures) -> str:
     text = (
         f"{percent(found.accuracy.value)} of {count(found.images, 'image')} are labelled right; over very many images"
         f" like these it would most likely be between {between(found.accuracy)} (95 % interval)."
@@ -47,7 +47,7 @@ def _how_often(found: Figures) -> str:
     return text
 
 
-def _against_guessing(found: Figures) -> str:
+def _against_guessing(found: Measures) -> str:
     label, support = max(((name, one.support) for name, one in found.labels.items()), key=lambda one: one[1])
     return (
         f"Always answering '{label}' would be right for {percent(support / found.images)}; if every label counted the"
@@ -62,7 +62,7 @@ def _of_one_label(label: str) -> str:
     )
 
 
-def _best_and_worst(found: Figures) -> str:
+def _best_and_worst(found: Measures) -> str:
     found_in = [(one.recall.value, name) for name, one in found.labels.items() if one.recall.value is not None]
     right_for = [(one.precision.value, name) for name, one in found.labels.items() if one.precision.value is not None]
     (most, best), (least, worst) = max(found_in), min(found_in)
@@ -73,7 +73,7 @@ def _best_and_worst(found: Figures) -> str:
     return f"{text}; its label {best} is right in {percent(most)} of the cases, its label {worst} in {percent(least)}."
 
 
-def _commonest(found: Figures, agreed: Agreement | None) -> str:
+def _commonest(found: Measures, agreed: Agreement | None) -> str:
     if not found.confusions:
         return "It makes no mistake here."
     one = found.confusions[0]
@@ -84,7 +84,7 @@ def _commonest(found: Figures, agreed: Agreement | None) -> str:
     return text
 
 
-def _how_sure(found: Figures) -> str:
+def _how_sure(found: Measures) -> str:
     """Whether its confidence fits: only a gap that chance does not explain is called one."""
     mean, accuracy, interval = found.mean_confidence.value, found.accuracy.value, found.accuracy.interval_95
     ece, by_chance = found.ece.value, found.ece_by_chance.value

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.records import NONE
-from ferbatch.scoring.calibration import LEAST_PROBABILITY
-from ferbatch.scoring.figures import Confusion, Figure, mean, rate
+from ferbatch.scoring.calibration import LEAST_WRITTEN
+from ferbatch.scoring.measures import Confusion, Measure, mean, rate
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 NO_VOTES = "no labelled image with a truth has votes"
@@ -37,18 +37,18 @@ class Majority:
 
     images: int  # with such an answer
     ties: int  # images without, left out
-    model: Figure  # the share of images where the model says what the majority says
-    truth: Figure  # the same of the truth (the folder's label)
+    model: Measure  # the share of images where the model says what the majority says
+    truth: Measure  # the same of the truth (the folder's label)
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """Agreement with how the votes spread."""
 
-    model_share: Figure  # mean share of the votes that the model's label got: how often a tagger at random agrees
-    truth_share: Figure  # the same of the truth
-    overlap: Figure  # mean of the sum over labels of min(probability, share of the votes for labels), 0..1
-    cross_entropy: Figure  # mean of -sum(share of the votes for labels * ln(probability)), natural logarithm
+    model_share: Measure  # mean share of the votes that the model's label got: how often a tagger at random agrees
+    truth_share: Measure  # the same of the truth
+    overlap: Measure  # mean of the sum over labels of min(probability, share of the votes for labels), 0..1
+    cross_entropy: Measure  # mean of -sum(share of the votes for labels * ln(probability)), natural logarithm
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def _distribution(outcomes: Outcomes, votes: Votes) -> Distribution:
         model_share=mean(shares[rows, outcomes.predicted], NO_VOTES, most=1),
         truth_share=mean(shares[rows, outcomes.truth], NO_VOTES, most=1),
         overlap=mean(np.minimum(given, wanted).sum(1), nobody, most=1),
-        cross_entropy=mean(-(wanted * np.log(np.maximum(given, LEAST_PROBABILITY))).sum(1), nobody),
+        cross_entropy=mean(-(wanted * np.log(np.maximum(given, LEAST_WRITTEN))).sum(1), nobody),
     )
 
 

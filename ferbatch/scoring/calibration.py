@@ -8,15 +8,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.scoring.figures import Bin, Figure, Point, mean, rate
+from ferbatch.scoring.measures import Bin, Measure, Point, mean, rate
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
 ECE_BINS = 15  # of equal width, as in Guo et al., https://arxiv.org/abs/1706.04599
-LEAST_PROBABILITY = 5e-5  # NLL takes no probability for less: what is written 0.0000 lies below
+LEAST_WRITTEN = 5e-5  # NLL takes no probability for less: what is written 0.0000 lies below
 SIMULATIONS = 1_000  # of labels as right as they claim to be
-SEED = 0  # of the simulations: the same images give the same figure
+SIMULATION_SEED = 0  # of the simulations: the same images give the same measure
 COVERAGE_STEPS = 100  # thresholds between 0 and 1
 
 
@@ -36,7 +36,7 @@ def coverage(outcomes: Outcomes) -> list[Point]:
     return [point(outcomes, step / COVERAGE_STEPS) for step in range(COVERAGE_STEPS + 1)]
 
 
-def mean_confidence(outcomes: Outcomes, nothing: str) -> Figure:
+def mean_confidence(outcomes: Outcomes, nothing: str) -> Measure:
     """Of labelled images; undefined for the reason `nothing` where there are none, as are the next four."""
     return mean(outcomes.confidence / UNIT, nothing, most=1)
 
@@ -46,12 +46,12 @@ def _of_truth(outcomes: Outcomes) -> NDArray[np.int64]:
     return outcomes.probabilities[np.arange(len(outcomes)), outcomes.truth].astype(np.int64)
 
 
-def nll(outcomes: Outcomes, nothing: str) -> Figure:
+def nll(outcomes: Outcomes, nothing: str) -> Measure:
     """Mean of -ln(probability of the truth)."""
-    return mean(-np.log(np.maximum(_of_truth(outcomes) / UNIT, LEAST_PROBABILITY)), nothing)
+    return mean(-np.log(np.maximum(_of_truth(outcomes) / UNIT, LEAST_WRITTEN)), nothing)
 
 
-def brier(outcomes: Outcomes, nothing: str) -> Figure:
+def brier(outcomes: Outcomes, nothing: str) -> Measure:
     """Brier's score in its first form, summed over the labels: 0 is best, 2 is worst."""
     squares = (outcomes.probabilities.astype(np.int64) ** 2).sum(1) + UNIT**2 - 2 * UNIT * _of_truth(outcomes)
     return mean(squares / UNIT**2, nothing, most=2)
@@ -71,13 +71,13 @@ def _bin_sums(outcomes: Outcomes) -> tuple[Counts, Counts, Counts]:
     return n, correct, total
 
 
-def ece(outcomes: Outcomes, nothing: str) -> Figure:
+def ece(outcomes: Outcomes, nothing: str) -> Measure:
     """Expected calibration error: the gaps between confidence and accuracy per bin, weighted by their images."""
     _, correct, confidence = _bin_sums(outcomes)
     return _over_images(int(np.abs(correct * UNIT - confidence).sum()) / UNIT, len(outcomes), nothing)
 
 
-def ece_by_chance(outcomes: Outcomes, nothing: str) -> Figure:
+def ece_by_chance(outcomes: Outcomes, nothing: str) -> Measure:
     """The ECE that labels right exactly as often as their confidence says would show: by simulation, so many images.
 
     ECE is never below 0, so chance alone lifts it, the more the fewer the images. The interval holds 95 % of
@@ -85,14 +85,14 @@ def ece_by_chance(outcomes: Outcomes, nothing: str) -> Figure:
     """
     n = len(outcomes)
     if not n:
-        return Figure(None, 0, reason=nothing)
+        return Measure(None, 0, reason=nothing)
     sure, images = np.unique(outcomes.confidence.astype(np.int64), return_counts=True)
-    right = np.random.default_rng(SEED).binomial(images, sure / UNIT, (SIMULATIONS, len(sure)))
+    right = np.random.default_rng(SIMULATION_SEED).binomial(images, sure / UNIT, (SIMULATIONS, len(sure)))
     gaps = right * UNIT - images * sure
     of_bins = np.add.reduceat(gaps, np.unique(_bin_of(sure), return_index=True)[1], axis=1)
     simulated = np.abs(of_bins).sum(1) / UNIT / n
     low, high = np.percentile(simulated, (2.5, 97.5))
-    return Figure(float(simulated.mean()), n, (float(low), float(high)))
+    return Measure(float(simulated.mean()), n, (float(low), float(high)))
 
 
 def bins(outcomes: Outcomes) -> list[Bin]:
@@ -110,5 +110,5 @@ def bins(outcomes: Outcomes) -> list[Bin]:
     ]
 
 
-def _over_images(total: float, n: int, reason: str) -> Figure:
-    return Figure(total / n, n) if n else Figure(None, 0, reason=reason)
+def _over_images(total: float, n: int, reason: str) -> Measure:
+    return Measure(total / n, n) if n else Measure(None, 0, reason=reason)

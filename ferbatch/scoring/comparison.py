@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from ferbatch.scoring.figures import Figure
+from ferbatch.scoring.measures import Measure
 from ferbatch.scoring.metrics import Counts, balanced, per_label, percentiles, resampled
 from ferbatch.scoring.outcomes import Outcomes
 
@@ -28,9 +28,9 @@ class Comparison:
     both_wrong: int
     p_value: float  # McNemar's test, exact and two-sided, of equal accuracy
     more_than_chance: bool  # p_value < 0.05
-    accuracy: Figure  # this minus the other; interval: paired bootstrap, as for the next two
-    balanced_accuracy: Figure
-    macro_f1: Figure
+    accuracy: Measure  # this minus the other; interval: paired bootstrap, as for the next two
+    balanced_accuracy: Measure
+    macro_f1: Measure
 
 
 def compare(name: str, outcomes: Outcomes, other_name: str, other: Outcomes) -> Comparison:
@@ -66,17 +66,17 @@ def _cells(outcomes: Outcomes, other: Outcomes) -> Counts:
     return np.bincount(at, minlength=k**3).reshape(k, k, k)
 
 
-def _differences(cells: Counts) -> dict[str, Figure]:
+def _differences(cells: Counts) -> dict[str, Measure]:
     n = int(cells.sum())
     if not n:
-        undefined = Figure(None, 0, reason="no image with a truth was labelled by both")
+        undefined = Measure(None, 0, reason="no image with a truth was labelled by both")
         return dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), undefined)
     values, spread = _difference(cells), _difference(resampled(cells))
-    return {name: Figure(float(values[name]), n, percentiles(spread[name])) for name in values}
+    return {name: Measure(float(values[name]), n, percentiles(spread[name])) for name in values}
 
 
 def _difference(cells: Counts) -> dict[str, NDArray[np.float64]]:
-    """This minus the other, per figure, of (..., K, K, K) cells."""
+    """This minus the other, per measure, of (..., K, K, K) cells."""
     measured = [_measured(cells.sum(-1)), _measured(cells.sum(-2))]
     return {name: measured[0][name] - measured[1][name] for name in measured[0]}
 

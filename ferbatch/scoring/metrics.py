@@ -1,4 +1,4 @@
-"""Figures from truths and predictions: plain functions around scikit-learn and SciPy.
+"""Measures from truths and predictions: plain functions around scikit-learn and SciPy.
 
 Everything is computed from probabilities in whole units of 1/10,000, as every output writes them. Confusion matrices
 have a row per truth and a column per label given.
@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from ferbatch.scoring import calibration
-from ferbatch.scoring.figures import Averages, Confusion, Figure, Figures, LabelFigures, rate
+from ferbatch.scoring.measures import Averages, Confusion, LabelMeasures, Measure, Measures, rate
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
 RESAMPLES = 2_000  # of a bootstrap
-SEED = 0  # of the bootstrap: the same counts give the same interval
+BOOTSTRAP_SEED = 0  # of the bootstrap: the same counts give the same interval
 CURVE_POINTS = 100  # of a precision-recall curve, at most
 
 
-def figures(outcomes: Outcomes, *, curves: bool = True) -> Figures:
-    """Every figure of the images that have a truth; what cannot be said of them is None, with the reason.
+def measures(outcomes: Outcomes, *, curves: bool = True) -> Measures:
+    """Every measure of the images that have a truth; what cannot be said of them is None, with the reason.
 
     Without `curves`, those are left empty.
     """
@@ -36,10 +36,10 @@ def figures(outcomes: Outcomes, *, curves: bool = True) -> Figures:
     correct = int(matrix.trace())
     nothing = "no image with a truth was labelled" if failed else "no image has a truth"
     samples = resampled(matrix) if n else None
-    labels = _label_figures(done, matrix, samples, curves)
-    areas = [figure.roc_auc for figure in labels.values()]
+    labels = _label_measures(done, matrix, samples, curves)
+    areas = [measure.roc_auc for measure in labels.values()]
     averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted")}
-    return Figures(
+    return Measures(
         images=n,
         failed=failed,
         no_face=int(with_truth.faceless.sum()),
@@ -83,7 +83,7 @@ def table(matrix: Counts, labels: Sequence[str]) -> str:
 def resampled(counts: Counts) -> Counts:
     """(RESAMPLES, *counts.shape) bootstrap resamples of images that were counted into cells."""
     total = int(counts.sum())
-    drawn = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=RESAMPLES)
+    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(total, counts.ravel() / total, size=RESAMPLES)
     return drawn.reshape(RESAMPLES, *counts.shape)
 
 
@@ -124,31 +124,33 @@ def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
 
 def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str) -> Averages:
     if samples is None:
-        return Averages(*[Figure(None, 0, reason=nothing)] * 3)
+        return Averages(*[Measure(None, 0, reason=nothing)] * 3)
     present = _present(matrix)
     values = _by_scikit_learn(matrix, average=average)
     samples = samples[:, present][:, :, present]
     weights = samples.sum(-1)
-    if average == "macro":  # over the labels that occur in the resample, as the figure itself
+    if average == "macro":  # over the labels that occur in the resample, as the measure itself
         weights = (samples.sum(-1) + samples.sum(-2) > 0).astype(np.int64)
     spread = per_label(samples)
-    figures = [
-        Figure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
+    averaged = [
+        Measure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
         for name, value in zip(("precision", "recall", "f1"), values, strict=True)
     ]
-    return Averages(*figures)
+    return Averages(*averaged)
 
 
-def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Figure:
+def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Measure:
     if samples is None:
-        return Figure(None, 0, reason=nothing)
+        return Measure(None, 0, reason=nothing)
     occurring = np.flatnonzero(matrix.sum(1)).tolist()
     truth, predicted = np.indices(matrix.shape).reshape(2, -1)
     value = sk.recall_score(truth, predicted, labels=occurring, average="macro", sample_weight=matrix.ravel())
-    return Figure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
+    return Measure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
 
 
-def _label_figures(outcomes: Outcomes, matrix: Counts, samples: Counts | None, curves: bool) -> dict[str, LabelFigures]:
+def _label_measures(
+    outcomes: Outcomes, matrix: Counts, samples: Counts | None, curves: bool
+) -> dict[str, LabelMeasures]:
     hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     f1 = per_label(matrix)["f1"]
     spread = per_label(samples)["f1"] if samples is not None else None
@@ -156,13 +158,13 @@ def _label_figures(outcomes: Outcomes, matrix: Counts, samples: Counts | None, c
     for at, label in enumerate(outcomes.labels):
         tops = int(hits[at])
         absent, never = f"no image is {label}", f"no image was labelled {label}"
-        f1_figure = Figure(None, 0, reason=f"{absent}, and {never}")
+        f1_measure = Measure(None, 0, reason=f"{absent}, and {never}")
         if spread is not None and support[at] + predicted[at]:
-            f1_figure = Figure(float(f1[at]), int(support[at]), percentiles(spread[:, at]))
-        found[label] = LabelFigures(
+            f1_measure = Measure(float(f1[at]), int(support[at]), percentiles(spread[:, at]))
+        found[label] = LabelMeasures(
             precision=rate(tops, int(predicted[at]), never),
             recall=rate(tops, int(support[at]), absent),
-            f1=f1_figure,
+            f1=f1_measure,
             support=int(support[at]),
             predicted=int(predicted[at]),
             **_ranking(outcomes, at, curves),
@@ -177,7 +179,7 @@ def _ranking(outcomes: Outcomes, at: int, curves: bool) -> dict[str, Any]:
     histogram = [np.bincount(outcomes.probabilities[which, at], minlength=UNIT + 1) for which in (positive, ~positive)]
     if not positive.any() or positive.all():
         reason = f"no image is {label}" if not positive.any() else f"every image is {label}"
-        undefined = Figure(None, n, reason=reason)
+        undefined = Measure(None, n, reason=reason)
         return {"roc_auc": undefined, "average_precision": undefined, "curve": []}
     truth = np.repeat([1, 0], UNIT + 1)
     values, weights = np.tile(np.arange(UNIT + 1), 2), np.concatenate(histogram)
@@ -186,17 +188,17 @@ def _ranking(outcomes: Outcomes, at: int, curves: bool) -> dict[str, Any]:
     precision, recall, thresholds = sk.precision_recall_curve(truth, values, sample_weight=weights)
     chosen = np.unique(np.linspace(0, len(thresholds) - 1, CURVE_POINTS).round().astype(int))
     return {
-        "roc_auc": Figure(float(sk.roc_auc_score(truth, values, sample_weight=weights)), n),
-        "average_precision": Figure(float(sk.average_precision_score(truth, values, sample_weight=weights)), n),
+        "roc_auc": Measure(float(sk.roc_auc_score(truth, values, sample_weight=weights)), n),
+        "average_precision": Measure(float(sk.average_precision_score(truth, values, sample_weight=weights)), n),
         "curve": [(float(thresholds[i] / UNIT), float(precision[i]), float(recall[i])) for i in chosen if curves],
     }
 
 
-def _mean_area(areas: Sequence[Figure], n: int) -> Figure:
+def _mean_area(areas: Sequence[Measure], n: int) -> Measure:
     undefined = next((area.reason for area in areas if area.value is None), None)
     if undefined:
-        return Figure(None, n, reason=undefined)
-    return Figure(float(np.mean([area.value for area in areas])), n)
+        return Measure(None, n, reason=undefined)
+    return Measure(float(np.mean([area.value for area in areas])), n)
 
 
 def _confusions(labels: Sequence[str], matrix: Counts) -> list[Confusion]:

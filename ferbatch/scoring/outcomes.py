@@ -17,7 +17,7 @@ UNIT = 10**DIGITS  # a probability of 1, in the whole numbers that Outcomes hold
 class Outcomes:
     """Truths and predictions of N images over K labels.
 
-    Probabilities are kept as the outputs write them, in whole units of 1/10,000: figures computed from them do not
+    Probabilities are kept as the outputs write them, in whole units of 1/10,000: measures computed from them do not
     depend on the order of the images, and are the same from a run and from its labels file.
     """
 

@@ -1,4 +1,4 @@
-"""Every figure against another way to compute it."""
+"""Every measure against another way to compute it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
 from ferbatch.scoring.calibration import point
 from ferbatch.scoring.comparison import compare
-from ferbatch.scoring.figures import wilson
-from ferbatch.scoring.metrics import confusion_matrix, figures, per_label, table
+from ferbatch.scoring.measures import wilson
+from ferbatch.scoring.metrics import confusion_matrix, measures, per_label, table
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -36,7 +36,7 @@ def draw_scores(
 
 SCORES = draw_scores(3_000)
 P = SCORES.probabilities / UNIT
-FOUND = figures(SCORES)
+FOUND = measures(SCORES)
 
 
 def test_the_table_is_scikit_learns_to_the_character() -> None:
@@ -52,8 +52,12 @@ def test_rates_and_averages_are_scikit_learns() -> None:
         sk.balanced_accuracy_score(SCORES.truth, SCORES.predicted), abs=1e-15
     )
     for label, of_label in FOUND.labels.items():
-        for name, figure in (("precision", of_label.precision), ("recall", of_label.recall), ("f1-score", of_label.f1)):
-            assert figure.value == pytest.approx(report[label][name], abs=1e-15)
+        for name, measure in (
+            ("precision", of_label.precision),
+            ("recall", of_label.recall),
+            ("f1-score", of_label.f1),
+        ):
+            assert measure.value == pytest.approx(report[label][name], abs=1e-15)
         assert of_label.support == report[label]["support"]
     for name, averages in (("macro avg", FOUND.macro_avg), ("weighted avg", FOUND.weighted_avg)):
         found = (averages.precision.value, averages.recall.value, averages.f1.value)
@@ -88,7 +92,7 @@ def test_ece_is_the_mean_gap_over_fifteen_bins_closed_above() -> None:
             assert found.accuracy.value == right[inside].mean()
     assert FOUND.ece.value == pytest.approx(gap, abs=1e-12)
     edge = Outcomes(LABELS, np.zeros(1, np.int16), np.zeros(1, np.int16), np.array([[6000, 4000, 0, 0]], np.uint16))
-    assert [one.n for one in figures(edge).calibration].index(1) == 8  # (8/15, 9/15]: 0.6 closes its bin
+    assert [one.n for one in measures(edge).calibration].index(1) == 8  # (8/15, 9/15]: 0.6 closes its bin
 
 
 def test_ece_by_chance_is_what_honest_labels_show() -> None:
@@ -97,16 +101,16 @@ def test_ece_by_chance_is_what_honest_labels_show() -> None:
     for _ in range(100):  # labels that are right exactly as often as their confidence says
         right = rng.random(3_000) < SCORES.confidence / UNIT
         truth = np.where(right, SCORES.predicted, (SCORES.predicted + 1) % 4).astype(np.int16)
-        honest.append(figures(Outcomes(LABELS, truth, SCORES.predicted, SCORES.probabilities)).ece.value)
+        honest.append(measures(Outcomes(LABELS, truth, SCORES.predicted, SCORES.probabilities)).ece.value)
     assert FOUND.ece_by_chance.value == pytest.approx(np.mean(honest), rel=0.08)
     assert FOUND.ece_by_chance.interval_95 == pytest.approx(np.percentile(honest, (2.5, 97.5)), rel=0.2)
     assert FOUND.ece.value > FOUND.ece_by_chance.interval_95[1]
-    assert figures(SCORES.where(np.arange(100))).ece_by_chance.value > 2 * FOUND.ece_by_chance.value
+    assert measures(SCORES.where(np.arange(100))).ece_by_chance.value > 2 * FOUND.ece_by_chance.value
 
 
 def test_confidence_is_called_off_only_where_chance_does_not_explain_it() -> None:
     assert "It is too sure of itself" in words(FOUND, None)[4]
-    few = figures(SCORES.where(np.flatnonzero(SCORES.correct)[:5]))  # 5 of 5 right prove nothing
+    few = measures(SCORES.where(np.flatnonzero(SCORES.correct)[:5]))  # 5 of 5 right prove nothing
     assert few.accuracy.value > few.mean_confidence.value + 0.1
     assert "no sign of being too sure" in words(few, None)[4]
 
@@ -124,17 +128,17 @@ def test_wilsons_interval_is_wilsons() -> None:
 
 
 def test_bootstrap_intervals_are_as_wide_as_fresh_samples_differ() -> None:
-    fresh = [figures(draw_scores(3_000, seed)).macro_avg.f1.value for seed in range(100, 160)]
+    fresh = [measures(draw_scores(3_000, seed)).macro_avg.f1.value for seed in range(100, 160)]
     low, high = FOUND.macro_avg.f1.interval_95
     assert (high - low) / 2 == pytest.approx(1.96 * np.std(fresh, ddof=1), rel=0.3)
     assert low < FOUND.macro_avg.f1.value < high
-    assert figures(SCORES).macro_avg.f1.interval_95 == (low, high)  # the same counts, the same interval
+    assert measures(SCORES).macro_avg.f1.interval_95 == (low, high)  # the same counts, the same interval
     low, high = FOUND.weighted_avg.recall.interval_95  # accuracy by another name
     assert (low, high) == pytest.approx(FOUND.accuracy.interval_95, abs=3e-3)
 
 
 def test_every_interval_is_its_own_figures() -> None:
-    fresh = [figures(draw_scores(3_000, seed)) for seed in range(200, 260)]
+    fresh = [measures(draw_scores(3_000, seed)) for seed in range(200, 260)]
     for of in (lambda f: f.labels["sad"].f1, lambda f: f.labels["surprise"].f1, lambda f: f.balanced_accuracy):
         values = [of(one).value for one in fresh]
         low, high = of(FOUND).interval_95
@@ -149,11 +153,11 @@ def test_every_interval_is_its_own_figures() -> None:
 def test_no_interval_leaves_the_range_of_its_figure() -> None:
     right = np.flatnonzero(SCORES.correct)
     one_each = np.array([right[SCORES.truth[right] == at][0] for at in range(4)])
-    found = figures(SCORES.where(one_each))
+    found = measures(SCORES.where(one_each))
     assert found.macro_avg.recall.interval_95 == found.balanced_accuracy.interval_95 == (1.0, 1.0)
-    for figure in (found.accuracy, found.mean_confidence, found.nll, found.brier):
-        low, high = figure.interval_95
-        assert 0 <= low <= figure.value <= high
+    for measure in (found.accuracy, found.mean_confidence, found.nll, found.brier):
+        low, high = measure.interval_95
+        assert 0 <= low <= measure.value <= high
     assert found.mean_confidence.interval_95[1] <= 1
 
 
@@ -185,15 +189,15 @@ def test_the_words_say_what_the_figures_say() -> None:
     assert said[3].startswith(f"Its commonest error is {first.truth} taken for {first.label}: {first.count} of")
     assert said[4].startswith("It is too sure of itself")
     shy = Outcomes(LABELS, SCORES.predicted, SCORES.predicted, SCORES.probabilities)  # always right
-    assert words(figures(shy), None)[4].startswith("It is less sure than it could be")
-    assert words(figures(shy), None)[2:4] == [
+    assert words(measures(shy), None)[4].startswith("It is less sure than it could be")
+    assert words(measures(shy), None)[2:4] == [
         "It finds 100.0 % of the images of each label.",
         "It makes no mistake here.",
     ]
 
 
 def test_the_order_of_the_images_changes_no_bit() -> None:
-    assert figures(SCORES.where(np.random.default_rng(1).permutation(3_000))) == FOUND
+    assert measures(SCORES.where(np.random.default_rng(1).permutation(3_000))) == FOUND
 
 
 def test_coverage_keeps_what_is_at_least_so_sure() -> None:
@@ -211,7 +215,7 @@ def test_coverage_keeps_what_is_at_least_so_sure() -> None:
 def test_failed_images_count_as_wrong_in_the_second_accuracy_only() -> None:
     predicted = SCORES.predicted.copy()
     predicted[:300] = NONE
-    found = figures(Outcomes(LABELS, SCORES.truth, predicted, SCORES.probabilities))
+    found = measures(Outcomes(LABELS, SCORES.truth, predicted, SCORES.probabilities))
     correct = int((predicted == SCORES.truth).sum())
     assert (found.images, found.failed) == (2_700, 300)
     assert (found.accuracy.value, found.accuracy.n) == (correct / 2_700, 2_700)
@@ -223,7 +227,7 @@ def test_undefined_figures_are_none_with_a_reason_and_averages_stay_scikit_learn
     no_surprise = known.where(known.predicted != 1)  # no image is surprise, none is labelled sad
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = figures(no_surprise)
+        found = measures(no_surprise)
     surprise, sad = found.labels["surprise"], found.labels["sad"]
     assert (surprise.recall.value, surprise.recall.reason) == (None, "no image is surprise")
     assert (sad.precision.value, sad.precision.reason) == (None, "no image was labelled sad")
@@ -235,7 +239,7 @@ def test_undefined_figures_are_none_with_a_reason_and_averages_stay_scikit_learn
     )
     macro = (found.macro_avg.precision.value, found.macro_avg.recall.value, found.macro_avg.f1.value)
     assert macro == pytest.approx(wanted[:3], abs=1e-15)
-    nothing = figures(SCORES.where(np.zeros(0, np.int64)))
+    nothing = measures(SCORES.where(np.zeros(0, np.int64)))
     assert nothing.accuracy.value is None
     assert nothing.accuracy.reason == "no image has a truth"
 
@@ -297,7 +301,7 @@ def test_votes_tell_the_models_errors_from_the_labels() -> None:
     probabilities[np.arange(7), predicted] = 7000
     scores = Outcomes(LABELS, truth, predicted, probabilities)
     votes = Votes((*LABELS, "anger"), np.array([row[2] for row in rows], float))
-    found = agreement(scores, votes, figures(scores).confusions)
+    found = agreement(scores, votes, measures(scores).confusions)
     assert (found.images, found.without_votes) == (6, 1)
     assert (found.majority.images, found.majority.ties) == (5, 1)
     assert (found.majority.model.value, found.majority.truth.value) == (2 / 5, 2 / 5)

@@ -21,7 +21,7 @@ from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import registry, weights
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
-from ferbatch.scoring import figures
+from ferbatch.scoring import measures
 from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.labels import LABELS
@@ -138,7 +138,7 @@ def _whole(probabilities: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 def _rate(metric: str, right: NDArray[np.bool_]) -> dict[str, Any]:
     correct, n = int(right.sum()), len(right)
-    low, high = figures.wilson(correct, n)
+    low, high = measures.wilson(correct, n)
     return {
         "data": "validation",
         "metric": metric,

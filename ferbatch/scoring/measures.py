@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class Measure:
     """A number, the images it rests on, and how far chance alone may have moved it."""
 
     value: float | None  # None where it is undefined
@@ -22,16 +22,16 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFigures:
+class LabelMeasures:
     """One label against the rest."""
 
-    precision: Figure  # of the images given this label, the share that has it
-    recall: Figure  # of the images that have this label, the share that was given it
-    f1: Figure
+    precision: Measure  # of the images given this label, the share that has it
+    recall: Measure  # of the images that have this label, the share that was given it
+    f1: Measure
     support: int  # images that have it
     predicted: int  # images given it
-    roc_auc: Figure  # one against the rest
-    average_precision: Figure
+    roc_auc: Measure  # one against the rest
+    average_precision: Measure
     curve: Sequence[tuple[float, float, float]]  # (threshold, precision, recall), thinned for drawing
 
 
@@ -39,9 +39,9 @@ class LabelFigures:
 class Averages:
     """Precision, recall and F1 averaged over the labels, as scikit-learn does: what is undefined counts as 0."""
 
-    precision: Figure
-    recall: Figure
-    f1: Figure
+    precision: Measure
+    recall: Measure
+    f1: Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Bin:
     up_to: float
     n: int
     confidence: float | None  # their mean
-    accuracy: Figure
+    accuracy: Measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Point:
     """What is left, and how right it is, when labels less sure than `min_confidence` are set aside."""
 
     min_confidence: float
-    coverage: Figure  # share of the labelled images that is kept
-    accuracy: Figure  # of those kept
+    coverage: Measure  # share of the labelled images that is kept
+    accuracy: Measure  # of those kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +75,24 @@ class Confusion:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Measures:
     """Everything that is said of one group of images."""
 
     images: int  # labelled, with a truth
     failed: int  # with a truth, but not labelled
     no_face: int  # of these, in which no face was found
-    accuracy: Figure
-    accuracy_with_failed: Figure  # those that failed counted as wrong
-    balanced_accuracy: Figure  # mean of the recalls of the labels that occur
+    accuracy: Measure
+    accuracy_with_failed: Measure  # those that failed counted as wrong
+    balanced_accuracy: Measure  # mean of the recalls of the labels that occur
     macro_avg: Averages
     weighted_avg: Averages
-    roc_auc: Figure  # mean over the labels, one against the rest
-    nll: Figure  # mean of -ln(probability of the truth), natural logarithm
-    brier: Figure  # mean of the squared distance to the truth over all labels, 0..2
-    ece: Figure  # expected calibration error
-    ece_by_chance: Figure  # what it would be if confidence were exactly right
-    mean_confidence: Figure
-    labels: Mapping[str, LabelFigures]
+    roc_auc: Measure  # mean over the labels, one against the rest
+    nll: Measure  # mean of -ln(probability of the truth), natural logarithm
+    brier: Measure  # mean of the squared distance to the truth over all labels, 0..2
+    ece: Measure  # expected calibration error
+    ece_by_chance: Measure  # what it would be if confidence were exactly right
+    mean_confidence: Measure
+    labels: Mapping[str, LabelMeasures]
     confusion_matrix: Sequence[Sequence[int]]
     confusions: Sequence[Confusion]  # the commonest first
     calibration: Sequence[Bin]
@@ -110,21 +110,21 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def rate(count: int, n: int, reason: str) -> Figure:
+def rate(count: int, n: int, reason: str) -> Measure:
     """count of n with its Wilson interval; undefined for `reason` where n is 0."""
-    return Figure(count / n, n, wilson(count, n)) if n else Figure(None, 0, reason=reason)
+    return Measure(count / n, n, wilson(count, n)) if n else Measure(None, 0, reason=reason)
 
 
-def mean(values: NDArray[np.float64], reason: str, most: float = math.inf) -> Figure:
+def mean(values: NDArray[np.float64], reason: str, most: float = math.inf) -> Measure:
     """The mean of values in 0..most with the interval of the normal approximation; undefined where there are none.
 
     The values are sorted before they are added up, so that their order changes no bit.
     """
     n, values = len(values), np.sort(values)
     if not n:
-        return Figure(None, 0, reason=reason)
+        return Measure(None, 0, reason=reason)
     middle = float(values.mean())
     if n == 1:
-        return Figure(middle, n)
+        return Measure(middle, n)
     half = NORMAL * float(values.std(ddof=1)) / n**0.5
-    return Figure(middle, n, (max(0.0, middle - half), min(most, middle + half)))
+    return Measure(middle, n, (max(0.0, middle - half), min(most, middle + half)))
