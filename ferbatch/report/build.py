@@ -18,7 +18,7 @@ from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import rate
 from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, table
 from ferbatch.scoring.outcomes import UNIT, Outcomes
-from ferbatch.sources.metadata import Joined, Slices
+from ferbatch.sources.metadata import Matched, Slices
 
 SCHEMA = 1  # of report.json
 SMALL_GROUP = 100  # images; under it a rate's interval is wider than 10 points to either side
@@ -84,7 +84,7 @@ class System:
     outcomes: Outcomes  # (N)
     card: Card | None = None
     tta: bool = False  # whether each image was labelled together with its mirror image
-    joined: Joined | None = None  # where the labels come from a file
+    matched: Matched | None = None  # where the labels come from a file
     votes: Votes | None = None  # (N)
     slices: Slices | None = None  # (N)
     others: Mapping[str, Outcomes] = field(default_factory=dict)  # by class that is no label
@@ -102,8 +102,8 @@ class Subject:
     others_kept: bool = False
     without_truth: int = 0
     conflicts: int = 0  # paths that a table gives two classes
-    votes: Joined | None = None
-    slices: Joined | None = None
+    votes: Matched | None = None
+    slices: Matched | None = None
     slices_left_out: tuple[str, ...] = ()  # columns with one value, or too many
     classes: Mapping[str, str] = field(default_factory=dict)  # what names were said to mean
 
@@ -131,7 +131,7 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
     return {
         "name": system.name,
         "model": _model(system.card, system.tta),
-        "predictions": asdict(system.joined) if system.joined else None,
+        "predictions": asdict(system.matched) if system.matched else None,
         "words": words(found, agreed),
         **asdict(found),
         "min_confidence": asdict(chosen) if chosen else None,

@@ -1,4 +1,4 @@
-"""Joins images with the rows of a table that speaks of them: by real path, else by what both paths end in."""
+"""Matches images with the rows of a table that speaks of them: by real path, else by what both paths end in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ UNMATCHED = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class Match:
     """For each of N images its row in a table."""
 
     rows: NDArray[np.int64]  # (N,) index of the row, UNMATCHED where there is none
     surplus: NDArray[np.int64]  # indices of the rows that no image has
-    by_real_path: int  # images
-    by_tail: int  # images
-    ambiguous: int  # images that could have more than one row, or share one with another image; not joined
+    by_real_path: int  # images matched by the file that both paths lead to
+    by_tail: int  # images matched by what both paths end in
+    ambiguous: int  # images that could have more than one row, or share one with another image; they have none
 
     @property
     def missing(self) -> NDArray[np.int64]:
@@ -30,12 +30,12 @@ class Join:
         return np.flatnonzero(self.rows == UNMATCHED)
 
 
-def join(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes | None]) -> Join:
+def match(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes | None]) -> Match:
     """Find the row of each image.
 
     `images` are paths to open, `below` the same paths from the folder (or table) of the truth on, `rows` the paths
     that the table gives, relative ones from the working folder on (None: of no image). What the real path does not
-    join is joined where, in whole parts, the row's path ends in the image's `below`, or the image's path ends in the
+    match is matched where, in whole parts, the row's path ends in the image's `below`, or the image's path ends in the
     row's, and no second image or row would fit.
     """
     found = _by_real_path(images, rows)
@@ -52,7 +52,7 @@ def join(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes |
             crowded.add(image)
     matched = int((found != UNMATCHED).sum())
     surplus = np.setdiff1d(np.arange(len(rows)), found)
-    return Join(found, surplus, by_path, matched - by_path, len(crowded))
+    return Match(found, surplus, by_path, matched - by_path, len(crowded))
 
 
 def stripped(row: bytes, prefix: bytes) -> bytes | None:

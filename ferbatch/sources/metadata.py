@@ -15,7 +15,7 @@ from ferbatch.core.records import MOST_VALUES
 from ferbatch.scoring.agreement import Votes
 from ferbatch.sources import tables
 from ferbatch.sources.labels import OTHER_ANSWERS, label_of
-from ferbatch.sources.matching import UNMATCHED, Join, join
+from ferbatch.sources.matching import UNMATCHED, Match, match
 from ferbatch.sources.truth import Truth
 
 VOTES_PREFIX = "votes_"
@@ -24,13 +24,13 @@ NOT_THERE, EMPTY = "(no row)", "(empty)"  # values of a slice
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
+class Matched:
     """How a table met the images, for the report."""
 
     file: str  # as printed
     rows: int
-    by_real_path: int  # images
-    by_tail: int  # images joined by what both paths end in
+    by_real_path: int  # images matched by the file that both paths lead to
+    by_tail: int  # images matched by what both paths end in
     missing: int  # images without a row
     missing_example: str | None
     surplus: int  # rows without an image
@@ -38,41 +38,42 @@ class Joined:
     ambiguous: int
 
 
-def met(path: str, joined: Join, truth: Truth, names: Sequence[str] | pd.Series[str]) -> Joined:
-    missing = joined.missing[truth.has_label[joined.missing]]
-    return Joined(
+def matched(path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Series[str]) -> Matched:
+    """What a report says of a match; images are missing where they have a label and no row."""
+    missing = match.missing[truth.has_label[match.missing]]
+    return Matched(
         file=tables.shown(path),
         rows=len(names),
-        by_real_path=joined.by_real_path,
-        by_tail=joined.by_tail,
+        by_real_path=match.by_real_path,
+        by_tail=match.by_tail,
         missing=len(missing),
         missing_example=truth.images[int(missing[0])].path if len(missing) else None,
-        surplus=len(joined.surplus),
-        surplus_example=list(names)[int(joined.surplus[0])] if len(joined.surplus) else None,
-        ambiguous=joined.ambiguous,
+        surplus=len(match.surplus),
+        surplus_example=list(names)[int(match.surplus[0])] if len(match.surplus) else None,
+        ambiguous=match.ambiguous,
     )
 
 
-def _about(path: str, truth: Truth) -> tuple[pd.DataFrame, str, Join, Joined]:
+def _read_about(path: str, truth: Truth) -> tuple[pd.DataFrame, str, Match, Matched]:
     """A table about images, its column that names them, and how it met the images; UsageError if it met none."""
     frame = tables.read_table(path)
     key = tables.column(frame, tables.PATH_COLUMNS, path)
     names = [escape(value) for value in frame[key]]
-    joined = join([ref.file for ref in truth.images], list(truth.below), [decode_path(v) for v in frame[key]])
-    if not (joined.rows != UNMATCHED).any():
+    found = match([ref.file for ref in truth.images], list(truth.below), [decode_path(v) for v in frame[key]])
+    if not (found.rows != UNMATCHED).any():
         example = f"; its first row is {names[0]}, the first image {truth.images[0].path}" if names else ""
-        ambiguous = f" ({joined.ambiguous:,} could be more than one)" if joined.ambiguous else ""
+        ambiguous = f" ({found.ambiguous:,} could be more than one)" if found.ambiguous else ""
         raise UsageError(f"{tables.shown(path)} speaks of none of the images{ambiguous}{example}")
-    return frame, key, joined, met(path, joined, truth, names)
+    return frame, key, found, matched(path, found, truth, names)
 
 
-def read_votes(path: str, truth: Truth) -> tuple[Votes, Joined]:
+def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
     """People's votes for the images of `truth`: a column `votes_ANSWER` (or `ANSWER`) for each answer.
 
     Columns whose answers mean the same label are added up. UsageError where a label has no column, a value is no
     number of votes, or no row speaks of an image.
     """
-    frame, _, joined, met = _about(path, truth)
+    frame, _, found, about = _read_about(path, truth)
     if {"confidence", "status"} <= set(frame.columns):
         raise UsageError(f"{tables.shown(path)} is a labels file, not people's votes")
     prefixed = [name for name in frame.columns if name.casefold().startswith(VOTES_PREFIX)]
@@ -88,7 +89,7 @@ def read_votes(path: str, truth: Truth) -> tuple[Votes, Joined]:
     numbers = {name: _numbers(frame, name, path) for names in columns.values() for name in names}
     counts = np.stack([sum(numbers[name] for name in names) for names in columns.values()], axis=1)
     counts = np.vstack([counts, np.zeros(counts.shape[1])])  # the row of those without one
-    return Votes(tuple(columns), counts[joined.rows]), met
+    return Votes(tuple(columns), counts[found.rows]), about
 
 
 def _numbers(frame: pd.DataFrame, name: str, path: str) -> NDArray[np.float64]:
@@ -113,18 +114,18 @@ class Slices:
         return Slices(columns, self.left_out)
 
 
-def read_slices(path: str, truth: Truth) -> tuple[Slices, Joined]:
+def read_slices(path: str, truth: Truth) -> tuple[Slices, Matched]:
     """The columns of a table about the images of `truth`; UsageError where it speaks of none of them."""
-    frame, key, joined, met = _about(path, truth)
+    frame, key, found, about = _read_about(path, truth)
     columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]] = {}
     left_out = []
     for name in frame.columns:
         if name == key:
             continue
         values = pd.Series([*(escape(value.strip()) or EMPTY for value in frame[name]), NOT_THERE], dtype=object)
-        codes, found = pd.factorize(values.to_numpy()[joined.rows], sort=True)
-        if not 1 < len(found) <= MOST_VALUES:
+        codes, different = pd.factorize(values.to_numpy()[found.rows], sort=True)
+        if not 1 < len(different) <= MOST_VALUES:
             left_out.append(escape(name))
         else:
-            columns[escape(name)] = tuple(map(str, found)), codes
-    return Slices(columns, tuple(left_out)), met
+            columns[escape(name)] = tuple(map(str, different)), codes
+    return Slices(columns, tuple(left_out)), about

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.sources.matching import join, stripped
+from ferbatch.sources.matching import match, stripped
 from ferbatch.sources.metadata import read_slices, read_votes
 from ferbatch.sources.truth import Truth, parse_classes, read_truth
 
@@ -169,7 +169,7 @@ def test_paths_join_by_what_they_really_are() -> None:
     Path("flat").mkdir()
     Path("flat/renamed.jpg").symlink_to(Path("real/sad/2.jpg").resolve())
     images, below = [b"real/happy/1.jpg", b"real/sad/2.jpg"], [b"happy/1.jpg", b"sad/2.jpg"]
-    found = join(images, below, [b"flat/renamed.jpg", b"./link/happy/../happy/1.jpg", b"elsewhere/3.jpg"])
+    found = match(images, below, [b"flat/renamed.jpg", b"./link/happy/../happy/1.jpg", b"elsewhere/3.jpg"])
     assert found.rows.tolist() == [1, 0]
     assert (found.by_real_path, found.by_tail, found.surplus.tolist()) == (2, 0, [2])
 
@@ -178,21 +178,21 @@ def test_paths_join_by_their_end_where_only_one_fits() -> None:
     images = [b"test/happy/1.jpg", b"test/sad/1.jpg", b"test/sad/2.jpg", b"test/sad/3.jpg"]
     below = [image[5:] for image in images]
     rows = [b"/mnt/a/happy/1.jpg", b"/mnt/a/sad/1.jpg", b"/mnt/b/sad/1.jpg", b"sad/2.jpg", b"3.jpg", b"xsad/9.jpg"]
-    found = join(images, below, rows)
+    found = match(images, below, rows)
     assert found.rows.tolist() == [0, -1, 3, 4]  # sad/1.jpg could be of a or b
     assert found.missing.tolist() == [1]
     assert found.surplus.tolist() == [1, 2, 5]
     assert (found.by_real_path, found.by_tail, found.ambiguous) == (0, 3, 1)
-    one = join(images, below, [stripped(row, b"/mnt/a/") for row in rows])
+    one = match(images, below, [stripped(row, b"/mnt/a/") for row in rows])
     assert one.rows.tolist() == [0, 1, -1, -1]
-    assert join([b"x/ad/1.jpg"], [b"ad/1.jpg"], [b"mad/1.jpg"]).rows.tolist() == [-1]  # whole parts only
+    assert match([b"x/ad/1.jpg"], [b"ad/1.jpg"], [b"mad/1.jpg"]).rows.tolist() == [-1]  # whole parts only
 
 
 def test_a_bare_name_that_two_images_have_joins_neither() -> None:
-    found = join([b"t/happy/1.jpg", b"t/sad/1.jpg"], [b"happy/1.jpg", b"sad/1.jpg"], [b"1.jpg"])
+    found = match([b"t/happy/1.jpg", b"t/sad/1.jpg"], [b"happy/1.jpg", b"sad/1.jpg"], [b"1.jpg"])
     assert (found.rows.tolist(), found.ambiguous) == ([-1, -1], 2)
     many = [b"t/%d/face.jpg" % at for at in range(3_000)]
-    crowd = join(many, [path[2:] for path in many], [b"face.jpg"] * 3_000)  # nine million pairs, if each were made
+    crowd = match(many, [path[2:] for path in many], [b"face.jpg"] * 3_000)  # nine million pairs, if each were made
     assert (crowd.by_tail, crowd.ambiguous) == (0, 3_000)
 
 

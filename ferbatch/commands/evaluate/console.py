@@ -15,7 +15,7 @@ from ferbatch.shell.log import say
 
 if TYPE_CHECKING:
     from ferbatch.commands.evaluate.run import Evaluation
-    from ferbatch.sources.metadata import Joined
+    from ferbatch.sources.metadata import Matched
     from ferbatch.sources.truth import Truth
 
 MOST_NAMES = 12  # of classes, on one line
@@ -45,21 +45,21 @@ class EvaluateConsole(RunConsole):
         if truth.aside:
             say(truth.aside)
 
-    def joined(self, what: str, joined: Joined) -> None:
+    def matched(self, what: str, matched: Matched) -> None:
         """Which images a table says nothing of, and which of its rows speak of no image."""
         if self.quiet:
             return
         parts = []
-        if joined.missing:
-            parts.append(f"no row for {count(joined.missing, 'image')}, {joined.missing_example} for one")
-        if joined.surplus and (what == "labels" or self.verbose):
-            parts.append(f"no image for {count(joined.surplus, 'row')}, {joined.surplus_example} for one")
-        if joined.ambiguous:
-            parts.append(f"{joined.ambiguous:,} not joined, for they could be more than one")
-        if joined.by_tail and (what == "labels" or self.verbose):
-            parts.append(f"{count(joined.by_tail, 'image')} joined by the end of the path")
+        if matched.missing:
+            parts.append(f"no row for {count(matched.missing, 'image')}, {matched.missing_example} for one")
+        if matched.surplus and (what == "labels" or self.verbose):
+            parts.append(f"no image for {count(matched.surplus, 'row')}, {matched.surplus_example} for one")
+        if matched.ambiguous:
+            parts.append(f"{matched.ambiguous:,} not joined, for they could be more than one")
+        if matched.by_tail and (what == "labels" or self.verbose):
+            parts.append(f"{count(matched.by_tail, 'image')} joined by the end of the path")
         if parts:
-            say(f"{what}, {joined.file}: {'; '.join(parts)}")
+            say(f"{what}, {matched.file}: {'; '.join(parts)}")
 
     def left_out(self, columns: tuple[str, ...]) -> None:
         """Columns of metadata that are no use as slices."""

@@ -16,8 +16,8 @@ from ferbatch.core.records import NO_FACE, NONE, ImageRef
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources import tables
 from ferbatch.sources.labels import label_of
-from ferbatch.sources.matching import UNMATCHED, Join, join, stripped
-from ferbatch.sources.metadata import Joined, met
+from ferbatch.sources.matching import UNMATCHED, Match, match, stripped
+from ferbatch.sources.metadata import Matched, matched
 from ferbatch.sources.truth import Truth, of_labels
 
 MOST_PIXELS = 2**24  # along a side; more is no face's box
@@ -53,20 +53,20 @@ class LabelsFile:
         _check(path, frame, labels)
         return cls(path, labels, _once(path, frame, labels))
 
-    def outcomes(self, truth: Truth, strip_prefix: str | None) -> tuple[Outcomes, Joined, NDArray[np.int64]]:
-        """The outcomes of the images of `truth` that have a row, how they were joined, and which they are.
+    def outcomes(self, truth: Truth, strip_prefix: str | None) -> tuple[Outcomes, Matched, NDArray[np.int64]]:
+        """The outcomes of the images of `truth` that have a row, how they were matched, and which they are.
 
         UsageError where fewer than half of the images with a label have one.
         """
         own = truth is self.own
-        joined = self._itself() if own else self._join(truth, strip_prefix)
-        has_row = joined.rows != UNMATCHED
+        found = self._itself() if own else self._match(truth, strip_prefix)
+        has_row = found.rows != UNMATCHED
         wanted = truth.has_label
         if 2 * (has_row & wanted).sum() < wanted.sum():
-            raise UsageError(self._too_few(truth, joined))
+            raise UsageError(self._too_few(truth, found))
         at = np.flatnonzero(has_row)
-        outcomes = self._outcomes(joined.rows[at], truth.codes[at])
-        return outcomes, met(self.path, joined, truth, self.frame["path"]), at
+        outcomes = self._outcomes(found.rows[at], truth.codes[at])
+        return outcomes, matched(self.path, found, truth, self.frame["path"]), at
 
     def truth(self, classes: Mapping[str, str]) -> Truth:
         """The file's own column `truth`, whose names are read as those of folders; UsageError where it is empty."""
@@ -83,9 +83,9 @@ class LabelsFile:
         self.own = Truth(images, files, codes, tuple(map(escape, number)), self.labels)
         return self.own
 
-    def _itself(self) -> Join:
+    def _itself(self) -> Match:
         n = len(self.frame)
-        return Join(np.arange(n), np.zeros(0, np.int64), n, 0, 0)
+        return Match(np.arange(n), np.zeros(0, np.int64), n, 0, 0)
 
     def _outcomes(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Outcomes:
         chosen = self.frame.iloc[rows]
@@ -96,7 +96,7 @@ class LabelsFile:
         probabilities = np.nan_to_num(np.round(written * UNIT)).clip(0, UNIT).astype(np.uint16)
         return Outcomes(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
 
-    def _join(self, truth: Truth, strip_prefix: str | None) -> Join:
+    def _match(self, truth: Truth, strip_prefix: str | None) -> Match:
         rows: list[bytes | None] = [decode_path(path) for path in self.frame["path"]]
         if strip_prefix is not None:
             rows = [stripped(row, os.fsencode(strip_prefix)) for row in rows if row is not None]
@@ -105,17 +105,17 @@ class LabelsFile:
                     f"--strip-prefix: no path in {tables.shown(self.path)} begins with"
                     f" {tables.shown(strip_prefix)}; the first is {self.frame['path'].iloc[0]}"
                 )
-        return join([ref.file for ref in truth.images], list(truth.below), rows)
+        return match([ref.file for ref in truth.images], list(truth.below), rows)
 
-    def _too_few(self, truth: Truth, joined: Join) -> str:
+    def _too_few(self, truth: Truth, found: Match) -> str:
         wanted = np.flatnonzero(truth.has_label)
-        lonely = next(int(at) for at in wanted if joined.rows[at] == UNMATCHED)
-        other = self.frame["path"].iloc[int(joined.surplus[0])] if len(joined.surplus) else "none left over"
-        matched = int((joined.rows[wanted] != UNMATCHED).sum())
-        ambiguous = f"; {joined.ambiguous:,} could be more than one" if joined.ambiguous else ""
-        help_ = "; what stands below the truth folder must be the same (--strip-prefix)" if len(joined.surplus) else ""
+        lonely = next(int(at) for at in wanted if found.rows[at] == UNMATCHED)
+        other = self.frame["path"].iloc[int(found.surplus[0])] if len(found.surplus) else "none left over"
+        n = int((found.rows[wanted] != UNMATCHED).sum())
+        ambiguous = f"; {found.ambiguous:,} could be more than one" if found.ambiguous else ""
+        help_ = "; what stands below the truth folder must be the same (--strip-prefix)" if len(found.surplus) else ""
         return (
-            f"{tables.shown(self.path)} has a row for only {matched:,} of {count(len(wanted), 'image')} of the truth;"
+            f"{tables.shown(self.path)} has a row for only {n:,} of {count(len(wanted), 'image')} of the truth;"
             f" at least half are needed{ambiguous}; an image without: {truth.images[lonely].path}; a row without:"
             f" {other}{help_}"
         )

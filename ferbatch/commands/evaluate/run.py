@@ -27,7 +27,7 @@ from ferbatch.report import build, gates, pages
 from ferbatch.report.build import Subject, System
 from ferbatch.scoring.agreement import Votes
 from ferbatch.scoring.outcomes import Outcomes
-from ferbatch.sources.metadata import Joined, Slices, read_slices, read_votes
+from ferbatch.sources.metadata import Matched, Slices, read_slices, read_votes
 from ferbatch.sources.tables import shown
 from ferbatch.sources.truth import Truth, of_labels, parse_classes, read_truth
 
@@ -36,7 +36,7 @@ class Watcher(Protocol):
     """What a caller sees of an evaluation while it goes on."""
 
     def known(self, truth: Truth, others: bool) -> None: ...
-    def joined(self, what: str, joined: Joined) -> None: ...
+    def matched(self, what: str, matched: Matched) -> None: ...
     def left_out(self, columns: tuple[str, ...]) -> None: ...
     def started(self, images: int, name: str, device: str) -> None: ...
     def progressed(self, prediction: Prediction) -> None: ...
@@ -127,13 +127,13 @@ def _of_file(
     classes = parse_classes(options.classes, file.labels)
     truth = file.truth(classes) if options.truth is None else read_truth(options.truth, file.labels, classes)
     watcher.known(truth, options.others)
-    outcomes, joined, at = file.outcomes(truth, options.strip_prefix)
-    watcher.joined("labels", joined)
+    outcomes, matched, at = file.outcomes(truth, options.strip_prefix)
+    watcher.matched("labels", matched)
     has_row = np.zeros(len(truth.codes), bool)
     has_row[at] = True
     known, subject = _annotated(options, truth, truth.has_label & has_row, watcher)
     judged = outcomes.where(outcomes.truth != NONE)
-    system = replace(known.system(shown(file.path), judged), joined=joined)
+    system = replace(known.system(shown(file.path), judged), matched=matched)
     system = replace(system, others=_by_class(truth, at, outcomes) if options.others else {})
     if wanted:
         gates.check(wanted, build.blank(system, options.min_confidence))
@@ -226,12 +226,12 @@ def _annotated(
 ) -> tuple[_Known, Subject]:
     """The images to judge with their votes and slices, and what the report says of them all."""
     chosen = truth.where(judged)
-    votes, votes_joined = read_votes(options.votes, chosen) if options.votes is not None else (None, None)
-    slices, slices_joined = read_slices(options.slices, chosen) if options.slices is not None else (None, None)
-    if votes_joined:
-        watcher.joined("votes", votes_joined)
-    if slices and slices_joined:
-        watcher.joined("metadata", slices_joined)
+    votes, votes_matched = read_votes(options.votes, chosen) if options.votes is not None else (None, None)
+    slices, slices_matched = read_slices(options.slices, chosen) if options.slices is not None else (None, None)
+    if votes_matched:
+        watcher.matched("votes", votes_matched)
+    if slices and slices_matched:
+        watcher.matched("metadata", slices_matched)
         watcher.left_out(slices.left_out)
     counts = np.bincount(chosen.codes, minlength=len(truth.labels)).tolist()
     subject = Subject(
@@ -243,8 +243,8 @@ def _annotated(
         others_kept=options.others,
         without_truth=int((truth.codes == NONE).sum()),
         conflicts=truth.conflicts,
-        votes=votes_joined,
-        slices=slices_joined,
+        votes=votes_matched,
+        slices=slices_matched,
         slices_left_out=slices.left_out if slices else (),
         classes=parse_classes(options.classes, truth.labels),
     )

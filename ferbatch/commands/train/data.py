@@ -172,11 +172,11 @@ def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int)
 
 
 def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
-    votes, joined = read_votes(str(path), images)
-    if joined.missing:
-        notes.append(f"no votes for {count(joined.missing, 'image')}, {joined.missing_example} for one")
-    if joined.ambiguous:
-        notes.append(f"votes that could be of more than one image left aside: {joined.ambiguous:,}")
+    votes, matched = read_votes(str(path), images)
+    if matched.missing:
+        notes.append(f"no votes for {count(matched.missing, 'image')}, {matched.missing_example} for one")
+    if matched.ambiguous:
+        notes.append(f"votes that could be of more than one image left aside: {matched.ambiguous:,}")
     return votes
 
 
