@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Search
 
 ON_ERROR = ("record", "stop")
@@ -81,6 +82,23 @@ class EvaluateOptions:
     workers: int | None = None
     tta: bool = False  # test-time augmentation, as in Options
     search: Search = field(default_factory=lambda: Search("auto", largest=True))
+
+    def __post_init__(self) -> None:
+        from_file = self.predictions is not None
+        for name, asked in (("--tta", self.tta), ("--faces", self.search.mode != "auto")):
+            if from_file and asked:
+                raise UsageError(f"{name} needs a model: labels made earlier are as they are")
+        if self.strip_prefix is not None and (not from_file or self.truth is None):
+            raise UsageError("--strip-prefix needs --truth and --predictions")
+        if self.thumbnails and self.report is None:
+            raise UsageError("--thumbnails needs --report")
+        if self.truth is None and not from_file:
+            raise UsageError("say --truth: class folders, or a table with the columns path and label")
+
+    @property
+    def source(self) -> str:
+        """Where the truth comes from: `truth`, else the labels file with its own column of that name."""
+        return str(self.predictions) if self.truth is None else self.truth
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,18 @@ class System:
     slices: Slices | None = None  # (N)
     others: Mapping[str, Outcomes] = field(default_factory=dict)  # by class that is no label
 
+    def without_images(self) -> System:
+        """The same model before any image."""
+        nothing = np.zeros(0, np.int64)
+        return replace(
+            self,
+            images=(),
+            outcomes=self.outcomes.where(nothing),
+            votes=self.votes.where(nothing) if self.votes else None,
+            slices=self.slices.where(nothing) if self.slices else None,
+            others={name: outcomes.where(nothing) for name, outcomes in self.others.items()},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -145,12 +157,7 @@ def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
 
 def blank(system: System, min_confidence: float) -> dict[str, Any]:
     """A result with the name of every measure and no value, before any image was labelled."""
-    nothing = system.outcomes.where(np.zeros(0, np.int64))
-    votes = system.votes.where(np.zeros(0, np.int64)) if system.votes else None
-    slices = system.slices.where(np.zeros(0, np.int64)) if system.slices else None
-    others = {name: outcomes.where(np.zeros(0, np.int64)) for name, outcomes in system.others.items()}
-    empty = replace(system, images=[], outcomes=nothing, votes=votes, slices=slices, others=others)
-    return result(empty, min_confidence)
+    return result(system.without_images(), min_confidence)
 
 
 def _model(card: Card | None, tta: bool) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -54,22 +54,28 @@ class Truth:
         return np.asarray(self.codes >= len(self.labels))
 
     def where(self, which: NDArray[np.bool_]) -> Truth:
-        """The images that a mask chooses."""
-        at = np.flatnonzero(which)
-        return Truth(_Chosen(self.images, at), _Chosen(self.below, at), self.codes[which], self.names, self.labels)
+        """The images that a mask chooses; what was met besides images (conflicts, `unused`, `aside`) stays known."""
+        indices = np.flatnonzero(which)
+        images, below = _chosen(self.images, indices), _chosen(self.below, indices)
+        return replace(self, images=images, below=below, codes=self.codes[which])
 
 
 class _Chosen(Sequence[T]):
     """Some of a sequence's items, each made only when asked for."""
 
-    def __init__(self, items: Sequence[T], at: NDArray[np.int64]) -> None:
-        self.items, self.at = items, at.astype(np.int32)
+    def __init__(self, items: Sequence[T], indices: NDArray[np.signedinteger]) -> None:
+        self.items, self.indices = items, indices.astype(np.int32)
 
     def __len__(self) -> int:
-        return len(self.at)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> T:  # type: ignore[override]  # no slices: nothing needs them
-        return self.items[int(self.at[index])]
+        return self.items[int(self.indices[index])]
+
+
+def _chosen(items: Sequence[T], indices: NDArray[np.int64]) -> Sequence[T]:
+    """The items at these indices; of items that were chosen themselves, no second list of indices is kept."""
+    return _Chosen(items.items, items.indices[indices]) if isinstance(items, _Chosen) else _Chosen(items, indices)
 
 
 class _Below(Sequence[bytes]):

@@ -9,7 +9,7 @@ import typer
 from ferbatch.core import process
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell.exits import exits
 from ferbatch.shell.options import (
@@ -88,15 +88,7 @@ def evaluate(
         )
     if predictions is not None and models_:
         raise UsageError("say --model or --predictions: labels made earlier need no model")
-    if predictions is not None and tta:
-        raise UsageError("--tta needs a model: labels made earlier are as they are")
     check_faces(faces)
-    if predictions is not None and faces != "auto":
-        raise UsageError("--faces needs a model: labels made earlier are as they are")
-    if strip_prefix is not None and (predictions is None or truth is None):
-        raise UsageError("--strip-prefix needs --truth and --predictions")
-    if thumbnails and report is None:
-        raise UsageError("--thumbnails needs --report")
     options = EvaluateOptions(
         truth=truth,
         predictions=predictions,
@@ -117,9 +109,6 @@ def evaluate(
         tta=tta,
         search=Search(faces, min_face, face_margin, largest=True),
     )
-    if truth is None and predictions is None:
-        raise UsageError("say --truth: class folders, or a table with the columns path and label")
-
     process.be_quick()
 
     with process.importing():
@@ -127,6 +116,6 @@ def evaluate(
         from ferbatch.report import pages
 
     with console.EvaluateConsole(quiet=quiet, verbose=verbose) as watcher:
-        evaluation = run.run(options, overwrite=overwrite, watcher=watcher)
+        evaluation = run.run(options, existing=Existing(overwrite=overwrite), watcher=watcher)
     watcher.finished(evaluation, json=pages.as_json(evaluation.report) if format_ == "json" else None)
     raise typer.Exit(evaluation.exit_code)

@@ -12,6 +12,7 @@ from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.files import remove, replace_file, writing
 from ferbatch.core.locks import locked
 from ferbatch.core.names import encode_path
+from ferbatch.core.options import Existing
 from ferbatch.core.records import MARKER
 
 REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
@@ -36,7 +37,7 @@ class ReportFolder:
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)
 
-    def check(self, overwrite: bool) -> None:
+    def check(self, existing: Existing) -> None:
         """UsageError or OutputError if the report must not or cannot be written here."""
         if os.path.lexists(self.path) and not os.path.isdir(self.path):
             raise UsageError(f"{self.shown} is not a folder")
@@ -48,7 +49,7 @@ class ReportFolder:
         if not os.access(there, os.W_OK | os.X_OK):
             raise OutputError(f"{self.shown} could not be written: no permission")
         if os.path.lexists(self.marker):
-            if not overwrite:
+            if not existing.overwrite:
                 raise UsageError(f"{self.shown} holds a report; --overwrite replaces it")
             for name in sorted(set(os.listdir(self.path)) - set(self._noted())):
                 if REPORT_FILE.fullmatch(name):
@@ -58,12 +59,12 @@ class ReportFolder:
             raise UsageError(f"{self.shown} is not empty and holds no report: choose a new folder")
 
     @contextmanager
-    def held(self, overwrite: bool) -> Iterator[None]:
+    def held(self, existing: Existing) -> Iterator[None]:
         """Make the folder and keep other runs off it; LockedError if one has it."""
         with writing(self.shown):
             os.makedirs(self.path, exist_ok=True)
         with locked(self.file(MARKER)):
-            self.check(overwrite)
+            self.check(existing)
             yield
 
     def finish(self, names: Sequence[str]) -> None:

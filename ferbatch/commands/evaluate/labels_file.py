@@ -53,20 +53,18 @@ class LabelsFile:
         _check(path, frame, labels)
         return cls(path, labels, _once(path, frame, labels))
 
-    def outcomes(self, truth: Truth, strip_prefix: str | None) -> tuple[Outcomes, Matched, NDArray[np.int64]]:
-        """The outcomes of the images of `truth` that have a row, how they were matched, and which they are.
+    def outcomes(self, truth: Truth, strip_prefix: str | None) -> tuple[Outcomes, Matched, NDArray[np.bool_]]:
+        """The outcomes of the images of `truth` that have a row, how they were matched, and the mask of those images.
 
         UsageError where fewer than half of the images with a label have one.
         """
-        own = truth is self.own
-        found = self._itself() if own else self._match(truth, strip_prefix)
+        found = self._itself() if truth is self.own else self._match(truth, strip_prefix)
         has_row = found.rows != UNMATCHED
         wanted = truth.has_label
         if 2 * (has_row & wanted).sum() < wanted.sum():
             raise UsageError(self._too_few(truth, found))
-        at = np.flatnonzero(has_row)
-        outcomes = self._outcomes(found.rows[at], truth.codes[at])
-        return outcomes, matched(self.path, found, truth, self.frame["path"]), at
+        outcomes = self._outcomes(found.rows[has_row], truth.codes[has_row])
+        return outcomes, matched(self.path, found, truth, self.frame["path"]), has_row
 
     def truth(self, classes: Mapping[str, str]) -> Truth:
         """The file's own column `truth`, whose names are read as those of folders; UsageError where it is empty."""

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.commands.evaluate.folder import ReportFolder
+from ferbatch.commands.evaluate.judged import Judged, judge
 from ferbatch.commands.evaluate.labels_file import LabelsFile
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file
 from ferbatch.core.names import escape
-from ferbatch.core.options import EvaluateOptions
+from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
-from ferbatch.core.records import NONE, Prediction
+from ferbatch.core.records import Prediction
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
 from ferbatch.report import build, gates, pages
-from ferbatch.report.build import Subject, System
-from ferbatch.scoring.agreement import Votes
+from ferbatch.report.build import System
+from ferbatch.report.gates import Gate
 from ferbatch.scoring.outcomes import Outcomes
-from ferbatch.sources.metadata import Matched, Slices, read_slices, read_votes
+from ferbatch.sources.metadata import Matched
 from ferbatch.sources.tables import shown
 from ferbatch.sources.truth import Truth, of_labels, parse_classes, read_truth
+
+if TYPE_CHECKING:
+    from ferbatch.stream.classifier import Classifier
 
 
 class Watcher(Protocol):
@@ -57,97 +60,70 @@ class Evaluation:
         return 5 if self.missed else 3 if self.failed else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The images whose truth is one of the labels, and what tables say of them."""
-
-    truth: Truth
-    votes: Votes | None
-    slices: Slices | None
-
-    def system(self, name: str, outcomes: Outcomes) -> System:
-        return System(name, self.truth.images, outcomes, votes=self.votes, slices=self.slices)
-
-
-def run(options: EvaluateOptions, *, overwrite: bool, watcher: Watcher) -> Evaluation:
+def run(options: EvaluateOptions, *, existing: Existing, watcher: Watcher) -> Evaluation:
     """Hold labels against the truth, write the report folder if one is asked for, and try the gates.
 
     Raises what a wrong option, a bad table or a model that cannot be loaded raises before any image is labelled;
     OutputError where the report cannot be written.
     """
     wanted = gates.parse(options.fail_under)
-    if options.report == "":
-        raise UsageError("--report is empty")
-    folder = ReportFolder(options.report) if options.report is not None else None
-    if folder:
-        folder.check(overwrite)
-        _keep_inputs(options, folder)
+    folder = _folder(options, existing)
+    systems: list[System] = []
+    models: Mapping[str, Classifier] = {}
+    if options.predictions is not None:
+        judged, system = _of_file(options, LabelsFile.read(options.predictions), wanted, watcher)
+        systems.append(system)
+    else:
+        judged, models = _of_models(options, wanted, watcher)
     with ExitStack() as stack:  # what the report folder holds is replaced at its end, or not at all
-        if options.predictions is not None:
-            subject, systems = _of_file(options, LabelsFile.read(options.predictions), wanted, watcher)
-            if folder:
-                stack.enter_context(folder.held(overwrite))
-        else:
-            open_folder = partial(_opened, folder, stack, overwrite)
-            subject, systems = _of_models(options, wanted, open_folder, watcher)
-        built = build.build(subject, systems, options.min_confidence)
+        if folder:
+            stack.enter_context(folder.held(existing))
+        for name, classifier in models.items():
+            writer = _open_rows(folder, len(systems), classifier.card.labels, stack) if folder else None
+            outcomes = _label(options, name, classifier, judged.seen, writer, watcher)
+            systems.append(replace(judged.system(name, outcomes), card=classifier.card, tta=options.tta))
+        built = build.build(judged.subject, systems, options.min_confidence)
         if folder:
             _write(folder, built, systems, options)
-    failed = 0  # images of this run
-    if options.predictions is None:
-        outcomes = [systems[0].outcomes, *systems[0].others.values()]
-        failed = sum(int((~one.labelled & ~one.faceless).sum()) for one in outcomes)
-    return Evaluation(built, gates.missed(wanted, built["results"]), failed, folder)
+    return Evaluation(built, gates.missed(wanted, built["results"]), _failed(systems[0]) if models else 0, folder)
 
 
-def _opened(
-    folder: ReportFolder | None, stack: ExitStack, overwrite: bool, at: int, labels: tuple[str, ...]
-) -> Writer | None:
-    """The writer for the rows of the model with index `at`; its file appears when the stack is left."""
-    if not folder:
+def _folder(options: EvaluateOptions, existing: Existing) -> ReportFolder | None:
+    """The folder for the report, if one is asked for; UsageError or OutputError where it cannot be had."""
+    if options.report is None:
         return None
-    if at == 0:
-        stack.enter_context(folder.held(overwrite))
-    writer = WRITERS["csv"](stack.enter_context(replace_file(folder.file(_labels_file(at)))), labels)
-    stack.callback(writer.close)
-    return writer
-
-
-def _keep_inputs(options: EvaluateOptions, folder: ReportFolder) -> None:
-    """UsageError where the report would take a table away that it is made from."""
+    if not options.report:
+        raise UsageError("--report is empty")
+    folder = ReportFolder(options.report)
+    folder.check(existing)
     for path in filter(None, (options.truth, options.predictions, options.votes, options.slices)):
         inside = os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(folder.path)
         if inside and os.path.isfile(path):
             raise UsageError(f"{shown(path)} lies in {folder.shown}, which would be replaced: choose another --report")
+    return folder
 
 
-def _of_file(
-    options: EvaluateOptions, file: LabelsFile, wanted: list[gates.Gate], watcher: Watcher
-) -> tuple[Subject, list[System]]:
+def _of_file(options: EvaluateOptions, file: LabelsFile, wanted: list[Gate], watcher: Watcher) -> tuple[Judged, System]:
+    """What a labels file says of the images with a truth; UsageError where it or a gate does not fit them."""
     classes = parse_classes(options.classes, file.labels)
     truth = file.truth(classes) if options.truth is None else read_truth(options.truth, file.labels, classes)
     watcher.known(truth, options.others)
-    outcomes, matched, at = file.outcomes(truth, options.strip_prefix)
+    outcomes, matched, has_row = file.outcomes(truth, options.strip_prefix)
     watcher.matched("labels", matched)
-    has_row = np.zeros(len(truth.codes), bool)
-    has_row[at] = True
-    known, subject = _annotated(options, truth, truth.has_label & has_row, watcher)
-    judged = outcomes.where(outcomes.truth != NONE)
-    system = replace(known.system(shown(file.path), judged), matched=matched)
-    system = replace(system, others=_by_class(truth, at, outcomes) if options.others else {})
+    judged = _judge(options, truth, has_row, watcher)
+    system = replace(judged.system(shown(file.path), outcomes), matched=matched)
     if wanted:
         gates.check(wanted, build.blank(system, options.min_confidence))
-    return subject, [system]
+    return judged, system
 
 
 def _of_models(
-    options: EvaluateOptions,
-    wanted: list[gates.Gate],
-    open_rows: Callable[[int, tuple[str, ...]], Writer | None],
-    watcher: Watcher,
-) -> tuple[Subject, list[System]]:
-    if options.truth is None:
-        raise UsageError("say --truth: class folders, or a table with the columns path and label")
+    options: EvaluateOptions, wanted: list[Gate], watcher: Watcher
+) -> tuple[Judged, Mapping[str, Classifier]]:
+    """The images to label and the models, each by its name in the report; nothing is labelled yet.
+
+    UsageError where an option, a table or a gate does not fit the images, ModelError where a model cannot be loaded.
+    """
     with importing():  # torch with it: labels given earlier need none
         from ferbatch.model.devices import choose_device
         from ferbatch.stream.classifier import Classifier
@@ -155,47 +131,76 @@ def _of_models(
     device = choose_device(options.device)
     cards = _cards(options.models)
     labels = next(iter(cards.values())).labels
-    truth = read_truth(options.truth, labels, parse_classes(options.classes, labels))
+    truth = read_truth(options.source, labels, parse_classes(options.classes, labels))
     watcher.known(truth, options.others)
-    shown_to_model = truth.has_label | (truth.is_other & options.others)
-    known, subject = _annotated(options, truth, truth.has_label, watcher)
-    _some_are_there(truth)
-    at = np.flatnonzero(shown_to_model)
-    chosen = truth.where(shown_to_model)
+    judged = _judge(options, truth, truth.has_label | (truth.is_other & options.others), watcher)
+    _check_some_are_there(truth)
     if wanted:
-        nothing = Outcomes.unpredicted(labels, np.zeros(0, np.int16))
-        others = dict.fromkeys(truth.others(), nothing) if options.others else {}
-        unlabelled = known.system("", Outcomes.unpredicted(labels, of_labels(known.truth.codes, labels)))
-        gates.check(wanted, build.blank(replace(unlabelled, others=others), options.min_confidence))
-    classifiers = [Classifier.load(model, device, precision=options.precision, tta=options.tta) for model in cards]
-    systems: list[System] = []
-    for name, classifier in zip(_names(cards), classifiers, strict=True):
-        card = classifier.card
-        writer = open_rows(len(systems), card.labels)
-        watcher.started(len(chosen.images), name, str(classifier.device))
-        outcomes = Outcomes.unpredicted(labels, of_labels(chosen.codes, labels))
-        stream = classifier.stream(
-            chosen.images,
-            batch_size=options.batch_size,
-            workers=options.workers,
-            min_confidence=options.min_confidence,
-            isolate=None,
-            search=options.search,
-        )
-        for place, (_, rows) in enumerate(stream):
-            outcomes.put(place, rows[0])
-            if writer:
-                writer.write(rows[0])
-            watcher.progressed(rows[0])
-        watcher.labelled(name)
-        system = replace(known.system(name, outcomes.where(outcomes.truth != NONE)), card=card, tta=options.tta)
-        systems.append(replace(system, others=_by_class(truth, at, outcomes) if options.others else {}))
-    return subject, systems
+        unlabelled = Outcomes.unpredicted(labels, of_labels(judged.seen.codes, labels))
+        gates.check(wanted, build.blank(judged.system("", unlabelled), options.min_confidence))
+    loaded = [Classifier.load(model, device, precision=options.precision, tta=options.tta) for model in cards]
+    return judged, dict(zip(_names(cards), loaded, strict=True))
 
 
-def _some_are_there(truth: Truth) -> None:
+def _judge(options: EvaluateOptions, truth: Truth, which: NDArray[np.bool_], watcher: Watcher) -> Judged:
+    """The images that a mask chooses; the watcher hears how tables matched them."""
+    judged = judge(options, truth, which)
+    if judged.subject.votes:
+        watcher.matched("votes", judged.subject.votes)
+    if judged.slices and judged.subject.slices:
+        watcher.matched("metadata", judged.subject.slices)
+        watcher.left_out(judged.slices.left_out)
+    return judged
+
+
+def _label(
+    options: EvaluateOptions, name: str, classifier: Classifier, seen: Truth, writer: Writer | None, watcher: Watcher
+) -> Outcomes:
+    """What one model says of the images.
+
+    Args:
+        options: the settings of decoding.
+        name: what the report calls the model.
+        classifier: the model.
+        seen: the images.
+        writer: takes the rows, where a report folder is written.
+        watcher: hears of every row.
+    """
+    outcomes = Outcomes.unpredicted(seen.labels, of_labels(seen.codes, seen.labels))
+    watcher.started(len(seen.images), name, str(classifier.device))
+    stream = classifier.stream(
+        seen.images,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        min_confidence=options.min_confidence,
+        isolate=None,
+        search=options.search,
+    )
+    for index, (_, rows) in enumerate(stream):
+        outcomes.put(index, rows[0])
+        if writer:
+            writer.write(rows[0])
+        watcher.progressed(rows[0])
+    watcher.labelled(name)
+    return outcomes
+
+
+def _open_rows(folder: ReportFolder, index: int, labels: tuple[str, ...], stack: ExitStack) -> Writer:
+    """The writer for the rows of the model with this index; its file appears when the stack is left."""
+    writer = WRITERS["csv"](stack.enter_context(replace_file(folder.file(_labels_file(index)))), labels)
+    stack.callback(writer.close)
+    return writer
+
+
+def _failed(system: System) -> int:
+    """How many images a model could not label, those aside in which it found no face."""
+    every = (system.outcomes, *system.others.values())
+    return sum(int((~outcomes.labelled & ~outcomes.faceless).sum()) for outcomes in every)
+
+
+def _check_some_are_there(truth: Truth) -> None:
     """UsageError where a look at some images of a table finds none: they are looked for in the wrong place."""
-    some = [truth.images[at] for at in range(0, len(truth.images), max(1, len(truth.images) // 100))]
+    some = [truth.images[index] for index in range(0, len(truth.images), max(1, len(truth.images) // 100))]
     if not any(os.path.lexists(ref.file) for ref in some):
         raise UsageError(f"none of the images is there: looked for {some[0].path}")
 
@@ -221,49 +226,9 @@ def _names(cards: Mapping[str, Card]) -> list[str]:
     ]
 
 
-def _annotated(
-    options: EvaluateOptions, truth: Truth, judged: NDArray[np.bool_], watcher: Watcher
-) -> tuple[_Known, Subject]:
-    """The images to judge with their votes and slices, and what the report says of them all."""
-    chosen = truth.where(judged)
-    votes, votes_matched = read_votes(options.votes, chosen) if options.votes is not None else (None, None)
-    slices, slices_matched = read_slices(options.slices, chosen) if options.slices is not None else (None, None)
-    if votes_matched:
-        watcher.matched("votes", votes_matched)
-    if slices and slices_matched:
-        watcher.matched("metadata", slices_matched)
-        watcher.left_out(slices.left_out)
-    counts = np.bincount(chosen.codes, minlength=len(truth.labels)).tolist()
-    subject = Subject(
-        truth=shown(options.truth if options.truth is not None else str(options.predictions)),
-        labels=truth.labels,
-        images=len(chosen.images),
-        per_label=dict(zip(truth.labels, counts, strict=True)),
-        others=dict(truth.others().most_common()),
-        others_kept=options.others,
-        without_truth=int((truth.codes == NONE).sum()),
-        conflicts=truth.conflicts,
-        votes=votes_matched,
-        slices=slices_matched,
-        slices_left_out=slices.left_out if slices else (),
-        classes=parse_classes(options.classes, truth.labels),
-    )
-    return _Known(chosen, votes, slices), subject
-
-
-def _by_class(truth: Truth, at: NDArray[np.int64], outcomes: Outcomes) -> dict[str, Outcomes]:
-    """The outcomes of images of classes that are no label; outcomes[i] is of image at[i]."""
-    codes = truth.codes[at]
-    return {
-        name: outcomes.where(codes == code)
-        for code, name in enumerate(truth.names)
-        if code >= len(truth.labels) and (codes == code).any()
-    }
-
-
-def _labels_file(at: int) -> str:
-    """The file in the report folder that holds the rows of the model with index `at`."""
-    return f"labels-{at + 1}.csv" if at else "labels.csv"
+def _labels_file(index: int) -> str:
+    """The file in the report folder that holds the rows of the model with this index."""
+    return f"labels-{index + 1}.csv" if index else "labels.csv"
 
 
 def _write(folder: ReportFolder, built: Mapping[str, Any], systems: list[System], options: EvaluateOptions) -> None:
