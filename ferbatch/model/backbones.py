@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ferbatch.core.errors import ModelError, UsageError
-from ferbatch.core.names import escape
+from ferbatch.core.names import shown
 from ferbatch.model.networks import Network
 
 BACKBONES = {  # what we call a body -> what timm calls it
@@ -97,23 +97,23 @@ def load_pretrained(network: Backbone, path: Path) -> None:
     Tensors are found by timm's (or torchvision's) names; where a file uses other names, by their order, if every shape
     agrees. UsageError where they do not fit; nothing is unpickled but tensors.
     """
-    shown = escape(str(path))
+    file = shown(path)
     try:
         given = _read(path)
     except OSError as error:
-        raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever a damaged or hostile file makes of the readers
-        raise UsageError(f"{shown} holds no tensors that can be read safely") from error
+        raise UsageError(f"{file} holds no tensors that can be read safely") from error
     wanted = network.pretrainable.state_dict()
     if not wanted.keys() <= given.keys():
         given = _by_order(wanted, given)
     misfits = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
     if misfits:
-        raise UsageError(f"{shown} does not fit this network: {len(misfits)} tensors differ, {misfits[0]} for one")
+        raise UsageError(f"{file} does not fit this network: {len(misfits)} tensors differ, {misfits[0]} for one")
     try:
         network.pretrainable.load_state_dict({name: given[name] for name in wanted})
     except RuntimeError as error:  # sparse or quantised ones
-        raise UsageError(f"{shown} does not fit this network: its tensors are no plain numbers") from error
+        raise UsageError(f"{file} does not fit this network: its tensors are no plain numbers") from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ferbatch.core.errors import ModelError, OutputError, UsageError
-from ferbatch.core.files import replace_file
-from ferbatch.core.names import escape
+from ferbatch.core.errors import ModelError
+from ferbatch.core.files import check_has_folder, check_replaceable, replace_file
+from ferbatch.core.names import escape, shown
 from ferbatch.core.records import columns
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ def read_card(name: str) -> Card:
         return dataclasses.replace(card, labels=tuple(card.labels))
     except OSError as error:
         if not os.path.exists(find(name)):
-            raise ModelError(f"no file {escape(str(find(name)))}") from error
-        raise ModelError(f"{escape(str(find(name)))} has no card: {escape(path.name)}: {error.strerror}") from error
+            raise ModelError(f"no file {shown(find(name))}") from error
+        raise ModelError(f"{shown(find(name))} has no card: {escape(path.name)}: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{escape(str(path))} is no model card: {_said(error)}") from error
+        raise ModelError(f"{shown(path)} is no model card: {_said(error)}") from error
 
 
 def _read(path: Path, most: int) -> bytes:
@@ -146,26 +146,22 @@ def load(name: str) -> tuple[Card, dict[str, Tensor]]:
         content = _read(path, MOST_BYTES)
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
-        raise ModelError(f"{escape(str(path))} cannot be read: {said}") from error
+        raise ModelError(f"{shown(path)} cannot be read: {said}") from error
     if hashlib.sha256(content).hexdigest() != card.sha256:
-        raise ModelError(f"{escape(str(path))} is damaged: its sha256 is not the one in its card")
+        raise ModelError(f"{shown(path)} is damaged: its sha256 is not the one in its card")
     try:
         if int.from_bytes(content[:8], "little") > MOST_JSON:
             raise ValueError(f"its header is longer than {MOST_JSON:,} bytes")
         return card, safetensors.torch.load(content)
     except Exception as error:  # whatever a hostile header makes of the reader
-        raise ModelError(f"{escape(str(path))} holds no tensors: {_said(error)}") from error
+        raise ModelError(f"{shown(path)} holds no tensors: {_said(error)}") from error
 
 
 def check_output(path: Path, overwrite: bool) -> None:
     """UsageError or OutputError if weights and card must not or cannot be written here."""
-    for one in (path, path.with_suffix(".json")):
-        if one.exists() and not overwrite:
-            raise UsageError(f"{escape(str(one))} exists; --overwrite replaces it")
-    if not path.parent.is_dir():
-        raise UsageError(f"no folder {escape(str(path.parent))} to write {escape(str(path))} in")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{escape(str(path))} could not be written: no permission to write in its folder")
+    for file in (path, path.with_suffix(".json")):
+        check_replaceable(file, overwrite)
+    check_has_folder(path)
 
 
 def save(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import writing
-from ferbatch.core.names import encode_path, escape
+from ferbatch.core.names import escape, shown
 
 FORMATS = ("text", "json")
 INFO, WARNING, ERROR = logging.INFO, logging.WARNING, logging.ERROR
@@ -80,7 +80,7 @@ class _File(logging.handlers.WatchedFileHandler):
     def handleError(self, _: logging.LogRecord) -> None:
         if not self.failed:
             self.failed = True
-            show(f"{encode_path(os.fsencode(self.baseFilename))} could not be written: {sys.exc_info()[1]}", WARNING)
+            show(f"{shown(self.baseFilename)} could not be written: {sys.exc_info()[1]}", WARNING)
 
     def close(self) -> None:
         with suppress(OSError):  # what could not be written is tried once more
@@ -103,7 +103,7 @@ def speak(format_name: str) -> None:
 
 def append_to(path: str) -> None:
     """Say everything in this file as well; OutputError if it cannot be written."""
-    with writing(encode_path(os.fsencode(path))):
+    with writing(shown(path)):
         file = _File(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_Json() if is_json() else _Text())
     _logger.addHandler(file)

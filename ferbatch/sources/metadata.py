@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import decode_path, escape
+from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.records import MOST_VALUES
 from ferbatch.scoring.agreement import Votes
 from ferbatch.sources import tables
@@ -42,7 +42,7 @@ def matched(path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Ser
     """What a report says of a match; images are missing where they have a label and no row."""
     missing = match.missing[truth.has_label[match.missing]]
     return Matched(
-        file=tables.shown(path),
+        file=shown(path),
         rows=len(names),
         by_real_path=match.by_real_path,
         by_tail=match.by_tail,
@@ -63,7 +63,7 @@ def _read_about(path: str, truth: Truth) -> tuple[pd.DataFrame, str, Match, Matc
     if not (found.rows != UNMATCHED).any():
         example = f"; its first row is {names[0]}, the first image {truth.images[0].path}" if names else ""
         ambiguous = f" ({found.ambiguous:,} could be more than one)" if found.ambiguous else ""
-        raise UsageError(f"{tables.shown(path)} speaks of none of the images{ambiguous}{example}")
+        raise UsageError(f"{shown(path)} speaks of none of the images{ambiguous}{example}")
     return frame, key, found, matched(path, found, truth, names)
 
 
@@ -75,7 +75,7 @@ def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
     """
     frame, _, found, about = _read_about(path, truth)
     if {"confidence", "status"} <= set(frame.columns):
-        raise UsageError(f"{tables.shown(path)} is a labels file, not people's votes")
+        raise UsageError(f"{shown(path)} is a labels file, not people's votes")
     prefixed = [name for name in frame.columns if name.casefold().startswith(VOTES_PREFIX)]
     columns: dict[str, list[str]] = {label: [] for label in truth.labels}
     for name in prefixed or frame.columns:
@@ -85,7 +85,7 @@ def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
             columns.setdefault(label or escape(answer), []).append(name)
     silent = [label for label in truth.labels if not columns[label]]
     if silent:
-        raise UsageError(f"{tables.shown(path)} has no column of votes for {', '.join(silent)}")
+        raise UsageError(f"{shown(path)} has no column of votes for {', '.join(silent)}")
     numbers = {name: _numbers(frame, name, path) for names in columns.values() for name in names}
     counts = np.stack([sum(numbers[name] for name in names) for names in columns.values()], axis=1)
     counts = np.vstack([counts, np.zeros(counts.shape[1])])  # the row of those without one
@@ -97,7 +97,7 @@ def _numbers(frame: pd.DataFrame, name: str, path: str) -> NDArray[np.float64]:
     fit = (values >= 0) & (values < MOST_VOTES)
     if not fit.all():
         wrong = frame[name].iloc[int(np.argmin(fit))]
-        raise UsageError(f"{tables.shown(path)}, column {escape(name)}: '{escape(wrong)}' is no number of votes")
+        raise UsageError(f"{shown(path)}, column {escape(name)}: '{escape(wrong)}' is no number of votes")
     return values
 
 

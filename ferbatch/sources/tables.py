@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import encode_path, escape
+from ferbatch.core.names import escape, shown
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
 
 # What people call the column that names the image.
@@ -75,11 +75,6 @@ def column(frame: pd.DataFrame, names: Sequence[str], path: str) -> str:
         )
         raise UsageError(f"{shown(path)} has none of the columns {', '.join(names)} (it has: {there}){separated}")
     return found
-
-
-def shown(path: str) -> str:
-    """A path as messages print it."""
-    return encode_path(os.fsencode(path))
 
 
 def _parsed(path: str, texts: Any) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.core.names import decode_path, escape
+from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.records import NONE, ImageRef
 from ferbatch.sources import tables
 from ferbatch.sources.labels import class_of, label_of
@@ -121,10 +121,10 @@ def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> 
     elif os.path.exists(path):
         truth = _of_table(path, labels, classes)
     else:
-        raise UsageError(f"no such file or folder: {tables.shown(path)}")
+        raise UsageError(f"no such file or folder: {shown(path)}")
     if not len(truth.images):
         aside = f" ({truth.aside})" if truth.aside else ""
-        raise NoImagesError(f"no images found under {tables.shown(path)}{aside}")
+        raise NoImagesError(f"no images found under {shown(path)}{aside}")
     if not truth.has_label.any():
         _refuse(path, truth)
     return truth
@@ -136,12 +136,12 @@ def _refuse(path: str, truth: Truth) -> None:
     if numbers:
         pairs = ",".join(f"{name}=LABEL" for name in sorted(numbers, key=int))
         raise UsageError(
-            f"the classes of {tables.shown(path)} are numbers: say what they mean with --classes {pairs}"
+            f"the classes of {shown(path)} are numbers: say what they mean with --classes {pairs}"
             f" (labels: {', '.join(truth.labels)})"
         )
     found = f" (found: {', '.join(others)})" if others else ""
     raise UsageError(
-        f"nothing in {tables.shown(path)} is named like a label: {', '.join(truth.labels)}{found};"
+        f"nothing in {shown(path)} is named like a label: {', '.join(truth.labels)}{found};"
         " --classes NAME=LABEL says what other names mean"
     )
 
@@ -169,9 +169,9 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> T
     label_column = tables.column(frame, LABEL_COLUMNS, path)
     given = [value.strip() for value in frame[label_column]]
     if len(frame) and not any(given):
-        raise UsageError(f"the column {escape(label_column)} of {tables.shown(path)} is empty")
+        raise UsageError(f"the column {escape(label_column)} of {shown(path)} is empty")
     if b"" in paths:
-        raise UsageError(f"row {paths.index(b'') + 1} of {tables.shown(path)} names no image")
+        raise UsageError(f"row {paths.index(b'') + 1} of {shown(path)} names no image")
     base, listing = _base(path, paths), Listing()
     class_: dict[bytes, str] = {}
     first: dict[bytes, bytes] = {}  # of the spellings of one image

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ferbatch.core.names import count, encode_path
+from ferbatch.core.names import count, shown
 from ferbatch.core.records import MOST_VALUES, NONE, Prediction
 from ferbatch.shell.console import Progress, RunConsole, answer, fail, is_terminal, report_text
 from ferbatch.shell.log import say
@@ -95,7 +94,7 @@ class EvaluateConsole(RunConsole):
         elif not self.quiet:
             answer(report_text(evaluation.report, is_terminal(sys.stdout)))
         if evaluation.folder and not self.quiet:
-            say(f"report: {encode_path(os.fsencode(evaluation.folder.file('report.html')))}")
+            say(f"report: {shown(evaluation.folder.file('report.html'))}")
         if evaluation.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.failures.most_common())
             say(f"{count(self.failures.total(), 'image')} could not be labelled ({kinds}), {self.example} for one")

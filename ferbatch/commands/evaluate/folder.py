@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import remove, replace_file, writing
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import check_is_folder, remove, replace_file, unwritten, writing
 from ferbatch.core.locks import locked
-from ferbatch.core.names import encode_path
+from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.records import MARKER
 
@@ -32,29 +32,26 @@ class ReportFolder:
     @property
     def shown(self) -> str:
         """The path, safe to print."""
-        return encode_path(os.fsencode(self.path))
+        return shown(self.path)
 
     def file(self, name: str) -> str:
         return os.path.join(self.path, name)
 
     def check(self, existing: Existing) -> None:
         """UsageError or OutputError if the report must not or cannot be written here."""
-        if os.path.lexists(self.path) and not os.path.isdir(self.path):
-            raise UsageError(f"{self.shown} is not a folder")
-        there = os.path.abspath(self.path)
-        while not os.path.lexists(there):
-            there = os.path.dirname(there)
-        if not os.path.isdir(there):
-            raise UsageError(f"{encode_path(os.fsencode(there))} is not a folder")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise OutputError(f"{self.shown} could not be written: no permission")
+        check_is_folder(self.path)
+        nearest = os.path.abspath(self.path)  # the folder itself, or where it will be made
+        while not os.path.lexists(nearest):
+            nearest = os.path.dirname(nearest)
+        check_is_folder(nearest)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise unwritten(self.shown, "no permission")
         if os.path.lexists(self.marker):
             if not existing.overwrite:
                 raise UsageError(f"{self.shown} holds a report; --overwrite replaces it")
             for name in sorted(set(os.listdir(self.path)) - set(self._noted())):
                 if REPORT_FILE.fullmatch(name):
-                    shown = encode_path(os.fsencode(self.file(name)))
-                    raise UsageError(f"{shown} is not ferbatch's: take it away first")
+                    raise UsageError(f"{shown(self.file(name))} is not ferbatch's: take it away first")
         elif os.path.isdir(self.path) and not all(map(LEFTOVER.fullmatch, os.listdir(self.path))):
             raise UsageError(f"{self.shown} is not empty and holds no report: choose a new folder")
 

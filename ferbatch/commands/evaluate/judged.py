@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core.names import shown
 from ferbatch.core.options import EvaluateOptions
 from ferbatch.core.records import NONE
 from ferbatch.report.build import Subject, System
 from ferbatch.scoring.agreement import Votes
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.metadata import Slices, read_slices, read_votes
-from ferbatch.sources.tables import shown
 from ferbatch.sources.truth import Truth, parse_classes
 
 

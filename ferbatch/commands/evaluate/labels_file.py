@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, decode_path, encode_path, escape
+from ferbatch.core.names import count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, ImageRef
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources import tables
@@ -36,17 +36,17 @@ class LabelsFile:
     def read(cls, path: str) -> LabelsFile:
         """UsageError where it is missing or no labels file."""
         if not os.path.exists(path):
-            raise UsageError(f"no such file: {tables.shown(path)}")
+            raise UsageError(f"no such file: {shown(path)}")
         frame = tables.read_labels(path)
         names = [str(name) for name in frame.columns]
         try:
             labels = tuple(names[names.index("confidence") + 1 : names.index("status")])
         except ValueError as error:
-            raise UsageError(f"{tables.shown(path)} is no labels file: {error}") from error
+            raise UsageError(f"{shown(path)} is no labels file: {error}") from error
         if len(labels) < 2:
-            raise UsageError(f"{tables.shown(path)} is no labels file: no columns of probabilities")
+            raise UsageError(f"{shown(path)} is no labels file: no columns of probabilities")
         if not all(label.isidentifier() for label in labels):
-            raise UsageError(f"{tables.shown(path)} is no labels file: labels are words, not {escape(str(labels))}")
+            raise UsageError(f"{shown(path)} is no labels file: labels are words, not {escape(str(labels))}")
         if "face" in names:  # several faces of one image: the largest stands for it
             frame = frame[~(frame["face"] > 0)].reset_index(drop=True)
         frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # nothing in it acts
@@ -72,7 +72,7 @@ class LabelsFile:
         named = [label_of(value, self.labels, classes) or value.strip() for value in self.frame["truth"]]
         codes = np.array([number.setdefault(name, len(number)) if name else NONE for name in named], np.int32)
         if not ((codes != NONE) & (codes < len(self.labels))).any():
-            raise UsageError(f"{tables.shown(self.path)} names no truth: say --truth")
+            raise UsageError(f"{shown(self.path)} names no truth: say --truth")
         files = [decode_path(path) for path in self.frame["path"]]
         images = [
             ImageRef(path, file, name if name in self.labels else None)
@@ -100,8 +100,8 @@ class LabelsFile:
             rows = [stripped(row, os.fsencode(strip_prefix)) for row in rows if row is not None]
             if not any(rows):
                 raise UsageError(
-                    f"--strip-prefix: no path in {tables.shown(self.path)} begins with"
-                    f" {tables.shown(strip_prefix)}; the first is {self.frame['path'].iloc[0]}"
+                    f"--strip-prefix: no path in {shown(self.path)} begins with"
+                    f" {shown(strip_prefix)}; the first is {self.frame['path'].iloc[0]}"
                 )
         return match([ref.file for ref in truth.images], list(truth.below), rows)
 
@@ -113,7 +113,7 @@ class LabelsFile:
         ambiguous = f"; {found.ambiguous:,} could be more than one" if found.ambiguous else ""
         help_ = "; what stands below the truth folder must be the same (--strip-prefix)" if len(found.surplus) else ""
         return (
-            f"{tables.shown(self.path)} has a row for only {n:,} of {count(len(wanted), 'image')} of the truth;"
+            f"{shown(self.path)} has a row for only {n:,} of {count(len(wanted), 'image')} of the truth;"
             f" at least half are needed{ambiguous}; an image without: {truth.images[lonely].path}; a row without:"
             f" {other}{help_}"
         )
@@ -131,7 +131,7 @@ def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
 def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     """UsageError for a row that cannot be what a model said."""
     if not len(frame):
-        raise UsageError(f"{tables.shown(path)} has no rows")
+        raise UsageError(f"{shown(path)} has no rows")
     given = frame["label"] != ""
     numbers = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     for wrong, what in (
@@ -139,7 +139,7 @@ def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:
         (given & ~((numbers >= 0) & (numbers <= 1)).all(axis=1), "its probabilities are not between 0 and 1"),
     ):
         if wrong.any():
-            raise UsageError(f"{tables.shown(path)}, row of {_first(frame, wrong)}: {what}")
+            raise UsageError(f"{shown(path)}, row of {_first(frame, wrong)}: {what}")
 
 
 def _once(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def _once(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame
         said = frame[["label", *labels]].assign(image=image)
         differing = again & ~said.duplicated()
         if differing.any():
-            raise UsageError(f"{tables.shown(path)} has different rows for {_first(frame, differing)}")
+            raise UsageError(f"{shown(path)} has different rows for {_first(frame, differing)}")
     return frame[~again].reset_index(drop=True)
 
 

@@ -16,7 +16,7 @@ from ferbatch.commands.evaluate.judged import Judged, judge
 from ferbatch.commands.evaluate.labels_file import LabelsFile
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file
-from ferbatch.core.names import escape
+from ferbatch.core.names import escape, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
 from ferbatch.core.records import Prediction
@@ -28,7 +28,6 @@ from ferbatch.report.build import System
 from ferbatch.report.gates import Gate
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.metadata import Matched
-from ferbatch.sources.tables import shown
 from ferbatch.sources.truth import Truth, of_labels, parse_classes, read_truth
 
 if TYPE_CHECKING:

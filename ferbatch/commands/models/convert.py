@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape
+from ferbatch.core.names import escape, shown
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import networks, registry, weights
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
@@ -55,9 +55,9 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
         _fill(network, tensors)
         outputs = registry.outputs(network, size)
     except ValueError as error:
-        raise UsageError(f"{_shown(source)} cannot be carried over: {escape(str(error))}") from error
+        raise UsageError(f"{shown(source)} cannot be carried over: {escape(str(error))}") from error
     if outputs != len(names):
-        raise UsageError(f"{_shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
+        raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
     card = Card(
         name=output.stem,
         architecture="sequential",
@@ -103,15 +103,11 @@ def _scale(text: str) -> tuple[float, float]:
     return mean, std
 
 
-def _shown(path: Path) -> str:
-    return escape(str(path))
-
-
 def _load(source: Path) -> Any:
     if source.suffix not in SUFFIXES:
-        raise UsageError(f"{_shown(source)}: Keras models end in {', '.join(SUFFIXES)}")
+        raise UsageError(f"{shown(source)}: Keras models end in {', '.join(SUFFIXES)}")
     if not source.is_file():
-        raise UsageError(f"no such file: {_shown(source)}")
+        raise UsageError(f"no such file: {shown(source)}")
     if not importlib.util.find_spec("keras"):
         raise UsageError("convert needs keras: pip install keras")
     there = importlib.metadata.version("keras")
@@ -124,9 +120,9 @@ def _load(source: Path) -> Any:
         model = keras.saving.load_model(source, compile=False, safe_mode=True)
     except Exception as error:  # Keras throws anything at all at a file it does not like
         said = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UsageError(f"{_shown(source)} cannot be read by Keras: {escape(said)[:300]}") from error
+        raise UsageError(f"{shown(source)} cannot be read by Keras: {escape(said)[:300]}") from error
     if not isinstance(model, keras.Sequential):
-        raise UsageError(f"{_shown(source)} is a Keras {type(model).__name__}; only a Sequential can be converted")
+        raise UsageError(f"{shown(source)} is a Keras {type(model).__name__}; only a Sequential can be converted")
     return model
 
 
@@ -134,7 +130,7 @@ def _size(source: Path, model: Any) -> int:
     most = weights.MOST_SIZE
     shape, needed = tuple(model.input_shape), f"a square gray image is needed, (N, N, 1), N up to {most:,}"
     if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 1 or not shape[1] or shape[1] > most:
-        raise UsageError(f"{_shown(source)} takes inputs of shape {shape[1:]}; {needed}")
+        raise UsageError(f"{shown(source)} takes inputs of shape {shape[1:]}; {needed}")
     return int(shape[1])
 
 
@@ -145,7 +141,7 @@ def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
     layers = list(model.layers)
     for at, layer in enumerate(layers):
         name = type(layer).__name__
-        where = f"{_shown(source)}, layer {at + 1} of {len(layers)}, {escape(name)} '{escape(layer.name)}'"
+        where = f"{shown(source)}, layer {at + 1} of {len(layers)}, {escape(name)} '{escape(layer.name)}'"
         if name == "Softmax" and at == len(layers) - 1:
             continue
         if name not in LAYERS:
@@ -158,7 +154,7 @@ def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
         except _Unsupported as error:
             raise UsageError(f"{where}: {error}") from None
     if not any(part["kind"] in networks.TO_VECTOR for part in parts):
-        raise UsageError(f"{_shown(source)} has no Flatten and no GlobalAveragePooling2D layer")
+        raise UsageError(f"{shown(source)} has no Flatten and no GlobalAveragePooling2D layer")
     return parts, tensors
 
 

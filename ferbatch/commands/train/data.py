@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, escape
+from ferbatch.core.names import count, escape, shown
 from ferbatch.core.records import NONE, ImageRef
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
@@ -127,7 +127,7 @@ def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
     tops = np.array([os.fsdecode(path.split(b"/", 1)[0]).casefold() for path in images.below])
     train, validation = (np.isin(tops, sorted(words)) for words in (TRAIN_WORDS, VALIDATION_WORDS))
     if validation.any() and not train.any():
-        raise UsageError(f"{escape(str(data))} has a folder {escape(tops[validation][0])} but no folder train")
+        raise UsageError(f"{shown(data)} has a folder {escape(tops[validation][0])} but no folder train")
     return (train if train.any() else np.ones(len(tops), bool)), validation
 
 
@@ -143,13 +143,13 @@ def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mas
         return ~nothing, nothing, votes
     slices, _ = read_slices(str(path), images)
     if column not in slices.columns:  # one value, or very many
-        raise UsageError(f"the column {escape(column)} of {escape(str(path))} names no training and validation images")
+        raise UsageError(f"the column {escape(column)} of {shown(path)} names no training and validation images")
     values, codes = slices.columns[column]
     words = (TRAIN_WORDS, VALIDATION_WORDS)
     train, validation = (np.array([value.strip().casefold() in each for value in values])[codes] for each in words)
     for part, each in zip((train, validation), words, strict=True):
         if not part.any():
-            said = f"the column {escape(column)} of {escape(str(path))} says {' or '.join(sorted(each))}"
+            said = f"the column {escape(column)} of {shown(path)} says {' or '.join(sorted(each))}"
             raise UsageError(f"{said} of no image (it says: {', '.join(values)})")
     return train, validation, votes
 
@@ -161,10 +161,10 @@ def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int)
     few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
     if few or round(len(at) * holdout) < len(LABELS):
         said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(at), 'image')}"
-        raise UsageError(f"{escape(str(data))}: {said}; none can be held out for validation")
+        raise UsageError(f"{shown(data)}: {said}; none can be held out for validation")
     kept, held = train_test_split(at, test_size=holdout, random_state=seed, stratify=codes)
     note = (
-        f"{escape(str(data))} has no validation split: {len(held):,} of {len(at):,} images, taken at random, are held"
+        f"{shown(data)} has no validation split: {len(held):,} of {len(at):,} images, taken at random, are held"
         " out (near copies of training images among them make the figures too good)"
     )
     numbers = np.arange(len(train))
@@ -190,7 +190,7 @@ def read(data: Path, listing: Listing, tick: Callable[[int], None] = lambda n: N
         if (absent := [label for label in LABELS if label not in part.counts])
     ]
     if missing:
-        raise UsageError(f"{escape(str(data))}: {'; '.join(missing)}")
+        raise UsageError(f"{shown(data)}: {'; '.join(missing)}")
     mean, std = _moments(train.pixels)
     return Data(train, validation, mean, std, skipped, listing.notes)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ferbatch.commands.train.trainer import Epoch
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import replace_file
-from ferbatch.core.names import escape
+from ferbatch.core.files import check_replaceable, replace_file
+from ferbatch.core.names import shown
 from ferbatch.core.options import TrainOptions
 from ferbatch.model import weights
 from ferbatch.report import charts
@@ -40,18 +40,16 @@ class Files:
 
     def check(self, options: TrainOptions) -> None:
         """UsageError or OutputError if these files must not or cannot be written."""
-        shown = escape(str(self.output))
         if self.output.suffix != ".safetensors":
-            raise UsageError(f"{shown}: weights files end in .safetensors")
+            raise UsageError(f"{shown(self.output)}: weights files end in .safetensors")
         if options.resume and options.overwrite:
             raise UsageError("--resume goes on with what is there, --overwrite replaces it: say one of them")
         if self.checkpoint.exists() and not (options.resume or options.overwrite):
-            unfinished = f"{escape(str(self.checkpoint))} is of an unfinished run"
+            unfinished = f"{shown(self.checkpoint)} is of an unfinished run"
             raise UsageError(f"{unfinished}: --resume goes on with it, --overwrite begins anew")
         weights.check_output(self.output, options.overwrite or options.resume)
         for path in (self.history, *map(self.curve, CURVES)):
-            if path.exists() and not (options.overwrite or options.resume):
-                raise UsageError(f"{escape(str(path))} exists; --overwrite replaces it")
+            check_replaceable(path, options.overwrite or options.resume)
 
 
 def write_history(files: Files, history: Sequence[Epoch]) -> None:

@@ -23,7 +23,7 @@ from ferbatch.commands.train.trainer import Epoch, Trainer
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import remove
 from ferbatch.core.locks import locked
-from ferbatch.core.names import escape
+from ferbatch.core.names import escape, shown
 from ferbatch.core.options import TrainOptions
 from ferbatch.model import backbones, registry, weights
 from ferbatch.model.devices import choose_device
@@ -89,7 +89,7 @@ def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) 
     taught = _taught(teachers, data.train, watcher) if teachers else None
     trainer = Trainer(data, recipe, network, card, device, taught, marks)
     if options.resume and _done_before(files, trainer):
-        watcher.note(f"{escape(str(options.output))} is finished: there is nothing to resume")
+        watcher.note(f"{shown(options.output)} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
     if resuming:
         trainer.restore(files.checkpoint)
@@ -106,7 +106,7 @@ def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) 
         trainer.save(files.checkpoint)
         watcher.epoch(epoch, recipe.epochs)
     card = finish(trainer, data, files, teachers)
-    watcher.finished(card, escape(str(options.output)))
+    watcher.finished(card, shown(options.output))
     return card
 
 
@@ -115,8 +115,8 @@ def _done_before(files: Files, trainer: Trainer) -> bool:
     if files.checkpoint.exists() or not files.output.exists():
         return False
     if weights.read_card(str(files.output)).recipe.get("fingerprint") != trainer.fingerprint:
-        shown = escape(str(files.output))
-        raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite replaces it")
+        file = shown(files.output)
+        raise UsageError(f"{file} is of a run with other data or another recipe; --overwrite replaces it")
     return True
 
 

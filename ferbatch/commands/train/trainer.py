@@ -25,7 +25,7 @@ from ferbatch.commands.train.data import Data, targets
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import replace_file
-from ferbatch.core.names import escape
+from ferbatch.core.names import shown
 from ferbatch.core.records import NONE
 from ferbatch.model.devices import computes_bf16
 from ferbatch.model.networks import Network
@@ -238,11 +238,11 @@ class Trainer:
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint; UsageError where it is of another run, ModelError where it is damaged."""
-        shown = escape(str(path))
+        file = shown(path)
         try:
             stream = path.open("rb")
         except OSError as error:
-            raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+            raise UsageError(f"{file} cannot be read: {error.strerror}") from error
         try:
             with stream:
                 state = torch.load(stream, map_location="cpu", weights_only=True)
@@ -250,9 +250,9 @@ class Trainer:
             if fits:
                 self._take(state)
         except Exception as error:  # whatever a damaged file makes of the reader
-            raise ModelError(f"{shown} is damaged; --overwrite begins anew") from error
+            raise ModelError(f"{file} is damaged; --overwrite begins anew") from error
         if not fits:
-            raise UsageError(f"{shown} is of a run with other data or another recipe; --overwrite begins anew")
+            raise UsageError(f"{file} is of a run with other data or another recipe; --overwrite begins anew")
 
     def _take(self, state: Mapping[str, Any]) -> None:
         self.card = dataclasses.replace(self.card, recipe={**self.card.recipe, "start": state["start"]})
