@@ -68,6 +68,10 @@ class Engine:
         self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
         # Blocks in work at a time: one a core; of two on their way to a GPU, one is sent while the other is computed.
         self.streams = torch.get_num_threads() if self.device.type == "cpu" else 2
+        self.take(network)
+
+    def take(self, network: Network) -> None:
+        """Compute with a copy of this network's weights from now on."""
         features = registry.folded(network.features).to(self.device, self.dtype)
         self.features = features.to(memory_format=torch.channels_last)
         self.head = in_float64(network.head)
@@ -137,8 +141,17 @@ class Engine:
 
 def normalise(pixels: Tensor, card: Card, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 (B, size, size) -> `dtype` (B, 1, size, size), channels last, by the card's mean and std."""
-    x = pixels.unsqueeze(1).to(torch.float32).div_(255).sub_(card.mean).div_(card.std)
-    return x.to(dtype, memory_format=torch.channels_last)
+    return standardise_(scale(pixels), card).to(dtype, memory_format=torch.channels_last)
+
+
+def scale(pixels: Tensor) -> Tensor:
+    """uint8 (B, size, size) -> float32 (B, 1, size, size) in 0..1."""
+    return pixels.unsqueeze(1).to(torch.float32).div_(255)
+
+
+def standardise_(x: Tensor, card: Card) -> Tensor:
+    """Images in 0..1, in place, by the card's mean and std."""
+    return x.sub_(card.mean).div_(card.std)
 
 
 def on_one_core() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from ferbatch.commands.train.recipe import Recipe
+from ferbatch.model.engine import scale
 
 
 class Augment(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
@@ -23,8 +24,7 @@ class Augment(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
         self.recipe = recipe
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = pixels.unsqueeze(1).to(torch.float32) / 255
-        return self._erased(self._lit(self._moved(x)))
+        return self._erased(self._lit(self._moved(scale(pixels))))
 
     def _moved(self, x: Tensor) -> Tensor:
         """Horizontal flip, rotation, shear, zoom and shift in one resampling; black comes in from outside."""

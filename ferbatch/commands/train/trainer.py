@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.transforms import v2
 
 from ferbatch.commands.train.augment import Augment, mixed
 from ferbatch.commands.train.data import Data, targets
@@ -28,6 +27,7 @@ from ferbatch.core.files import replace_file
 from ferbatch.core.names import shown
 from ferbatch.core.records import NONE
 from ferbatch.model.devices import computes_bf16
+from ferbatch.model.engine import standardise_
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 from ferbatch.sources.labels import LABELS
@@ -75,7 +75,7 @@ class Trainer:
         ).hexdigest()
         self.targets = torch.from_numpy(self._targets(teacher))
         self.class_weights = self._class_weights().to(device)
-        self.prepare = v2.Compose([Augment(recipe), v2.Normalize([card.mean], [card.std])])
+        self.augment = Augment(recipe)
         self.batch_size = min(recipe.batch_size, len(data.train))
         self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
         self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -123,7 +123,8 @@ class Trainer:
         pixels = torch.from_numpy(self.data.train.pixels[chosen])
         if self.device.type == "cuda":
             pixels = pixels.pin_memory()
-        x = self.prepare(pixels.to(self.device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        x = standardise_(self.augment(pixels.to(self.device, non_blocking=True)), self.card)
+        x = x.contiguous(memory_format=torch.channels_last)
         x, target = mixed(x, self.targets[chosen].to(self.device), self.recipe.mixup)
         with self._autocast():
             logits = self.network(x)
