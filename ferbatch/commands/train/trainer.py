@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ferbatch.commands.train.augment import Augment, mixed
@@ -33,7 +35,7 @@ from ferbatch.model.weights import Card
 from ferbatch.sources.labels import LABELS
 from ferbatch.stream.classifier import Classifier
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 LEAST_PROBABILITY = 1e-12  # the loss takes none for less
 
 
@@ -78,7 +80,8 @@ class Trainer:
         self.augment = Augment(recipe)
         self.batch_size = min(recipe.batch_size, len(data.train))
         self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
-        self.optimizer = torch.optim.AdamW(self._groups(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=recipe.weight_decay)
+        self.schedule = LambdaLR(self.optimizer, share_of_peak(recipe.epochs * self.steps, recipe.warmup))
         self.dtype = _dtype(recipe.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average = AveragedModel(network, multi_avg_fn=self._blend, use_buffers=True) if recipe.ema else None
@@ -108,7 +111,7 @@ class Trainer:
         loss, hits, rate = torch.zeros(()), torch.zeros(()), 0.0
         order = self._order()
         for step in range(self.steps):
-            rate = self._set_learning_rate(self.done * self.steps + step)
+            rate = float(self.schedule.get_last_lr()[-1])
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
             step_loss, step_hits = self._step(chosen)
             loss, hits = loss + step_loss, hits + step_hits
@@ -135,6 +138,9 @@ class Trainer:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's, where the scaler leaves the first step out
+            self.schedule.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         return loss.detach().cpu(), (logits.argmax(1) == target.argmax(1)).sum().cpu()
@@ -185,27 +191,19 @@ class Trainer:
         weights = 1 / np.bincount(labels, minlength=len(LABELS))[labels]
         return rng.choice(len(labels), len(labels), p=weights / weights.sum())
 
-    def _set_learning_rate(self, step: int) -> float:
-        """Linear up to the peak, then half a cosine to nothing; returns the head's."""
-        total = self.recipe.epochs * self.steps
-        warmup = self.recipe.warmup * total
-        if step < warmup:
-            share = (step + 1) / (warmup + 1)
-        else:
-            share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * group["share"] * share
-        return self.recipe.learning_rate * share
-
     def _groups(self) -> list[dict[str, Any]]:
-        """The parameters by how they learn: the body slower if the recipe says so, biases and norms without decay."""
+        """The parameters by how they learn: the body slower if the recipe says so, biases and norms without decay.
+
+        The head's come last.
+        """
         if self.recipe.frozen:
             self.network.features.requires_grad_(False)
         groups = []
         for module, share in ((self.network.features, self.recipe.body_learning_rate), (self.network.head, 1.0)):
+            peak = self.recipe.learning_rate * share
             learning = [p for p in module.parameters() if p.requires_grad]
             weights, rest = ([p for p in learning if (p.ndim > 1) == wide] for wide in (True, False))
-            groups += [{"params": weights, "share": share}, {"params": rest, "share": share, "weight_decay": 0.0}]
+            groups += [{"params": weights, "lr": peak}, {"params": rest, "lr": peak, "weight_decay": 0.0}]
         return [group for group in groups if group["params"]]
 
     def _targets(self, teacher: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -228,6 +226,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
             "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "best": {"score": self.best_score, "epoch": self.best_epoch, "tensors": self.best_tensors},
@@ -262,10 +261,26 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         best = state["best"]
         self.best_score, self.best_epoch, self.best_tensors = best["score"], best["epoch"], best["tensors"]
+
+
+def share_of_peak(steps: int, warmup: float) -> Callable[[int], float]:
+    """The learning rate at each of `steps` as a share of its peak: linear up, then half a cosine to nothing.
+
+    `warmup` is the share of the steps (0..1) that it rises.
+    """
+    rising = warmup * steps
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+    return share
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
