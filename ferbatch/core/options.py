@@ -128,5 +128,3 @@ class TrainOptions:
     pretrained: Path | None = None  # a file of ImageNet weights
     distill: tuple[str, ...] = ()  # models to learn from
     device: str = "auto"
-    resume: bool = False
-    overwrite: bool = False

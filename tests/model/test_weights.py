@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ferbatch.commands.models import convert
+from ferbatch.commands.train import checkpoint
 from ferbatch.commands.train.data import Data, Part
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Trainer
@@ -531,12 +532,12 @@ def test_a_checkpoint_runs_no_code_and_one_that_is_damaged_is_said(
     card = Card(**{**CARD, "labels": LABELS, "recipe": {"start": "scratch"}})
     data = Data(part, part, card.mean, card.std, (), ())
     trainer = Trainer(data, Recipe(model="cnn-lite"), registry.build("cnn-lite", SMALL), card, torch.device("cpu"))
-    checkpoint = tmp_path / "m.checkpoint"
-    trainer.save(checkpoint)
-    trainer.restore(checkpoint)
-    torch.save(spoil(torch.load(checkpoint)), checkpoint)
+    file = tmp_path / "m.checkpoint"
+    checkpoint.save(file, trainer, "of this run")
+    checkpoint.restore(file, trainer, "of this run")
+    torch.save(spoil(torch.load(file)), file)
     with pytest.raises(ModelError, match=r"m\.checkpoint is damaged; --overwrite begins anew"):
-        trainer.restore(checkpoint)
+        checkpoint.restore(file, trainer, "of this run")
     assert not Path("exploded").exists()
 
 

@@ -1,4 +1,4 @@
-"""The card of a training: what it begins with, its temperature, its scores."""
+"""The card of a training: of the network it begins with, and of the weights it ends with."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from ferbatch.commands.train.data import SIZE, Data, Part
-from ferbatch.commands.train.output import Files, write_history
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Trainer
-from ferbatch.core.files import remove
 from ferbatch.core.options import TrainOptions
 from ferbatch.core.records import NONE
 from ferbatch.images.inputs import PREPROCESSING
-from ferbatch.model import registry, weights
+from ferbatch.model import registry
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 from ferbatch.scoring import measures
 from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.labels import LABELS
-from ferbatch.stream.classifier import Classifier
 
 TEMPERATURES = (0.2, 5.0)  # to look between
 
 
 def arguments_of(recipe: Recipe) -> dict[str, Any]:
+    """What the network is built with."""
     return {**recipe.arguments, "labels": len(LABELS)}
 
 
 def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Network, start: str) -> Card:
+    """The card of a network before its first epoch.
+
+    options: name the weights and the data.
+    recipe: goes into the card whole.
+    data: counted, and the source of mean and std.
+    network: counted.
+    start: the weights it begins with, in words.
+    """
     return Card(
         name=options.output.stem,
         architecture=recipe.model,
@@ -63,28 +69,22 @@ def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netwo
     )
 
 
-def finish(trainer: Trainer, data: Data, files: Files, teachers: Sequence[Classifier]) -> Card:
-    """Calibrate the best epoch's weights, score them, write everything, take the checkpoint away."""
-    network = trainer.network
-    network.load_state_dict(trainer.best_tensors)
-    part = data.validation
-    found = Classifier(trainer.card, network, trainer.device, precision="fp32").probabilities_of(part.pixels)
+def finished_card(trainer: Trainer, teachers: Sequence[Card], fingerprint: str) -> Card:
+    """The card of the best epoch's weights: their temperature, their scores, how they came about."""
+    trainer.network.load_state_dict(trainer.best_tensors)
+    part = trainer.data.validation
+    found = trainer.asked(trainer.network)
     temperature = _temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
     recipe = {
         **trainer.card.recipe,
         "precision": str(trainer.dtype).removeprefix("torch."),
-        "taught_by": [{"name": one.card.name, "sha256": one.card.sha256} for one in teachers],
+        "taught_by": [{"name": card.name, "sha256": card.sha256} for card in teachers],
         "epochs_done": trainer.done,
         "best_epoch": trainer.best_epoch,
-        "fingerprint": trainer.fingerprint,
+        "fingerprint": fingerprint,
     }
-    card = dataclasses.replace(
-        trainer.card, temperature=temperature, recipe=recipe, scores=_scores(_tempered(found, temperature), part)
-    )
-    write_history(files, trainer.history)
-    card = weights.save(files.output, card, trainer.best_tensors)
-    remove(str(files.checkpoint))
-    return card
+    scores = _scores(_tempered(found, temperature), part)
+    return dataclasses.replace(trainer.card, temperature=temperature, recipe=recipe, scores=scores)
 
 
 def _tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
@@ -115,7 +115,8 @@ def _scores(probabilities: NDArray[np.float64], part: Part) -> list[dict[str, An
     asked = part.commonest != NONE
     if asked.any():
         scores.append(_rate("agreement with people's commonest answer", (said == part.commonest)[asked]))
-    counted = Outcomes(LABELS, part.labels.astype(np.int16), said.astype(np.int16), _whole(probabilities))
+    in_units = np.asarray(np.round(probabilities * UNIT).astype(np.uint16))
+    counted = Outcomes(LABELS, part.labels.astype(np.int16), said.astype(np.int16), in_units)
     return [*scores, _calibration(counted)]
 
 
@@ -130,10 +131,6 @@ def _calibration(outcomes: Outcomes) -> dict[str, Any]:
         "by_chance_95": [round(end, 4) for end in chance.interval_95 or ()],
         "n": error.n,
     }
-
-
-def _whole(probabilities: NDArray[np.float64]) -> NDArray[np.uint16]:
-    return np.asarray(np.round(probabilities * UNIT).astype(np.uint16))
 
 
 def _rate(metric: str, right: NDArray[np.bool_]) -> dict[str, Any]:

@@ -49,11 +49,10 @@ def train(
     with process.importing():
         from ferbatch.commands.train import console, run
         from ferbatch.commands.train.recipe import choose
-        from ferbatch.core.options import TrainOptions
+        from ferbatch.core.options import Existing, TrainOptions
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
-    options = TrainOptions(
-        data, output, votes, pretrained, tuple(distill or ()), device, resume=resume, overwrite=overwrite
-    )
+    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), device)
+    existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
-    run.run(options, chosen, console.TrainConsole(quiet=quiet))
+    run.run(options, chosen, existing, console.TrainConsole(quiet=quiet))

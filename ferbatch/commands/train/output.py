@@ -14,7 +14,7 @@ from ferbatch.commands.train.trainer import Epoch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import check_replaceable, replace_file
 from ferbatch.core.names import shown
-from ferbatch.core.options import TrainOptions
+from ferbatch.core.options import Existing
 from ferbatch.model import weights
 from ferbatch.report import charts
 
@@ -38,18 +38,18 @@ class Files:
     def curve(self, name: str) -> Path:
         return self.output.with_suffix(f".{name}.png")
 
-    def check(self, options: TrainOptions) -> None:
+    def check(self, existing: Existing) -> None:
         """UsageError or OutputError if these files must not or cannot be written."""
         if self.output.suffix != ".safetensors":
             raise UsageError(f"{shown(self.output)}: weights files end in .safetensors")
-        if options.resume and options.overwrite:
+        if existing.resume and existing.overwrite:
             raise UsageError("--resume goes on with what is there, --overwrite replaces it: say one of them")
-        if self.checkpoint.exists() and not (options.resume or options.overwrite):
+        if self.checkpoint.exists() and not existing.any:
             unfinished = f"{shown(self.checkpoint)} is of an unfinished run"
             raise UsageError(f"{unfinished}: --resume goes on with it, --overwrite begins anew")
-        weights.check_output(self.output, options.overwrite or options.resume)
+        weights.check_output(self.output, existing.any)
         for path in (self.history, *map(self.curve, CURVES)):
-            check_replaceable(path, options.overwrite or options.resume)
+            check_replaceable(path, existing.any)
 
 
 def write_history(files: Files, history: Sequence[Epoch]) -> None:

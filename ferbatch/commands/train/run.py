@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ferbatch.commands.train.card import arguments_of, finish, first_card
+from ferbatch.commands.train import checkpoint
+from ferbatch.commands.train.card import arguments_of, finished_card, first_card
 from ferbatch.commands.train.data import BATCH, SIZE, Data, Part, list_images, read
-from ferbatch.commands.train.output import Files
+from ferbatch.commands.train.output import Files, write_history
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Epoch, Trainer
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import remove
 from ferbatch.core.locks import locked
 from ferbatch.core.names import escape, shown
-from ferbatch.core.options import TrainOptions
+from ferbatch.core.options import Existing, TrainOptions
 from ferbatch.model import backbones, registry, weights
 from ferbatch.model.devices import choose_device
 from ferbatch.model.networks import Network
@@ -53,68 +54,98 @@ class Watcher(Protocol):
     def finished(self, card: Card, path: str) -> None: ...
 
 
-def run(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Card:
+def run(options: TrainOptions, recipe: Recipe, existing: Existing, watcher: Watcher) -> Card:
     """Train on the data and write the weights of the best epoch, its card and the history; returns the card.
 
     Raises UsageError for bad data, options or an output that exists, LockedError where another run has the output,
     OutputError where it cannot be written. What interrupts it leaves the checkpoint of the last whole epoch, from which
-    `resume` goes on to the same result.
+    `existing.resume` goes on to the same result.
     """
     files = Files(options.output)
-    files.check(options)
+    files.check(existing)
     if recipe.model not in registry.MODELS:
         raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(registry.MODELS)})")
     with locked(str(options.output)):
-        files.check(options)
-        return _run(options, recipe, files, watcher)
+        files.check(existing)
+        return _run(options, recipe, existing, files, watcher)
 
 
-def _run(options: TrainOptions, recipe: Recipe, files: Files, watcher: Watcher) -> Card:
+def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files, watcher: Watcher) -> Card:
+    """The training, while no other run has its files.
+
+    options: what to train on.
+    recipe: every setting of the training.
+    existing: whether to go on with an unfinished run, or to replace what there is.
+    files: to write.
+    watcher: hears what goes on.
+    """
     device = choose_device(options.device)
-    teachers = [Classifier.load(name, device, tta=True) for name in options.distill]
-    for teacher in teachers:
-        if teacher.card.labels != LABELS or teacher.card.size != SIZE:
-            raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
-    resuming = options.resume and files.checkpoint.exists()
+    teachers = _teachers(options.distill, device)
+    going_on = existing.resume and files.checkpoint.exists()
     network = _network(recipe, options.pretrained)
-    listing = list_images(options.data, options.votes, recipe.holdout, recipe.seed)
-    with watcher.progress(len(listing), "reading") as progress:
-        data = read(options.data, listing, progress.tick)
-    watcher.read(data)
-    for sentence in _unused(recipe, data, options):
-        watcher.note(sentence)
-    start = "scratch" if resuming else _begin(network, recipe, options.pretrained, watcher)  # a checkpoint knows better
+    data = _data(options, recipe, watcher)
+    start = "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)  # a checkpoint knows better
     card = first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
+    fingerprint = checkpoint.fingerprint_of(recipe, data, marks)
     taught = _taught(teachers, data.train, watcher) if teachers else None
-    trainer = Trainer(data, recipe, network, card, device, taught, marks)
-    if options.resume and _done_before(files, trainer):
+    trainer = Trainer(data, recipe, network, card, device, taught)
+    if existing.resume and _done_before(files, fingerprint):
         watcher.note(f"{shown(options.output)} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
-    if resuming:
-        trainer.restore(files.checkpoint)
+    if going_on:
+        checkpoint.restore(files.checkpoint, trainer, fingerprint)
         watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")
-    elif options.overwrite:
+    elif existing.overwrite:
         remove(str(files.checkpoint))
-    if (steps := recipe.epochs * trainer.steps) < FEW_STEPS:
+    _train(trainer, files, fingerprint, watcher)
+    card = finished_card(trainer, [teacher.card for teacher in teachers], fingerprint)
+    write_history(files, trainer.history)
+    card = weights.save(files.output, card, trainer.best_tensors)
+    remove(str(files.checkpoint))
+    watcher.finished(card, shown(options.output))
+    return card
+
+
+def _train(trainer: Trainer, files: Files, fingerprint: str, watcher: Watcher) -> None:
+    """Every epoch that is left, each with its checkpoint."""
+    epochs = trainer.recipe.epochs
+    if (steps := epochs * trainer.steps) < FEW_STEPS:
         watcher.note(
             f"{steps:,} steps in all are few to learn from: more epochs, or a smaller batch_size in the recipe"
         )
     while not trainer.finished:
         with watcher.progress(trainer.images_per_epoch, f"epoch {trainer.done + 1}") as progress:
             epoch = trainer.epoch(progress.tick)
-        trainer.save(files.checkpoint)
-        watcher.epoch(epoch, recipe.epochs)
-    card = finish(trainer, data, files, teachers)
-    watcher.finished(card, shown(options.output))
-    return card
+        checkpoint.save(files.checkpoint, trainer, fingerprint)
+        watcher.epoch(epoch, epochs)
 
 
-def _done_before(files: Files, trainer: Trainer) -> bool:
+def _teachers(names: Sequence[str], device: torch.device) -> list[Classifier]:
+    """The models to learn from; UsageError where one has other labels or another size."""
+    teachers = [Classifier.load(name, device, tta=True) for name in names]
+    for teacher in teachers:
+        if teacher.card.labels != LABELS or teacher.card.size != SIZE:
+            raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
+    return teachers
+
+
+def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
+    """The images, read; the watcher hears what they are and what the recipe wants of them in vain."""
+    listing = list_images(options.data, options.votes, recipe.holdout, recipe.seed)
+    with watcher.progress(len(listing), "reading") as progress:
+        data = read(options.data, listing, progress.tick)
+    watcher.read(data)
+    for sentence in _unused(recipe, data, options):
+        watcher.note(sentence)
+    return data
+
+
+def _done_before(files: Files, fingerprint: str) -> bool:
     """Whether the output is that of this very run; UsageError where it is of another."""
     if files.checkpoint.exists() or not files.output.exists():
         return False
-    if weights.read_card(str(files.output)).recipe.get("fingerprint") != trainer.fingerprint:
+    if weights.read_card(str(files.output)).recipe.get("fingerprint") != fingerprint:
         file = shown(files.output)
         raise UsageError(f"{file} is of a run with other data or another recipe; --overwrite replaces it")
     return True

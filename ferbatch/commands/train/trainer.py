@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import io
-import json
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,19 +20,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ferbatch.commands.train.augment import Augment, mixed
 from ferbatch.commands.train.data import Data, targets
 from ferbatch.commands.train.recipe import Recipe
-from ferbatch.core.errors import ModelError, UsageError
-from ferbatch.core.files import replace_file
-from ferbatch.core.names import shown
+from ferbatch.core.errors import UsageError
 from ferbatch.core.records import NONE
 from ferbatch.model.devices import computes_bf16
-from ferbatch.model.engine import standardise_
+from ferbatch.model.engine import Engine, standardise_
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 from ferbatch.sources.labels import LABELS
-from ferbatch.stream.classifier import Classifier
 
-CHECKPOINT_FORMAT = 2
-LEAST_PROBABILITY = 1e-12  # the loss takes none for less
+LEAST_LIKELIHOOD = 1e-12  # the loss takes none for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +59,19 @@ class Trainer:
         network: Network,
         card: Card,
         device: torch.device,
-        teacher: NDArray[np.float32] | None = None,  # (N, labels) probabilities for the training images
-        marks: Sequence[str] = (),  # what else makes the run what it is: hashes of teachers and pretrained weights
+        teacher: NDArray[np.float32] | None = None,
     ) -> None:
+        """A trainer before its first epoch.
+
+        data: the images, their labels and what people said of them.
+        recipe: every setting of the training.
+        network: with the weights that it begins with; it is moved to the device and trained in place.
+        card: of the network, as far as it is known; its mean and std are applied.
+        device: to train on.
+        teacher: (N, labels) the teachers' probabilities for the training images.
+        """
         self.data, self.recipe, self.card, self.device = data, recipe, card, device
         self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.fingerprint = hashlib.sha256(
-            json.dumps([dataclasses.asdict(recipe), data.sha256, *marks], sort_keys=True).encode()
-        ).hexdigest()
         self.targets = torch.from_numpy(self._targets(teacher))
         self.class_weights = self._class_weights().to(device)
         self.augment = Augment(recipe)
@@ -85,6 +82,7 @@ class Trainer:
         self.dtype = _dtype(recipe.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average = AveragedModel(network, multi_avg_fn=self._blend, use_buffers=True) if recipe.ema else None
+        self.validator = Engine(card, network, device, precision="fp32")
         self.done = 0  # epochs
         self.history: list[Epoch] = []
         self.best_score = -math.inf
@@ -159,8 +157,8 @@ class Trainer:
     def _validated(self, rate: float, loss: float, accuracy: float) -> Epoch:
         part = self.data.validation
         network = cast(Network, self.average.module) if self.average is not None else self.network
-        found = Classifier(self.card, network, self.device, precision="fp32").probabilities_of(part.pixels)
-        truth = np.maximum(found[np.arange(len(part)), part.labels], LEAST_PROBABILITY)
+        found = self.asked(network)
+        truth = np.maximum(found[np.arange(len(part)), part.labels], LEAST_LIKELIHOOD)
         label, asked = found.argmax(1), part.commonest != NONE
         agreement = float((label == part.commonest)[asked].mean()) if asked.any() else None
         right = float((label == part.labels).mean())
@@ -171,6 +169,11 @@ class Trainer:
             epoch = dataclasses.replace(epoch, best=True)
         self.history.append(epoch)
         return epoch
+
+    def asked(self, network: Network) -> NDArray[np.float64]:
+        """(N, labels) what a network says of the validation images."""
+        self.validator.take(network)
+        return self.validator.probabilities_of(self.data.validation.pixels)
 
     def _score(self, epoch: Epoch) -> float:
         agreement = epoch.validation_accuracy if epoch.validation_agreement is None else epoch.validation_agreement
@@ -216,12 +219,9 @@ class Trainer:
         raised = frequencies**-self.recipe.balance
         return raised / (raised * frequencies).sum()  # the mean image weighs 1
 
-    def save(self, path: Path) -> None:
-        """Write everything that `restore` needs; the file is there whole or not at all. OutputError where it cannot."""
-        state = {
-            "format": CHECKPOINT_FORMAT,
-            "fingerprint": self.fingerprint,
-            "start": self.card.recipe["start"],
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `load_state_dict` needs to go on after the last whole epoch."""
+        return {
             "done": self.done,
             "network": self.network.state_dict(),
             "average": self.average.state_dict() if self.average is not None else {},
@@ -231,31 +231,9 @@ class Trainer:
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "best": {"score": self.best_score, "epoch": self.best_epoch, "tensors": self.best_tensors},
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        with replace_file(str(path)) as stream:
-            stream.write(content.getbuffer())
 
-    def restore(self, path: Path) -> None:
-        """Go on from a checkpoint; UsageError where it is of another run, ModelError where it is damaged."""
-        file = shown(path)
-        try:
-            stream = path.open("rb")
-        except OSError as error:
-            raise UsageError(f"{file} cannot be read: {error.strerror}") from error
-        try:
-            with stream:
-                state = torch.load(stream, map_location="cpu", weights_only=True)
-            fits = state["format"] == CHECKPOINT_FORMAT and state["fingerprint"] == self.fingerprint
-            if fits:
-                self._take(state)
-        except Exception as error:  # whatever a damaged file makes of the reader
-            raise ModelError(f"{file} is damaged; --overwrite begins anew") from error
-        if not fits:
-            raise UsageError(f"{file} is of a run with other data or another recipe; --overwrite begins anew")
-
-    def _take(self, state: Mapping[str, Any]) -> None:
-        self.card = dataclasses.replace(self.card, recipe={**self.card.recipe, "start": state["start"]})
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Be as the trainer was whose state this is; any error at all where it is not a trainer's."""
         self.done = state["done"]
         self.network.load_state_dict(state["network"])
         if self.average is not None:
