@@ -22,8 +22,9 @@ from PIL import Image, ImageDraw
 
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.card import _temperature, _tempered
-from ferbatch.commands.train.data import Part, list_images, targets
+from ferbatch.commands.train.data import Part, list_images
 from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.targets import with_votes
 from ferbatch.core.errors import UsageError
 from ferbatch.model import registry
 from ferbatch.model.weights import read_card
@@ -410,10 +411,10 @@ def part(labels: list[int], votes: list[list[float]]) -> Part:
 
 
 def test_targets_mix_label_and_votes_and_keep_the_label_where_nobody_voted() -> None:
-    mixed = targets(part([0, 1], [[1, 3, 0, 0], [0, 0, 0, 0]]), 0.5)
+    mixed = with_votes(part([0, 1], [[1, 3, 0, 0], [0, 0, 0, 0]]), 0.5)
     assert mixed.tolist() == [[0.625, 0.375, 0, 0], [0, 1, 0, 0]]
-    assert targets(part([2], [[4, 0, 0, 0]]), 0.0).tolist() == [[0, 0, 1, 0]]
-    assert targets(part([2], [[0.1, 0.1, 0, 0]]), 1.0)[0].tolist() == [0.5, 0.5, 0, 0]
+    assert with_votes(part([2], [[4, 0, 0, 0]]), 0.0).tolist() == [[0, 0, 1, 0]]
+    assert with_votes(part([2], [[0.1, 0.1, 0, 0]]), 1.0)[0].tolist() == [0.5, 0.5, 0, 0]
 
 
 def test_the_temperature_undoes_what_is_too_sure() -> None:

@@ -228,11 +228,3 @@ def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:
         total, squares = total + scaled.sum(), squares + (scaled**2).sum()
     mean = total / pixels.size
     return round(float(mean), 4), round(float(np.sqrt(squares / pixels.size - mean**2)), 4)
-
-
-def targets(part: Part, share: float) -> NDArray[np.float32]:
-    """(N, labels) what each image is said to show: the label, and for `share` (0..1) of it people's votes."""
-    given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
-    cast = part.votes.sum(1, keepdims=True)
-    voted = part.votes / np.where(cast > 0, cast, 1)
-    return np.where(cast > 0, (1 - share) * given + share * voted, given)

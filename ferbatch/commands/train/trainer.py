@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ferbatch.commands.train.augment import Augment, mixed
-from ferbatch.commands.train.data import Data, targets
+from ferbatch.commands.train.data import Data
 from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.targets import class_weights, targets
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import NONE
 from ferbatch.model.devices import computes_bf16
@@ -42,7 +43,18 @@ class Epoch:
     validation_loss: float  # mean of -ln(probability of the label)
     validation_accuracy: float
     validation_agreement: float | None  # with people's commonest answer, where there are votes
-    best: bool  # so far
+    best: bool  # better than every epoch before
+
+    def score(self, choose: str) -> float:
+        """How good the epoch is by a recipe's word for it, one of recipe.CHOICES; more is better."""
+        agreement = self.validation_accuracy if self.validation_agreement is None else self.validation_agreement
+        scores = {
+            "accuracy": self.validation_accuracy,
+            "agreement": (self.validation_accuracy + agreement) / 2,
+            "loss": -self.validation_loss,
+            "last": self.epoch,
+        }
+        return scores[choose]
 
 
 class Trainer:
@@ -59,7 +71,7 @@ class Trainer:
         network: Network,
         card: Card,
         device: torch.device,
-        teacher: NDArray[np.float32] | None = None,
+        taught: NDArray[np.float32] | None = None,
     ) -> None:
         """A trainer before its first epoch.
 
@@ -68,16 +80,18 @@ class Trainer:
         network: with the weights that it begins with; it is moved to the device and trained in place.
         card: of the network, as far as it is known; its mean and std are applied.
         device: to train on.
-        teacher: (N, labels) the teachers' probabilities for the training images.
+        taught: (N, labels) the teachers' probabilities for the training images.
         """
         self.data, self.recipe, self.card, self.device = data, recipe, card, device
         self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.targets = torch.from_numpy(self._targets(teacher))
-        self.class_weights = self._class_weights().to(device)
+        self.targets = torch.from_numpy(targets(data.train, recipe, taught))
+        self.class_weights = class_weights(data.train, recipe.balance).to(device)
         self.augment = Augment(recipe)
         self.batch_size = min(recipe.batch_size, len(data.train))
         self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
-        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=recipe.weight_decay)
+        if recipe.frozen:
+            self.network.features.requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.network, recipe), weight_decay=recipe.weight_decay)
         self.schedule = LambdaLR(self.optimizer, share_of_peak(recipe.epochs * self.steps, recipe.warmup))
         self.dtype = _dtype(recipe.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -163,7 +177,7 @@ class Trainer:
         agreement = float((label == part.commonest)[asked].mean()) if asked.any() else None
         right = float((label == part.labels).mean())
         epoch = Epoch(self.done, rate, loss, accuracy, float(-np.log(truth).mean()), right, agreement, False)
-        if (score := self._score(epoch)) > self.best_score:
+        if (score := epoch.score(self.recipe.choose)) > self.best_score:
             self.best_score, self.best_epoch = score, self.done
             self.best_tensors = {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
             epoch = dataclasses.replace(epoch, best=True)
@@ -175,16 +189,6 @@ class Trainer:
         self.validator.take(network)
         return self.validator.probabilities_of(self.data.validation.pixels)
 
-    def _score(self, epoch: Epoch) -> float:
-        agreement = epoch.validation_accuracy if epoch.validation_agreement is None else epoch.validation_agreement
-        scores = {
-            "accuracy": epoch.validation_accuracy,
-            "agreement": (epoch.validation_accuracy + agreement) / 2,
-            "loss": -epoch.validation_loss,
-            "last": epoch.epoch,
-        }
-        return scores[self.recipe.choose]
-
     def _order(self) -> NDArray[np.int64]:
         """Indices of the training images as this epoch shows them."""
         rng = np.random.default_rng([self.recipe.seed, self.done])
@@ -193,31 +197,6 @@ class Trainer:
             return rng.permutation(len(labels))
         weights = 1 / np.bincount(labels, minlength=len(LABELS))[labels]
         return rng.choice(len(labels), len(labels), p=weights / weights.sum())
-
-    def _groups(self) -> list[dict[str, Any]]:
-        """The parameters by how they learn: the body slower if the recipe says so, biases and norms without decay.
-
-        The head's come last.
-        """
-        if self.recipe.frozen:
-            self.network.features.requires_grad_(False)
-        groups = []
-        for module, share in ((self.network.features, self.recipe.body_learning_rate), (self.network.head, 1.0)):
-            peak = self.recipe.learning_rate * share
-            learning = [p for p in module.parameters() if p.requires_grad]
-            weights, rest = ([p for p in learning if (p.ndim > 1) == wide] for wide in (True, False))
-            groups += [{"params": weights, "lr": peak}, {"params": rest, "lr": peak, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
-
-    def _targets(self, teacher: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        own = targets(self.data.train, self.recipe.votes)
-        return own if teacher is None else (1 - self.recipe.distill) * own + self.recipe.distill * teacher
-
-    def _class_weights(self) -> Tensor:
-        counts = self.data.train.counts
-        frequencies = torch.tensor([counts[label] / len(self.data.train) for label in LABELS])
-        raised = frequencies**-self.recipe.balance
-        return raised / (raised * frequencies).sum()  # the mean image weighs 1
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that `load_state_dict` needs to go on after the last whole epoch."""
@@ -244,6 +223,20 @@ class Trainer:
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         best = state["best"]
         self.best_score, self.best_epoch, self.best_tensors = best["score"], best["epoch"], best["tensors"]
+
+
+def parameter_groups(network: Network, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters by how they learn: the body slower if the recipe says so, biases and norms without decay.
+
+    The head's come last.
+    """
+    groups = []
+    for module, share in ((network.features, recipe.body_learning_rate), (network.head, 1.0)):
+        peak = recipe.learning_rate * share
+        learning = [p for p in module.parameters() if p.requires_grad]
+        weights, rest = ([p for p in learning if (p.ndim > 1) == wide] for wide in (True, False))
+        groups += [{"params": weights, "lr": peak}, {"params": rest, "lr": peak, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def share_of_peak(steps: int, warmup: float) -> Callable[[int], float]:

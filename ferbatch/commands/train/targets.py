@@ -1,0 +1,36 @@
+"""What each training image is said to show, and how much it counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ferbatch.commands.train.data import Part
+from ferbatch.commands.train.recipe import Recipe
+from ferbatch.sources.labels import LABELS
+
+
+def targets(part: Part, recipe: Recipe, taught: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """(N, labels) probabilities to learn: label and people's votes, and for a share of it what teachers say.
+
+    `taught` holds the teachers' probabilities, (N, labels); the recipe has the shares.
+    """
+    own = with_votes(part, recipe.votes)
+    return own if taught is None else (1 - recipe.distill) * own + recipe.distill * taught
+
+
+def with_votes(part: Part, share: float) -> NDArray[np.float32]:
+    """(N, labels) the label of each image, and for `share` (0..1) of it people's votes, where there are some."""
+    given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
+    cast = part.votes.sum(1, keepdims=True)
+    voted = part.votes / np.where(cast > 0, cast, 1)
+    return np.where(cast > 0, (1 - share) * given + share * voted, given)
+
+
+def class_weights(part: Part, balance: float) -> Tensor:
+    """(labels,) what an image of each label counts: (1 / its frequency) ** balance, 1 for the mean image."""
+    frequencies = torch.tensor([part.counts[label] / len(part) for label in LABELS])
+    raised = frequencies**-balance
+    return raised / (raised * frequencies).sum()
