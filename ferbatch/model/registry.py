@@ -19,7 +19,7 @@ from ferbatch.core.errors import FerbatchError, ModelError
 from ferbatch.core.names import escape
 from ferbatch.model.backbones import BACKBONES, Backbone
 from ferbatch.model.networks import Cnn, CnnLite, Network, Sequential
-from ferbatch.model.weights import Card
+from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 
 MODELS: dict[str, Callable[..., Network]] = {  # those that can be trained
     "cnn": Cnn,
@@ -100,6 +100,22 @@ def _check_cost(network: Network, size: int) -> None:
     network(torch.zeros(0, 1, size, size))
     for hook in hooks:
         hook.remove()
+
+
+def new_card(network: Network, size: int, **known: Any) -> Card:
+    """The card of a network that was never scored: what is `known` of it, by Card's names, and what can be counted."""
+    return Card(
+        size=size,
+        temperature=1.0,
+        sha256="",
+        parameters=parameters(network),
+        multiply_adds=multiply_adds(network, size),
+        scores=(),
+        licence={"weights": "unstated", "data": "unstated"},
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+        **known,
+    )
 
 
 def folded(features: nn.Module) -> nn.Module:

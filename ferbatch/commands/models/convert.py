@@ -21,7 +21,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape, shown
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import networks, registry, weights
-from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
+from ferbatch.model.weights import Card
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 KERAS = (3, 12)  # those before 3.11.3 run Python code that an .h5 file holds: CVE-2025-9905
@@ -36,11 +36,16 @@ class _Unsupported(Exception):
 
 
 def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool) -> Card:
-    """Write `output` (.safetensors is added where missing) and its card from a .keras or .h5 file; returns the card.
+    """Write weights and card from a Keras file; returns the card.
 
-    `labels` are the model's outputs in their order, separated by commas; `scale` is LOW,HIGH: what black and white
-    pixels were to the model. Raises UsageError for what cannot be carried over, OutputError where nothing can be
-    written; nothing is half-written.
+    Raises UsageError for what cannot be carried over, OutputError where nothing can be written; nothing is
+    half-written.
+
+    source: a .keras or .h5 file.
+    output: the weights file; .safetensors is added where it is missing.
+    labels: the model's outputs in their order, separated by commas.
+    scale: LOW,HIGH: what black and white pixels were to the model.
+    overwrite: replace weights that are there.
     """
     if output.suffix != ".safetensors":
         output = output.with_name(output.name + ".safetensors")
@@ -50,35 +55,33 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
     model = _load(source)
     size = _size(source, model)
     parts, tensors = _parts(source, model)
-    try:  # what could not be loaded again is not written
-        network = registry.build("sequential", {"parts": parts})
-        _fill(network, tensors)
-        outputs = registry.outputs(network, size)
-    except ValueError as error:
-        raise UsageError(f"{shown(source)} cannot be carried over: {escape(str(error))}") from error
+    network, outputs = _network(source, parts, tensors, size)
     if outputs != len(names):
         raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
-    card = Card(
+    card = registry.new_card(
+        network,
+        size,
         name=output.stem,
         architecture="sequential",
         arguments={"parts": parts},
         labels=names,
-        size=size,
         mean=mean,
         std=std,
         preprocessing=PREPROCESSING,
-        temperature=1.0,
-        sha256="",
-        parameters=registry.parameters(network),
-        multiply_adds=registry.multiply_adds(network, size),
         data={"unknown": "converted from a Keras file, which does not say what it was trained on"},
         recipe={"converted_from": source.name, "scale": scale},
-        scores=(),
-        licence={"weights": "unstated", "data": "unstated"},
-        intended_use=INTENDED_USE,
-        limits=LIMITS,
     )
     return weights.save(output, card, network.state_dict())
+
+
+def _network(source: Path, parts: list[Part], tensors: list[Tensors], size: int) -> tuple[networks.Network, int]:
+    """The network, and how many outputs it has; UsageError where it could not be loaded again."""
+    try:
+        network = registry.build("sequential", {"parts": parts})
+        _fill(network, tensors)
+        return network, registry.outputs(network, size)
+    except ValueError as error:
+        raise UsageError(f"{shown(source)} cannot be carried over: {escape(str(error))}") from error
 
 
 def _labels(text: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from ferbatch.core.records import NONE
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import registry
 from ferbatch.model.networks import Network
-from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
+from ferbatch.model.weights import Card
 from ferbatch.scoring import measures
 from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.outcomes import UNIT, Outcomes
@@ -41,19 +41,16 @@ def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netwo
     network: counted.
     start: the weights it begins with, in words.
     """
-    return Card(
+    return registry.new_card(
+        network,
+        SIZE,
         name=options.output.stem,
         architecture=recipe.model,
         arguments=arguments_of(recipe),
         labels=LABELS,
-        size=SIZE,
         mean=data.mean,
         std=data.std,
         preprocessing=PREPROCESSING,
-        temperature=1.0,
-        sha256="",
-        parameters=registry.parameters(network),
-        multiply_adds=registry.multiply_adds(network, SIZE),
         data={
             "folder": options.data.name,
             "train": data.train.counts,
@@ -62,10 +59,6 @@ def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netwo
             "unreadable": len(data.skipped),
         },
         recipe={**dataclasses.asdict(recipe), "start": start},
-        scores=(),
-        licence={"weights": "unstated", "data": "unstated"},
-        intended_use=INTENDED_USE,
-        limits=LIMITS,
     )
 
 
