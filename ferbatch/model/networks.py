@@ -97,8 +97,8 @@ class CnnLite(Network):
         layers = [*_conv_norm(1, stem, stride=2), nn.ReLU(inplace=True)]  # (B, stem, 24, 24)
         inputs = stem
         for outputs, n, stride in zip(channels, blocks, strides, strict=True):
-            for at in range(n):
-                layers.append(Residual(inputs, outputs, stride if at == 0 else 1))
+            for index in range(n):
+                layers.append(Residual(inputs, outputs, stride if index == 0 else 1))
                 inputs = outputs
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, channels[-1])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, labels))  # (B, labels)
@@ -173,7 +173,7 @@ class Sequential(Network):
         super().__init__()
         _check_depth(len(parts))
         kinds = [part["kind"] for part in parts]
-        end = next(at for at, kind in enumerate(kinds) if kind in TO_VECTOR) + 1
+        end = next(index for index, kind in enumerate(kinds) if kind in TO_VECTOR) + 1
         modules = [PARTS[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in parts]
         self.features = nn.Sequential(*modules[:end])  # (B, 1, size, size) -> (B, N)
         self.head = nn.Sequential(*modules[end:])  # (B, N) -> (B, labels)

@@ -200,8 +200,8 @@ def _others(system: System) -> dict[str, Any]:
             "images": n,
             "failed": len(outcomes) - n,
             "labelled": {
-                label: asdict(rate(int((done.predicted == at).sum()), n, "no image was labelled"))
-                for at, label in enumerate(outcomes.labels)
+                label: asdict(rate(int((done.predicted == index).sum()), n, "no image was labelled"))
+                for index, label in enumerate(outcomes.labels)
             },
             "mean_confidence": asdict(mean_confidence(done, "no image was labelled")),
         }
@@ -216,25 +216,25 @@ def _mistakes(system: System) -> list[dict[str, Any]]:
     chosen = wrong[np.argsort(-confidence[wrong].astype(np.int64), kind="stable")][:MISTAKES]
     return [
         {
-            "path": system.images[at].path,
-            "truth": outcomes.labels[outcomes.truth[at]],
-            "label": outcomes.labels[outcomes.predicted[at]],
-            "confidence": int(confidence[at]) / UNIT,
-            "probability_of_truth": int(outcomes.probabilities[at, outcomes.truth[at]]) / UNIT,
-            "votes": _cast(system.votes, at),
-            "box": _box(outcomes, at),
+            "path": system.images[index].path,
+            "truth": outcomes.labels[outcomes.truth[index]],
+            "label": outcomes.labels[outcomes.predicted[index]],
+            "confidence": int(confidence[index]) / UNIT,
+            "probability_of_truth": int(outcomes.probabilities[index, outcomes.truth[index]]) / UNIT,
+            "votes": _cast(system.votes, index),
+            "box": _box(outcomes, index),
         }
-        for at in chosen.tolist()
+        for index in chosen.tolist()
     ]
 
 
-def _box(outcomes: Outcomes, at: int) -> list[int] | None:
+def _box(outcomes: Outcomes, index: int) -> list[int] | None:
     """x, y, width and height of the face that was labelled; None where the image was taken whole."""
-    found = [] if outcomes.boxes is None else outcomes.boxes[at].tolist()
+    found = [] if outcomes.boxes is None else outcomes.boxes[index].tolist()
     return found if any(found) else None
 
 
-def _cast(votes: Votes | None, at: int) -> dict[str, float] | None:
-    if votes is None or not votes.counts[at].any():
+def _cast(votes: Votes | None, index: int) -> dict[str, float] | None:
+    if votes is None or not votes.counts[index].any():
         return None
-    return {answer: float(n) for answer, n in zip(votes.answers, votes.counts[at], strict=True) if n}
+    return {answer: float(n) for answer, n in zip(votes.answers, votes.counts[index], strict=True) if n}

@@ -55,10 +55,10 @@ def _confusion_matrix(axes: Axes, result: Result) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     for row, counts in enumerate(matrix):
-        for at, count in enumerate(counts):
-            dark = shares[row][at] > 0.6
-            text = f"{count:,}\n{shares[row][at]:.0%}"
-            axes.text(at, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
+        for column, count in enumerate(counts):
+            dark = shares[row][column] > 0.6
+            text = f"{count:,}\n{shares[row][column]:.0%}"
+            axes.text(column, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
 
 
 def _reliability(axes: Axes, result: Result) -> None:
@@ -79,9 +79,9 @@ def _reliability(axes: Axes, result: Result) -> None:
 
 
 def _precision_recall(axes: Axes, result: Result) -> None:
-    for at, (label, figures) in enumerate(result["labels"].items()):
+    for index, (label, figures) in enumerate(result["labels"].items()):
         if figures["curve"]:
-            color, dashes = SERIES[at % len(SERIES)]
+            color, dashes = SERIES[index % len(SERIES)]
             area = figures["average_precision"]["value"]
             _, precision, recall = zip(*figures["curve"], strict=True)
             axes.plot(recall, precision, dashes, color=color, label=f"{label} ({area:.2f})")
@@ -99,10 +99,10 @@ def _coverage(axes: Axes, result: Result) -> None:
     axes.plot(share, [one["accuracy"]["value"] for one in points], color=color)
     chosen = result["min_confidence"]
     if chosen and chosen["accuracy"]["value"] is not None:
-        at = chosen["coverage"]["value"], chosen["accuracy"]["value"]
-        axes.plot(*at, "o", color=SERIES[1][0])
+        place = chosen["coverage"]["value"], chosen["accuracy"]["value"]
+        axes.plot(*place, "o", color=SERIES[1][0])
         text = f"min. confidence {chosen['min_confidence']:g}"
-        axes.annotate(text, at, (-6, -6), textcoords="offset points", ha="right", va="top")
+        axes.annotate(text, place, (-6, -6), textcoords="offset points", ha="right", va="top")
     bottom = min([0.5, *low])
     axes.set(xlim=(0, 1), ylim=(bottom, 1.01), xlabel="share of images kept, the surest first", ylabel="accuracy")
 
@@ -157,7 +157,7 @@ def element(name: str, result: Result, place: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{place}-", svg)
     svg = re.sub(r' (width|height)="[^"]*pt"', "", svg, count=2)
-    for at, (color, _) in enumerate(SERIES):
-        svg = svg.replace(color, f"var(--series-{at})")
+    for index, (color, _) in enumerate(SERIES):
+        svg = svg.replace(color, f"var(--series-{index})")
     title = escape(CHARTS[name][0])
     return svg.replace(INK, "currentColor").replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

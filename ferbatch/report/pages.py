@@ -57,15 +57,15 @@ def files(report: Report, stem: str, thumbnails: Mapping[str, str] | None = None
     is shown without. With several systems, the charts of the second and later ones have its number in their names.
     """
     drawn = {
-        chart_file(chart, at): charts.draw(chart, result)
-        for at, result in enumerate(report["results"])
+        chart_file(chart, index): charts.draw(chart, result)
+        for index, result in enumerate(report["results"])
         for chart in REPORT_CHARTS
     }
     return {
         "json": as_json(report),
         "md": _environment(html=False)
         .get_template("report.md.jinja")
-        .render(report=report, chart_link=lambda chart, at: Markup(quote(f"{stem}.{chart_file(chart, at)}"))),
+        .render(report=report, chart_link=lambda chart, index: Markup(quote(f"{stem}.{chart_file(chart, index)}"))),
         "html": _page(report, thumbnails or {}),
         **drawn,
     }
@@ -81,9 +81,9 @@ def write(report: Report, prefix: str, thumbnails: Mapping[str, str] | None = No
     return written
 
 
-def chart_file(chart: str, at: int) -> str:
+def chart_file(chart: str, index: int) -> str:
     """The ending of a chart's file, of the result with index `at`."""
-    return f"{chart}-{at + 1}.svg" if at else f"{chart}.svg"
+    return f"{chart}-{index + 1}.svg" if index else f"{chart}.svg"
 
 
 def as_json(report: Report) -> str:

@@ -89,8 +89,8 @@ def _percent(measure: Measure) -> str:
 def _plain(*columns: str) -> Table:
     """A table whose first column holds text and the others numbers."""
     table = Table(box=None, pad_edge=False)
-    for at, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if at else "left", no_wrap=True)
+    for index, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if index else "left", no_wrap=True)
     return table
 
 

@@ -100,13 +100,13 @@ def bins(outcomes: Outcomes) -> list[Bin]:
     sums = zip(*(each.tolist() for each in _bin_sums(outcomes)), strict=True)
     return [
         Bin(
-            at / ECE_BINS,
-            (at + 1) / ECE_BINS,
+            index / ECE_BINS,
+            (index + 1) / ECE_BINS,
             n,
             confidence / UNIT / n if n else None,
             rate(correct, n, "no label is as sure as this bin says"),
         )
-        for at, (n, correct, confidence) in enumerate(sums)
+        for index, (n, correct, confidence) in enumerate(sums)
     ]
 
 

@@ -62,8 +62,8 @@ def compare(name: str, outcomes: Outcomes, other_name: str, other: Outcomes) -> 
 def _cells(outcomes: Outcomes, other: Outcomes) -> Counts:
     """(K, K, K) counts: truth, label by the one, label by the other."""
     k = len(outcomes.labels)
-    at = (outcomes.truth.astype(np.int64) * k + outcomes.predicted) * k + other.predicted
-    return np.bincount(at, minlength=k**3).reshape(k, k, k)
+    cell = (outcomes.truth.astype(np.int64) * k + outcomes.predicted) * k + other.predicted
+    return np.bincount(cell, minlength=k**3).reshape(k, k, k)
 
 
 def _differences(cells: Counts) -> dict[str, Measure]:

@@ -75,7 +75,7 @@ def table(matrix: Counts, labels: Sequence[str]) -> str:
     present = _present(matrix)
     cells = np.indices(matrix.shape).reshape(2, -1)
     truth, predicted = (np.repeat(side, matrix.ravel()) for side in cells)
-    names = [labels[at] for at in present]
+    names = [labels[index] for index in present]
     text = sk.classification_report(truth, predicted, labels=present, target_names=names, digits=2, zero_division=0)
     return str(text).strip("\n")
 
@@ -109,7 +109,7 @@ def balanced(matrices: Counts) -> NDArray[np.float64]:
 
 def _present(matrix: Counts) -> list[int]:
     """The labels that occur as truth or were given: those that scientists' tables have rows for."""
-    return [int(at) for at in np.flatnonzero(matrix.sum(0) + matrix.sum(1))]
+    return [int(index) for index in np.flatnonzero(matrix.sum(0) + matrix.sum(1))]
 
 
 def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
@@ -155,28 +155,30 @@ def _label_measures(
     f1 = per_label(matrix)["f1"]
     spread = per_label(samples)["f1"] if samples is not None else None
     found = {}
-    for at, label in enumerate(outcomes.labels):
-        tops = int(hits[at])
+    for index, label in enumerate(outcomes.labels):
+        tops = int(hits[index])
         absent, never = f"no image is {label}", f"no image was labelled {label}"
         f1_measure = Measure(None, 0, reason=f"{absent}, and {never}")
-        if spread is not None and support[at] + predicted[at]:
-            f1_measure = Measure(float(f1[at]), int(support[at]), percentiles(spread[:, at]))
+        if spread is not None and support[index] + predicted[index]:
+            f1_measure = Measure(float(f1[index]), int(support[index]), percentiles(spread[:, index]))
         found[label] = LabelMeasures(
-            precision=rate(tops, int(predicted[at]), never),
-            recall=rate(tops, int(support[at]), absent),
+            precision=rate(tops, int(predicted[index]), never),
+            recall=rate(tops, int(support[index]), absent),
             f1=f1_measure,
-            support=int(support[at]),
-            predicted=int(predicted[at]),
-            **_ranking(outcomes, at, curves),
+            support=int(support[index]),
+            predicted=int(predicted[index]),
+            **_ranking(outcomes, index, curves),
         )
     return found
 
 
-def _ranking(outcomes: Outcomes, at: int, curves: bool) -> dict[str, Any]:
+def _ranking(outcomes: Outcomes, index: int, curves: bool) -> dict[str, Any]:
     """roc_auc, average_precision and curve of one label's probability, from the histogram of its values."""
-    n, label = len(outcomes), outcomes.labels[at]
-    positive = outcomes.truth == at
-    histogram = [np.bincount(outcomes.probabilities[which, at], minlength=UNIT + 1) for which in (positive, ~positive)]
+    n, label = len(outcomes), outcomes.labels[index]
+    positive = outcomes.truth == index
+    histogram = [
+        np.bincount(outcomes.probabilities[which, index], minlength=UNIT + 1) for which in (positive, ~positive)
+    ]
     if not positive.any() or positive.all():
         reason = f"no image is {label}" if not positive.any() else f"every image is {label}"
         undefined = Measure(None, n, reason=reason)
@@ -203,9 +205,9 @@ def _mean_area(areas: Sequence[Measure], n: int) -> Measure:
 
 def _confusions(labels: Sequence[str], matrix: Counts) -> list[Confusion]:
     found = [
-        Confusion(truth, label, int(matrix[at, to]), int(matrix[at].sum()))
-        for at, truth in enumerate(labels)
-        for to, label in enumerate(labels)
-        if at != to and matrix[at, to]
+        Confusion(truth, label, int(matrix[index, other]), int(matrix[index].sum()))
+        for index, truth in enumerate(labels)
+        for other, label in enumerate(labels)
+        if index != other and matrix[index, other]
     ]
     return sorted(found, key=lambda one: -one.count)

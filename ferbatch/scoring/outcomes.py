@@ -34,16 +34,16 @@ class Outcomes:
         nothing = np.full(n, NONE, np.int16)
         return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
 
-    def put(self, at: int, prediction: Prediction) -> None:
+    def put(self, index: int, prediction: Prediction) -> None:
         """What the model said of image `at`."""
         if prediction.label is not None:
-            self.predicted[at] = self.labels.index(prediction.label)
-            self.probabilities[at] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
+            self.predicted[index] = self.labels.index(prediction.label)
+            self.probabilities[index] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
         elif prediction.status == "no_face":
-            self.predicted[at] = NO_FACE
+            self.predicted[index] = NO_FACE
         if prediction.face is not None and self.boxes is not None:
             for place, number in enumerate((prediction.x, prediction.y, prediction.width, prediction.height)):
-                self.boxes[at, place] = number or 0
+                self.boxes[index, place] = number or 0
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Outcomes:
         """The images that a mask or a list of indices chooses."""

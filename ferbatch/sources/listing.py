@@ -84,8 +84,8 @@ class _Lister:
 
     def _listed(self, key: bytes, name: bytes) -> bool:
         walked = self.walked.get(key, [])
-        at = bisect_left(walked, name)
-        return walked[at : at + 1] == [name] or name in self.named.get(key, ())
+        index = bisect_left(walked, name)
+        return walked[index : index + 1] == [name] or name in self.named.get(key, ())
 
     def add_folder(self, path: bytes) -> None:
         """A folder and, if recursive, those below it, in the bytewise order of the whole paths."""
@@ -156,8 +156,8 @@ def _identity(folder: bytes) -> bytes:
     """One name for a folder however it is spelled; links stay distinct, `..` is resolved as the system does."""
     parts = folder.split(b"/")
     if b".." in parts:
-        at = len(parts) - parts[::-1].index(b"..")
-        folder = os.path.join(os.path.realpath(b"/".join(parts[:at])), *parts[at:])
+        end = len(parts) - parts[::-1].index(b"..")
+        folder = os.path.join(os.path.realpath(b"/".join(parts[:end])), *parts[end:])
     return b"/" + os.path.abspath(folder or b".").lstrip(b"/")  # it leaves `//a`, which is `/a`, as it is
 
 

@@ -41,7 +41,7 @@ def match(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes 
     found = _by_real_path(images, rows)
     by_path = int((found != UNMATCHED).sum())
     taken = set(found.tolist())
-    left = {at: row for at, row in enumerate(rows) if row is not None and at not in taken}
+    left = {row: path for row, path in enumerate(rows) if path is not None and row not in taken}
     open_images = np.flatnonzero(found == UNMATCHED).tolist()
     pairs, crowded = _tails(open_images, left, images, below) if open_images and left else ([], set())
     uses = Counter(image for image, _ in pairs), Counter(row for _, row in pairs)
@@ -55,10 +55,10 @@ def match(images: Sequence[bytes], below: Sequence[bytes], rows: Sequence[bytes 
     return Match(found, surplus, by_path, matched - by_path, len(crowded))
 
 
-def stripped(row: bytes, prefix: bytes) -> bytes | None:
+def stripped(path: bytes, prefix: bytes) -> bytes | None:
     """A row's path after a prefix of whole parts; None where it does not begin so."""
-    row, prefix = (os.path.normpath(path) for path in (row, prefix))
-    return row[len(prefix) :].lstrip(b"/") if row.startswith(prefix.rstrip(b"/") + b"/") else None
+    path, prefix = (os.path.normpath(one) for one in (path, prefix))
+    return path[len(prefix) :].lstrip(b"/") if path.startswith(prefix.rstrip(b"/") + b"/") else None
 
 
 def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes | None]) -> NDArray[np.int64]:
@@ -66,11 +66,11 @@ def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes | None]) -> NDAr
     found = np.full(len(images), UNMATCHED)
     for same in (os.path.abspath, real_path):
         by_path: dict[bytes, int] = {}
-        for at, row in enumerate(rows):
-            if row is not None:
-                by_path.setdefault(same(row), at)
-        for at in np.flatnonzero(found == UNMATCHED).tolist():
-            found[at] = by_path.get(same(images[at]), UNMATCHED)
+        for row, path in enumerate(rows):
+            if path is not None:
+                by_path.setdefault(same(path), row)
+        for image in np.flatnonzero(found == UNMATCHED).tolist():
+            found[image] = by_path.get(same(images[image]), UNMATCHED)
         if (found != UNMATCHED).all():
             break
     return found
@@ -126,7 +126,7 @@ def _plain(path: bytes) -> bytes:
 def _ends(path: bytes) -> Iterator[bytes]:
     """The path, then what is left of it without its first part, its first two, ..."""
     yield path
-    at = path.find(b"/")
-    while at != -1:
-        yield path[at + 1 :]
-        at = path.find(b"/", at + 1)
+    slash = path.find(b"/")
+    while slash != -1:
+        yield path[slash + 1 :]
+        slash = path.find(b"/", slash + 1)

@@ -148,7 +148,7 @@ def _refuse(path: str, truth: Truth) -> None:
 
 def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
     listing = list_images([path], labels, classes=classes)
-    number = {name: at for at, name in enumerate(labels)}
+    number = {name: index for index, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
     code_of_folder = []
     for prefix, truth in listing.folders:
@@ -182,7 +182,7 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> T
         if class_.setdefault(file, name) != name:
             conflicting.add(file)
     names = [*labels, *sorted(set(class_.values()) - {"", *labels})]
-    number = {name: at for at, name in enumerate(names)} | {"": NONE}
+    number = {name: index for index, name in enumerate(names)} | {"": NONE}
     numbers, below = array("i"), list[bytes]()
     for file, name in class_.items():
         if file in conflicting:

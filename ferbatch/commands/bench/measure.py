@@ -100,7 +100,7 @@ class Cores:
     def rate(self, what: str, files: Sequence[bytes], size: int, search: Search = WHOLE) -> float:
         """Images per second that are read, or made into model inputs of this size, on all cores."""
         share = max(1, min(MOST_SHARED, len(files) // (4 * self.n)))  # few enough for an even end
-        shares = [list(files[at : at + share]) for at in range(0, len(files), share)]
+        shares = [list(files[start : start + share]) for start in range(0, len(files), share)]
         spans = list(
             self.processes.map(_work, [what] * len(shares), shares, [size] * len(shares), [search] * len(shares))
         )

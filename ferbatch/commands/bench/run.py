@@ -76,7 +76,7 @@ def _images(options: BenchOptions, said: Callable[[str], None]) -> Iterator[tupl
             samples.make(options.generate, folder, options.images)
             paths = [folder]
         listing = list_images(paths, ())
-        files = [listing[at].file for at in range(len(listing))]
+        files = [listing[index].file for index in range(len(listing))]
         if options.paths and options.images is not None:
             files = files[: options.images]
         if not files:
@@ -105,8 +105,8 @@ class _Bench:
         """What one model comes to: medians over the rounds, and of ratios the medians of each round's."""
         card, inputs = classifier.card, self._inputs(classifier.card.size)
         rates: Rates = {}
-        for at in range(self.options.repeat):
-            self.said(f"{escape(card.name)}: round {at + 1} of {self.options.repeat}")
+        for round_ in range(self.options.repeat):
+            self.said(f"{escape(card.name)}: round {round_ + 1} of {self.options.repeat}")
             found = {
                 "read": self.cores.rate("read", self.files, card.size),
                 "decode": self.cores.rate("decode", self.files, card.size, self.search),

@@ -57,24 +57,24 @@ def _png(image: Image.Image) -> bytes:
 
 def _faces(folder: Path, n: int, rng: np.random.Generator) -> None:
     some = [_face(rng) for _ in range(min(n, DISTINCT))]
-    for at in range(n):
-        inner = folder / f"{at // 10_000:03}"
+    for index in range(n):
+        inner = folder / f"{index // 10_000:03}"
         inner.mkdir(exist_ok=True)
-        (inner / f"{at:07}.jpg").write_bytes(some[at % len(some)])
+        (inner / f"{index:07}.jpg").write_bytes(some[index % len(some)])
 
 
 def _photos(folder: Path, n: int, rng: np.random.Generator) -> None:
     some = [_jpeg(np.asarray(_photo(rng)), PHOTO_QUALITY) for _ in range(min(n, DISTINCT_PHOTOS))]
-    for at in range(n):
-        (folder / f"{at:05}.jpg").write_bytes(some[at % len(some)])
+    for index in range(n):
+        (folder / f"{index:05}.jpg").write_bytes(some[index % len(some)])
 
 
 def _portraits(folder: Path, n: int, rng: np.random.Generator) -> None:
     with Image.open(EXAMPLE) as image:
         small = np.asarray(image.convert("RGB").resize(PORTRAIT))
     some = [_jpeg(_noisy(small, rng, 4), PHOTO_QUALITY) for _ in range(min(n, DISTINCT))]
-    for at in range(n):
-        (folder / f"{at:06}.jpg").write_bytes(some[at % len(some)])
+    for index in range(n):
+        (folder / f"{index:06}.jpg").write_bytes(some[index % len(some)])
 
 
 def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
@@ -82,13 +82,13 @@ def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
     faces = [_face(rng) for _ in range(min(n, DISTINCT))]
     photos = [_jpeg(np.asarray(_photo(rng)), PHOTO_QUALITY) for _ in range(DISTINCT_PHOTOS)]
     png = _png(_photo(rng))
-    for at in range(n):
-        data, suffix = faces[at % len(faces)], "jpg"
-        if at % 200 == 100:
+    for index in range(n):
+        data, suffix = faces[index % len(faces)], "jpg"
+        if index % 200 == 100:
             data, suffix = png, "png"
-        elif at % 20 == 0:
-            data = photos[at // 20 % len(photos)]
-        (folder / f"{at:06}.{suffix}").write_bytes(data)
+        elif index % 20 == 0:
+            data = photos[index // 20 % len(photos)]
+        (folder / f"{index:06}.{suffix}").write_bytes(data)
 
 
 KINDS: dict[str, tuple[Callable[[Path, int, np.random.Generator], None], int]] = {  # and how many, unless it is said

@@ -68,7 +68,7 @@ class LabelsFile:
 
     def truth(self, classes: Mapping[str, str]) -> Truth:
         """The file's own column `truth`, whose names are read as those of folders; UsageError where it is empty."""
-        number = {name: at for at, name in enumerate(self.labels)}
+        number = {name: index for index, name in enumerate(self.labels)}
         named = [label_of(value, self.labels, classes) or value.strip() for value in self.frame["truth"]]
         codes = np.array([number.setdefault(name, len(number)) if name else NONE for name in named], np.int32)
         if not ((codes != NONE) & (codes < len(self.labels))).any():
@@ -87,7 +87,7 @@ class LabelsFile:
 
     def _outcomes(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Outcomes:
         chosen = self.frame.iloc[rows]
-        number = {label: at for at, label in enumerate(self.labels)}
+        number = {label: index for index, label in enumerate(self.labels)}
         predicted = np.array([number.get(value, NONE) for value in chosen["label"]], np.int16)
         predicted[(chosen["status"] == "no_face").to_numpy()] = NO_FACE
         written = chosen[list(self.labels)].to_numpy(np.float64)
@@ -107,7 +107,7 @@ class LabelsFile:
 
     def _too_few(self, truth: Truth, found: Match) -> str:
         wanted = np.flatnonzero(truth.has_label)
-        lonely = next(int(at) for at in wanted if found.rows[at] == UNMATCHED)
+        lonely = next(int(index) for index in wanted if found.rows[index] == UNMATCHED)
         other = self.frame["path"].iloc[int(found.surplus[0])] if len(found.surplus) else "none left over"
         n = int((found.rows[wanted] != UNMATCHED).sum())
         ambiguous = f"; {found.ambiguous:,} could be more than one" if found.ambiguous else ""

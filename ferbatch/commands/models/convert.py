@@ -142,10 +142,10 @@ def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
     parts: list[Part] = []
     tensors: list[Tensors] = []
     layers = list(model.layers)
-    for at, layer in enumerate(layers):
+    for index, layer in enumerate(layers):
         name = type(layer).__name__
-        where = f"{shown(source)}, layer {at + 1} of {len(layers)}, {escape(name)} '{escape(layer.name)}'"
-        if name == "Softmax" and at == len(layers) - 1:
+        where = f"{shown(source)}, layer {index + 1} of {len(layers)}, {escape(name)} '{escape(layer.name)}'"
+        if name == "Softmax" and index == len(layers) - 1:
             continue
         if name not in LAYERS:
             raise UsageError(f"{where}: no such layer is known (known: {', '.join(LAYERS)})")
@@ -153,7 +153,7 @@ def _parts(source: Path, model: Any) -> tuple[list[Part], list[Tensors]]:
             found, own = LAYERS[name](layer)
             parts += found
             tensors += own
-            parts += _activation(layer, last=at == len(layers) - 1)
+            parts += _activation(layer, last=index == len(layers) - 1)
         except _Unsupported as error:
             raise UsageError(f"{where}: {error}") from None
     if not any(part["kind"] in networks.TO_VECTOR for part in parts):

@@ -53,11 +53,11 @@ class Augment(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
         if not self.recipe.erase:
             return x
         n, side, device = len(x), x.shape[-1], x.device
-        at = torch.arange(side, device=device) / side
+        position = torch.arange(side, device=device) / side
         inside = []
         for _ in range(2):
             half, middle = _between(n, 1 / 16, 1 / 5, device), _between(n, 0, 1, device)
-            inside.append((at[None] - middle[:, None]).abs() < half[:, None])  # (B, side)
+            inside.append((position[None] - middle[:, None]).abs() < half[:, None])  # (B, side)
         chosen = torch.rand(n, device=device) < self.recipe.erase
         box = inside[0][:, None, :, None] & inside[1][:, None, None, :] & chosen[:, None, None, None]
         return torch.where(box, x.mean((1, 2, 3), keepdim=True), x)

@@ -47,7 +47,7 @@ class Part:
     @property
     def counts(self) -> dict[str, int]:
         """Images per label, in alphabetical order."""
-        return dict(sorted(Counter(LABELS[at] for at in self.labels.tolist()).items()))
+        return dict(sorted(Counter(LABELS[index] for index in self.labels.tolist()).items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +156,15 @@ def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mas
 
 def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
     """The training images parted in two, and a sentence that says so."""
-    at = np.flatnonzero(train)
-    codes = images.codes[at]
+    chosen = np.flatnonzero(train)
+    codes = images.codes[chosen]
     few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
-    if few or round(len(at) * holdout) < len(LABELS):
-        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(at), 'image')}"
+    if few or round(len(chosen) * holdout) < len(LABELS):
+        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(chosen), 'image')}"
         raise UsageError(f"{shown(data)}: {said}; none can be held out for validation")
-    kept, held = train_test_split(at, test_size=holdout, random_state=seed, stratify=codes)
+    kept, held = train_test_split(chosen, test_size=holdout, random_state=seed, stratify=codes)
     note = (
-        f"{shown(data)} has no validation split: {len(held):,} of {len(at):,} images, taken at random, are held"
+        f"{shown(data)} has no validation split: {len(held):,} of {len(chosen):,} images, taken at random, are held"
         " out (near copies of training images among them make the figures too good)"
     )
     numbers = np.arange(len(train))
@@ -199,15 +199,15 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
     refs: Sequence[ImageRef] = images.images
     good: list[int] = []
     with tempfile.TemporaryFile() as file:
-        at = 0
+        index = 0
         for batch in loader(ImageFiles(refs, SIZE), BATCH):
             for decoded in batch:
                 if decoded.pixels is None:
                     skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
                 else:
                     file.write(decoded.pixels.tobytes())
-                    good.append(at)
-                at += 1
+                    good.append(index)
+                index += 1
             tick(len(batch))
         file.flush()
         shape = (len(good), SIZE, SIZE)

@@ -211,8 +211,8 @@ def _taught(teachers: Sequence[Classifier], part: Part, watcher: Watcher) -> NDA
     found = np.zeros((len(part), len(LABELS)))
     with watcher.progress(len(teachers) * len(part), "asking the teachers") as progress:
         for teacher in teachers:
-            for at in range(0, len(part), BATCH):
-                block = part.pixels[at : at + BATCH]
-                found[at : at + BATCH] += teacher.probabilities_of(block) / len(teachers)
+            for start in range(0, len(part), BATCH):
+                block = part.pixels[start : start + BATCH]
+                found[start : start + BATCH] += teacher.probabilities_of(block) / len(teachers)
                 progress.tick(len(block))
     return found.astype(np.float32)
