@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[..., Network]] = {  # those that can be trained
 }
 ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential}  # those that weights may have
 
-MOST_VALUES = 2**22  # of one image, in any layer; VGG16 has as many at 256 pixels
+MOST_LAYER_VALUES = 2**22  # of one image, in any layer; VGG16 has as many at 256 pixels
 MOST_WORK = 25_000_000_000  # multiply-adds of one image, or values looked at; VGG16 needs 20 billion at 256 pixels
 
 
@@ -79,7 +79,7 @@ def outputs(network: Network, size: int) -> int:
 
 
 def _check_cost(network: Network, size: int) -> None:
-    """ValueError where one image would take more memory or time than MOST_VALUES and MOST_WORK allow.
+    """ValueError where one image would take more memory or time than MOST_LAYER_VALUES and MOST_WORK allow.
 
     A run on no image at all tells: every layer's shape is there, and nothing is computed.
     """
@@ -93,7 +93,7 @@ def _check_cost(network: Network, size: int) -> None:
         work += values * (math.prod(kernel) if weight is None else weight[0].numel())
         if output.shape[:1] != (0,):
             raise ValueError("it makes something of no image")
-        if values > MOST_VALUES or work > MOST_WORK:
+        if values > MOST_LAYER_VALUES or work > MOST_WORK:
             raise ValueError("it is too large to run")
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any
 from ferbatch.core.errors import ModelError
 from ferbatch.core.files import check_has_folder, check_replaceable, replace_file
 from ferbatch.core.names import escape, shown
+from ferbatch.core.options import PACKAGE
 from ferbatch.core.records import columns
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PACKAGE = Path(__file__).resolve().parent.parent
 SHIPPED = next((p for p in (PACKAGE / "_weights", PACKAGE.parent / "weights") if p.is_dir()), PACKAGE / "_weights")
 
 # Cards and weights may come from anyone. What follows is more than any model needs and less than could do harm.
-MOST_JSON = 2**20  # bytes of a card, and of the JSON that a .safetensors file begins with
-MOST_BYTES = 2**30  # of a .safetensors file
+MOST_JSON_BYTES = 2**20  # bytes of a card, and of the JSON that a .safetensors file begins with
+MOST_TENSOR_BYTES = 2**30  # of a .safetensors file
 MOST_SIZE = 1024  # pixels, a side of the input
 MOST_LABELS = 100
-LONGEST = 255  # characters of a name
-DEEPEST = 16  # lists and objects in one another, in a card
-SMALL, LARGE = 1e-9, 1e9  # std and temperature lie between, and a mean's distance from 0 under the latter
-KINDS: Mapping[str, type | tuple[type, ...]] = {  # of a card's values
+LONGEST_WORD = 255  # characters of a name
+MOST_DEPTH = 16  # lists and objects in one another, in a card
+LEAST_SCALE, MOST_SCALE = 1e-9, 1e9  # std and temperature lie between, and a mean's distance from 0 under the latter
+CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {  # of a card's values
     **dict.fromkeys(("name", "architecture", "sha256", "intended_use", "limits"), str),
     **dict.fromkeys(("arguments", "preprocessing", "data", "recipe", "licence"), dict),
     **dict.fromkeys(("labels", "scores"), list),
@@ -68,7 +68,7 @@ def read_card(name: str) -> Card:
     """The card of a shipped model or a weights file; ModelError if it is missing or malformed."""
     path = find(name).with_suffix(".json")
     try:
-        values = json.loads(_read(path, MOST_JSON).decode())
+        values = json.loads(_read(path, MOST_JSON_BYTES).decode())
         _check_json(values)
         card = Card(**values)
         _check(card)
@@ -99,7 +99,7 @@ def _said(error: Exception) -> str:
 
 def _check_json(value: Any, depth: int = 0) -> None:
     """ValueError for what could not be used or written again: deep nesting, endless numbers, text that is no UTF-8."""
-    if depth > DEEPEST:
+    if depth > MOST_DEPTH:
         raise ValueError("it is nested too deeply")
     if isinstance(value, dict | list):
         for one in [*value, *value.values()] if isinstance(value, dict) else value:
@@ -112,13 +112,13 @@ def _check_json(value: Any, depth: int = 0) -> None:
 
 def _check(card: Card) -> None:
     """ValueError if inference, or what reports it, could not trust these values."""
-    for name, kind in KINDS.items():
+    for name, kind in CARD_TYPES.items():
         value = getattr(card, name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{name} is of the wrong type")
-    if max(len(card.name), len(card.architecture)) > LONGEST:
-        raise ValueError(f"name or architecture is longer than {LONGEST} characters")
-    if not can_scale(card.mean, card.std) or not SMALL < card.temperature < LARGE:
+    if max(len(card.name), len(card.architecture)) > LONGEST_WORD:
+        raise ValueError(f"name or architecture is longer than {LONGEST_WORD} characters")
+    if not can_scale(card.mean, card.std) or not LEAST_SCALE < card.temperature < MOST_SCALE:
         raise ValueError(f"mean, std, temperature are {card.mean}, {card.std}, {card.temperature}")
     if not 0 < card.size <= MOST_SIZE:
         raise ValueError(f"size is {card.size}, not 1 to {MOST_SIZE:,}")
@@ -128,12 +128,12 @@ def _check(card: Card) -> None:
 
 def can_scale(mean: float, std: float) -> bool:
     """Whether pixels scaled so stay numbers that a network can take."""
-    return abs(mean) < LARGE and SMALL < std < LARGE
+    return abs(mean) < MOST_SCALE and LEAST_SCALE < std < MOST_SCALE
 
 
 def can_label(labels: Sequence[Any]) -> bool:
     """Whether these can be a model's labels: two or more different words, none of them a column's name already."""
-    words = all(isinstance(one, str) and one.isidentifier() and len(one) <= LONGEST for one in labels)
+    words = all(isinstance(one, str) and one.isidentifier() and len(one) <= LONGEST_WORD for one in labels)
     return words and 2 <= len(labels) <= MOST_LABELS and len({*labels, *columns(())}) == len(labels) + len(columns(()))
 
 
@@ -143,15 +143,15 @@ def load(name: str) -> tuple[Card, dict[str, Tensor]]:
 
     card, path = read_card(name), find(name)
     try:
-        content = _read(path, MOST_BYTES)
+        content = _read(path, MOST_TENSOR_BYTES)
     except (OSError, ValueError) as error:
         said = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"{shown(path)} cannot be read: {said}") from error
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise ModelError(f"{shown(path)} is damaged: its sha256 is not the one in its card")
     try:
-        if int.from_bytes(content[:8], "little") > MOST_JSON:
-            raise ValueError(f"its header is longer than {MOST_JSON:,} bytes")
+        if int.from_bytes(content[:8], "little") > MOST_JSON_BYTES:
+            raise ValueError(f"its header is longer than {MOST_JSON_BYTES:,} bytes")
         return card, safetensors.torch.load(content)
     except Exception as error:  # whatever a hostile header makes of the reader
         raise ModelError(f"{shown(path)} holds no tensors: {_said(error)}") from error

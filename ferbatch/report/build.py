@@ -20,7 +20,7 @@ from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, tabl
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.metadata import Matched, Slices
 
-SCHEMA = 1  # of report.json
+REPORT_SCHEMA = 1  # of report.json
 SMALL_GROUP = 100  # images; under it a rate's interval is wider than 10 points to either side
 MISTAKES = 24  # shown, the most confident first
 
@@ -124,7 +124,7 @@ def build(subject: Subject, systems: Sequence[System], min_confidence: float = 0
     """The report of one or more systems on the same images, in plain dicts, lists, numbers and strings."""
     first = systems[0]
     return {
-        "schema": SCHEMA,
+        "schema": REPORT_SCHEMA,
         "ferbatch": __version__,
         "subject": asdict(subject),
         "results": [result(system, min_confidence) for system in systems],

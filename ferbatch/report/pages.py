@@ -28,7 +28,7 @@ from ferbatch.report import charts
 UNDEFINED = "\N{EN DASH}"
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL = 96  # pixels, the longer side
-AROUND = 1.2  # times the longer side of a face's box is shown of it
+THUMBNAIL_MARGIN = 1.2  # times the longer side of a face's box is shown of it
 MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!&$^=@]|:(?=//)")  # what could be markup; its number is written instead
 NAMES = {  # of report.json, where they are not just words
     "interval_95": "95 % interval",
@@ -108,7 +108,7 @@ def thumbnail(ref: ImageRef, box: Sequence[int] | None = None) -> str | None:
 def _around(box: Sequence[int], gray: GrayImage) -> tuple[int, int, int, int]:
     """What lies around a face's box, as far as the decoded image goes, in its pixels."""
     x, y, width, height = box
-    half, scale = AROUND * max(width, height) / 2, gray.pixels.width / gray.width
+    half, scale = THUMBNAIL_MARGIN * max(width, height) / 2, gray.pixels.width / gray.width
     across, down = x + width / 2, y + height / 2
     wide, high = gray.pixels.size
     left, right = (min(wide, max(0, round(end * scale))) for end in (across - half, across + half))

@@ -19,7 +19,7 @@ SHADES = " .:*#"  # the share of a row in a cell of the confusion matrix, where 
 TOP = 3  # of the confusions
 
 
-def drawn(report: Mapping[str, Any], *, coloured: bool) -> Iterator[Table | Text]:
+def render(report: Mapping[str, Any], *, coloured: bool) -> Iterator[Table | Text]:
     """The report: several results side by side, if there are several, then each by itself."""
     several = len(report["results"]) > 1
     if several:

@@ -90,7 +90,7 @@ def report_text(report: Mapping[str, Any], terminal: bool) -> str:
     coloured = terminal and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     return "\n".join(  # no line is broken in a file
         part.plain if isinstance(part, Text) and not terminal else as_text(part, terminal)
-        for part in report_terminal.drawn(report, coloured=coloured)
+        for part in report_terminal.render(report, coloured=coloured)
     )
 
 

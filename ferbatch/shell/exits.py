@@ -31,9 +31,9 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
             try:
                 command(*args, **kwargs)
             except FerbatchError as error:
-                fail(str(error), error.exit_code)
+                end_with(str(error), error.exit_code)
             except process.Stopped as stopped:
-                fail(ended(stopped.number), 128 + stopped.number)
+                end_with(ended(stopped.number), 128 + stopped.number)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
                 raise typer.Exit(141) from None
@@ -43,7 +43,7 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
-def fail(message: str, exit_code: int) -> NoReturn:
+def end_with(message: str, exit_code: int) -> NoReturn:
     """Say why, and end."""
     from ferbatch.shell import console
 
@@ -58,4 +58,4 @@ def ended(number: int) -> str:
 
 def _farewell(number: int) -> None:
     with contextlib.suppress(typer.Exit):
-        fail(ended(number), 128 + number)
+        end_with(ended(number), 128 + number)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ferbatch.commands.models import convert
 from ferbatch.commands.train import checkpoint
-from ferbatch.commands.train.data import Data, Part
+from ferbatch.commands.train.data import Data, Split
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Trainer
 from ferbatch.core.errors import ModelError, UsageError
@@ -528,7 +528,7 @@ def test_a_checkpoint_runs_no_code_and_one_that_is_damaged_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(4)])
-    part = Part(pixels, np.arange(4), np.zeros((4, 4), np.float32), np.full(4, NONE))
+    part = Split(pixels, np.arange(4), np.zeros((4, 4), np.float32), np.full(4, NONE))
     card = Card(**{**CARD, "labels": LABELS, "recipe": {"start": "scratch"}})
     data = Data(part, part, card.mean, card.std, (), ())
     trainer = Trainer(data, Recipe(model="cnn-lite"), registry.build("cnn-lite", SMALL), card, torch.device("cpu"))

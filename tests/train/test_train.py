@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.card import _temperature, _tempered
-from ferbatch.commands.train.data import Part, list_images
+from ferbatch.commands.train.data import Split, list_splits
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.targets import with_votes
 from ferbatch.core.errors import UsageError
@@ -364,7 +364,7 @@ def test_votes_are_joined_once_for_both_splits_and_never_to_two_images(
 
     def votes_of(rows: list[str]) -> tuple[list[int], list[str]]:
         content = [{"file": row, **dict.fromkeys((f"votes_{label}" for label in LABELS), 3)} for row in rows]
-        listing = list_images(Path("data"), table(tmp_path / "votes.csv", content), 0.1, 0)
+        listing = list_splits(Path("data"), table(tmp_path / "votes.csv", content), 0.1, 0)
         return [int((votes.counts.sum(1) > 0).sum()) for _, votes in listing.parts if votes], list(listing.notes)
 
     assert votes_of([str(file) for file in files]) == ([80, 12], [])
@@ -380,7 +380,7 @@ def test_folders_of_other_splits_are_left_alone_whatever_their_case(data: Path) 
     (data / "validation").rename(data / "PublicTest")
     shutil.copytree(data / "PublicTest", data / "PrivateTest")
     draw(data / "Training/angry", "sad", 2)
-    listing = list_images(data, None, 0.1, 0)
+    listing = list_splits(data, None, 0.1, 0)
     assert [len(images.codes) for images, _ in listing.parts] == [80, 12]
     assert len(listing.notes) == 2
     assert "angry (2)" in listing.notes[0]
@@ -392,7 +392,7 @@ def test_a_path_with_two_labels_in_a_table_is_left_out_aloud(data: Path, tmp_pat
         {"path": str(file), "label": file.parent.name, "split": file.parts[-3]} for file in sorted(data.rglob("*.png"))
     ]
     rows.append({**rows[0], "label": "surprise"})
-    listing = list_images(table(tmp_path / "faces.csv", rows), None, 0.1, 0)
+    listing = list_splits(table(tmp_path / "faces.csv", rows), None, 0.1, 0)
     assert sum(len(images.codes) for images, _ in listing.parts) == 91
     assert listing.notes == ["1 path with two different labels left out"]
 
@@ -403,11 +403,11 @@ def test_a_run_whose_loss_is_no_number_ends_in_a_sentence(data: Path) -> None:
         [run.epoch() for _ in range(5)]
 
 
-def part(labels: list[int], votes: list[list[float]]) -> Part:
+def part(labels: list[int], votes: list[list[float]]) -> Split:
     n = len(labels)
     commonest = np.full(n, -1)
     pixels = np.zeros((n, 48, 48), np.uint8)
-    return Part(pixels, np.array(labels), np.array(votes, np.float32), commonest)
+    return Split(pixels, np.array(labels), np.array(votes, np.float32), commonest)
 
 
 def test_targets_mix_label_and_votes_and_keep_the_label_where_nobody_voted() -> None:
@@ -446,7 +446,7 @@ def trainer(recipe: Recipe, data: Path, teacher: Any = None) -> Any:
 
     from ferbatch.commands.train.trainer import Trainer
 
-    read = train_data.read(data, list_images(data, None, recipe.holdout, recipe.seed))
+    read = train_data.read(data, list_splits(data, None, recipe.holdout, recipe.seed))
     card = replace(read_card("cnn-v1"), architecture=recipe.model, mean=read.mean, std=read.std, temperature=1.0)
     torch.manual_seed(recipe.seed)
     network = registry.build(recipe.model, {"labels": 4, **recipe.arguments})

@@ -30,7 +30,7 @@ from ferbatch.stream import pool
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import read
 
-SCHEMA = 1
+BENCH_SCHEMA = 1
 MOST_INPUTS = 4_096  # decoded images kept for the network; it sees them again and again
 MOST_FOR_PEERS = 2_000  # images: others may be slow
 FORWARD = 2.0  # seconds, about, of one measurement of the network alone
@@ -197,7 +197,7 @@ class _Bench:
             start.setdefault("help / import_typer", []).append(start["help"][-1] / start["import_typer"][-1])
         torch_alone = command([sys.executable, "-c", "import torch, time; time.sleep(0.2)"], watched=True).peak
         return {
-            "schema": SCHEMA,
+            "schema": BENCH_SCHEMA,
             "ferbatch": __version__,
             "torch": torch.__version__,
             "decoder": jpeg.decoders()[0],

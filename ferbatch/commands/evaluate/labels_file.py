@@ -20,7 +20,7 @@ from ferbatch.sources.matching import UNMATCHED, Match, match, stripped
 from ferbatch.sources.metadata import Matched, matched
 from ferbatch.sources.truth import Truth, of_labels
 
-MOST_PIXELS = 2**24  # along a side; more is no face's box
+MOST_BOX_PIXELS = 2**24  # along a side; more is no face's box
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
     if not set(names) <= set(frame.columns):
         return None
     numbers = frame[names].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    return np.asarray(np.nan_to_num(numbers).clip(0, MOST_PIXELS), np.int32)
+    return np.asarray(np.nan_to_num(numbers).clip(0, MOST_BOX_PIXELS), np.int32)
 
 
 def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:

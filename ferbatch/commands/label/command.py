@@ -15,7 +15,7 @@ from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, ON_ERROR, Existing, Options
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell import log
-from ferbatch.shell.exits import ended, exits, fail
+from ferbatch.shell.exits import end_with, ended, exits
 from ferbatch.shell.options import (
     BatchSize,
     Device,
@@ -172,7 +172,7 @@ def label(
         except (OutputError, WorkerError) as error:
             raise type(error)(f"{error}{_kept(target)}") from error
         except process.Stopped as stopped:
-            fail(f"{ended(stopped.number)}{_kept(target)}", 128 + stopped.number)
+            end_with(f"{ended(stopped.number)}{_kept(target)}", 128 + stopped.number)
     watcher.finished(result, target)
     raise typer.Exit(result.exit_code if result else 0)
 

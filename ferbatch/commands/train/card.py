@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-from ferbatch.commands.train.data import SIZE, Data, Part
+from ferbatch.commands.train.data import SIZE, Data, Split
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Trainer
 from ferbatch.core.options import TrainOptions
@@ -101,7 +101,7 @@ def _temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) 
     return round(float(minimize_scalar(gap, bounds=TEMPERATURES, method="bounded").x), 4)
 
 
-def _scores(probabilities: NDArray[np.float64], part: Part) -> list[dict[str, Any]]:
+def _scores(probabilities: NDArray[np.float64], part: Split) -> list[dict[str, Any]]:
     """Accuracy, agreement with people and calibration on validation, for the card."""
     said = probabilities.argmax(1)
     scores = [_rate("accuracy", said == part.labels)]

@@ -18,7 +18,7 @@ from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import replace_file
 from ferbatch.core.names import shown
 
-FORMAT = 2  # of a checkpoint; another one is of another run
+CHECKPOINT_FORMAT = 2  # of a checkpoint; another one is of another run
 
 
 def fingerprint_of(recipe: Recipe, data: Data, marks: Sequence[str]) -> str:
@@ -30,7 +30,7 @@ def fingerprint_of(recipe: Recipe, data: Data, marks: Sequence[str]) -> str:
 
 def save(path: Path, trainer: Trainer, fingerprint: str) -> None:
     """Write everything that `restore` needs; the file is there whole or not at all. OutputError where it cannot."""
-    run = {"format": FORMAT, "fingerprint": fingerprint, "start": trainer.card.recipe["start"]}
+    run = {"format": CHECKPOINT_FORMAT, "fingerprint": fingerprint, "start": trainer.card.recipe["start"]}
     content = io.BytesIO()
     torch.save({**run, **trainer.state_dict()}, content)
     with replace_file(str(path)) as stream:
@@ -47,7 +47,7 @@ def restore(path: Path, trainer: Trainer, fingerprint: str) -> None:
     try:
         with stream:
             state = torch.load(stream, map_location="cpu", weights_only=True)
-        fits = state["format"] == FORMAT and state["fingerprint"] == fingerprint
+        fits = state["format"] == CHECKPOINT_FORMAT and state["fingerprint"] == fingerprint
         if fits:
             trainer.load_state_dict(state)
             recipe = {**trainer.card.recipe, "start": state["start"]}

@@ -29,11 +29,11 @@ SPLIT_COLUMNS = ("split", "usage", "subset", "set")
 TRAIN_WORDS = frozenset(["train", "training"])  # what folders, or values of those columns, are called
 VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
 Mask = NDArray[np.bool_]
-BATCH = 256  # images to decode at a time
+AT_ONCE = 256  # images to decode at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class Split:
     """The readable images of one split."""
 
     pixels: NDArray[np.uint8]  # (N, size, size); in a file that is gone when nothing uses it, not in memory
@@ -54,8 +54,8 @@ class Part:
 class Data:
     """A data folder or table, looked at once before the first epoch."""
 
-    train: Part
-    validation: Part
+    train: Split
+    validation: Split
     mean: float  # of the training pixels scaled to 0..1
     std: float
     skipped: Sequence[tuple[str, str]]  # path and reason of each unreadable image, in either split
@@ -76,7 +76,7 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class Splits:
     """The images of both splits and what people said of them, before any is read."""
 
     parts: tuple[tuple[Truth, Votes | None], tuple[Truth, Votes | None]]
@@ -86,7 +86,7 @@ class Listing:
         return sum(len(images.codes) for images, _ in self.parts)
 
 
-def list_images(data: Path, votes: Path | None, holdout: float, seed: int) -> Listing:
+def list_splits(data: Path, votes: Path | None, holdout: float, seed: int) -> Splits:
     """The images of class folders or of a table, as training and validation; nothing is decoded yet.
 
     A folder holds train/ and validation/ with a folder per label in each, or the label folders themselves; a table has
@@ -108,7 +108,7 @@ def list_images(data: Path, votes: Path | None, holdout: float, seed: int) -> Li
     images, train, validation = images.where(chosen), train[chosen], validation[chosen]
     cast = _votes(votes, images, notes) if votes and len(images.codes) else None
     parts = [(images.where(part), cast.where(part) if cast else None) for part in (train, validation)]
-    return Listing((parts[0], parts[1]), notes)
+    return Splits((parts[0], parts[1]), notes)
 
 
 def _left_out(images: Truth) -> list[str]:
@@ -180,10 +180,10 @@ def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
     return votes
 
 
-def read(data: Path, listing: Listing, tick: Callable[[int], None] = lambda n: None) -> Data:
+def read(data: Path, splits: Splits, tick: Callable[[int], None] = lambda n: None) -> Data:
     """Read every image once; UsageError where a split has no readable image of a label."""
     skipped: list[tuple[str, str]] = []
-    train, validation = (_read(images, votes, skipped, tick) for images, votes in listing.parts)
+    train, validation = (_read(images, votes, skipped, tick) for images, votes in splits.parts)
     missing = [
         f"no {'readable ' if skipped else ''}{name} image of {', '.join(absent)}"
         for name, part in (("train", train), ("validation", validation))
@@ -192,15 +192,15 @@ def read(data: Path, listing: Listing, tick: Callable[[int], None] = lambda n: N
     if missing:
         raise UsageError(f"{shown(data)}: {'; '.join(missing)}")
     mean, std = _moments(train.pixels)
-    return Data(train, validation, mean, std, skipped, listing.notes)
+    return Data(train, validation, mean, std, skipped, splits.notes)
 
 
-def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Part:
+def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Split:
     refs: Sequence[ImageRef] = images.images
     good: list[int] = []
     with tempfile.TemporaryFile() as file:
         index = 0
-        for batch in loader(ImageFiles(refs, SIZE), BATCH):
+        for batch in loader(ImageFiles(refs, SIZE), AT_ONCE):
             for decoded in batch:
                 if decoded.pixels is None:
                     skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
@@ -217,13 +217,13 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
     voted = counts.sum(1) > 0
     commonest = np.where(voted, majority(counts), NONE) if len(good) else np.empty(0, np.int64)
     labels = images.codes[chosen].astype(np.int64)
-    return Part(pixels, labels, counts[:, : len(LABELS)].astype(np.float32), commonest)
+    return Split(pixels, labels, counts[:, : len(LABELS)].astype(np.float32), commonest)
 
 
 def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     """Mean and standard deviation of pixels scaled to 0..1, four digits."""
     total, squares = 0.0, 0.0
-    for block in np.array_split(pixels, range(BATCH, len(pixels), BATCH)):
+    for block in np.array_split(pixels, range(AT_ONCE, len(pixels), AT_ONCE)):
         scaled = block / 255
         total, squares = total + scaled.sum(), squares + (scaled**2).sum()
     mean = total / pixels.size

@@ -17,7 +17,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.records import PRECISIONS
 
-SHIPPED = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent / "recipes"
 
 OF_MODEL = {  # the recipe of a network that is asked for by its name alone
     "cnn": "cnn-v2",
@@ -119,7 +119,7 @@ FIELDS = {one.name: one for one in dataclasses.fields(Recipe)}
 
 def shipped() -> list[str]:
     """The names of the recipes that come with ferbatch."""
-    return sorted(file.stem for file in SHIPPED.glob("*.toml"))
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
 
 
 def choose(name: str | None, model: str | None, *, epochs: int | None = None, seed: int | None = None) -> Recipe:
@@ -133,7 +133,7 @@ def choose(name: str | None, model: str | None, *, epochs: int | None = None, se
 
 def load(name: str) -> Recipe:
     """The recipe of this name, or of this .toml file; UsageError where there is none or it says what it should not."""
-    path = SHIPPED / f"{name}.toml" if name in shipped() else Path(name)
+    path = RECIPES / f"{name}.toml" if name in shipped() else Path(name)
     if path.suffix != ".toml":
         raise UsageError(
             f"no recipe called '{escape(name)}' (known: {', '.join(shipped())}, or a path to a .toml file)"

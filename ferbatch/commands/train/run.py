@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ferbatch.commands.train import checkpoint
 from ferbatch.commands.train.card import arguments_of, finished_card, first_card
-from ferbatch.commands.train.data import BATCH, SIZE, Data, Part, list_images, read
+from ferbatch.commands.train.data import AT_ONCE, SIZE, Data, Split, list_splits, read
 from ferbatch.commands.train.output import Files, write_history
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.trainer import Epoch, Trainer
@@ -132,9 +132,9 @@ def _teachers(names: Sequence[str], device: torch.device) -> list[Classifier]:
 
 def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
     """The images, read; the watcher hears what they are and what the recipe wants of them in vain."""
-    listing = list_images(options.data, options.votes, recipe.holdout, recipe.seed)
-    with watcher.progress(len(listing), "reading") as progress:
-        data = read(options.data, listing, progress.tick)
+    splits = list_splits(options.data, options.votes, recipe.holdout, recipe.seed)
+    with watcher.progress(len(splits), "reading") as progress:
+        data = read(options.data, splits, progress.tick)
     watcher.read(data)
     for sentence in _unused(recipe, data, options):
         watcher.note(sentence)
@@ -206,13 +206,13 @@ def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
     return said
 
 
-def _taught(teachers: Sequence[Classifier], part: Part, watcher: Watcher) -> NDArray[np.float32]:
+def _taught(teachers: Sequence[Classifier], part: Split, watcher: Watcher) -> NDArray[np.float32]:
     """(N, labels) the mean of the teachers' probabilities, each of the image and its mirror image."""
     found = np.zeros((len(part), len(LABELS)))
     with watcher.progress(len(teachers) * len(part), "asking the teachers") as progress:
         for teacher in teachers:
-            for start in range(0, len(part), BATCH):
-                block = part.pixels[start : start + BATCH]
-                found[start : start + BATCH] += teacher.probabilities_of(block) / len(teachers)
+            for start in range(0, len(part), AT_ONCE):
+                block = part.pixels[start : start + AT_ONCE]
+                found[start : start + AT_ONCE] += teacher.probabilities_of(block) / len(teachers)
                 progress.tick(len(block))
     return found.astype(np.float32)

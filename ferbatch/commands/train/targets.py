@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ferbatch.commands.train.data import Part
+from ferbatch.commands.train.data import Split
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.sources.labels import LABELS
 
 
-def targets(part: Part, recipe: Recipe, taught: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def targets(part: Split, recipe: Recipe, taught: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
     """(N, labels) probabilities to learn: label and people's votes, and for a share of it what teachers say.
 
     `taught` holds the teachers' probabilities, (N, labels); the recipe has the shares.
@@ -21,7 +21,7 @@ def targets(part: Part, recipe: Recipe, taught: NDArray[np.float32] | None = Non
     return own if taught is None else (1 - recipe.distill) * own + recipe.distill * taught
 
 
-def with_votes(part: Part, share: float) -> NDArray[np.float32]:
+def with_votes(part: Split, share: float) -> NDArray[np.float32]:
     """(N, labels) the label of each image, and for `share` (0..1) of it people's votes, where there are some."""
     given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
     cast = part.votes.sum(1, keepdims=True)
@@ -29,7 +29,7 @@ def with_votes(part: Part, share: float) -> NDArray[np.float32]:
     return np.where(cast > 0, (1 - share) * given + share * voted, given)
 
 
-def class_weights(part: Part, balance: float) -> Tensor:
+def class_weights(part: Split, balance: float) -> Tensor:
     """(labels,) what an image of each label counts: (1 / its frequency) ** balance, 1 for the mean image."""
     frequencies = torch.tensor([part.counts[label] / len(part) for label in LABELS])
     raised = frequencies**-balance
