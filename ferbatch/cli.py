@@ -1,4 +1,4 @@
-"""The command line: the app with its commands, the small ones here. Imports what is heavy only inside a command."""
+"""The command line: the app that collects the commands. What is heavy is imported only inside a command."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ def main() -> None:
     try:
         app(prog_name="ferbatch")
     finally:
-        gc.freeze()  # a last search for cycles in what the process holds, torch with it, would take it a second
+        gc.freeze()  # a last search for cycles in all that the process holds would take a second

@@ -19,20 +19,25 @@ from ferbatch.core.names import shown
 from ferbatch.model.networks import Network
 
 BACKBONES = {  # what we call a body -> what timm calls it
-    "vgg16": "vgg16",  # cut at block5_pool: 14.7 M parameters
-    "resnet101": "resnet101",  # cut at the end of its last stage: 42.5 M
-    "efficientnetv2_b2": "tf_efficientnetv2_b2",  # 8.7 M, and 0.08 M of batch-norm statistics, which Keras counts too
-    "efficientnet_lite0": "tf_efficientnet_lite0",  # 3.4 M
-    "efficientnet_lite1": "tf_efficientnet_lite1",  # 4.1 M
-    "efficientnet_lite2": "tf_efficientnet_lite2",  # 4.8 M
+    "vgg16": "vgg16",  # cut at block5_pool, 14.7 M parameters
+    "resnet101": "resnet101",  # cut at the end of its last stage, 42.5 M parameters
+    "efficientnetv2_b2": "tf_efficientnetv2_b2",  # 8.7 M parameters; Keras adds 0.08 M statistics
+    "efficientnet_lite0": "tf_efficientnet_lite0",  # 3.4 M parameters
+    "efficientnet_lite1": "tf_efficientnet_lite1",  # 4.1 M parameters
+    "efficientnet_lite2": "tf_efficientnet_lite2",  # 4.8 M parameters
 }
 
 
 class Backbone(Network):
     """A timm body cut before its own classifier, gray laid on three channels, and a dense head.
 
-    Input (B, 1, size, size) of any size; it is scaled to `side` pixels first, for a body that was made for larger
-    pictures. The head is a hidden layer of `hidden` units with ReLU and dropout, then one logit per label.
+    Input (B, 1, size, size) of any size. The head is a hidden layer with ReLU and dropout, then one logit per label.
+
+    name: a key of BACKBONES.
+    labels: how many there are.
+    side: pixels that the input is scaled to first, for a body that was made for larger pictures.
+    hidden: units of the hidden layer.
+    dropout: before the last layer.
     """
 
     def __init__(self, name: str, labels: int = 4, side: int = 48, hidden: int = 64, dropout: float = 0.3) -> None:
@@ -112,7 +117,7 @@ def load_pretrained(network: Backbone, path: Path) -> None:
         raise UsageError(f"{file} does not fit this network: {len(misfits)} tensors differ, {misfits[0]} for one")
     try:
         network.pretrainable.load_state_dict({name: given[name] for name in wanted})
-    except RuntimeError as error:  # sparse or quantised ones
+    except RuntimeError as error:  # the file holds sparse or quantised tensors
         raise UsageError(f"{file} does not fit this network: its tensors are no plain numbers") from error
 
 
@@ -122,7 +127,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
         return dict(safetensors.torch.load_file(path))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of pickles it will not run anyway
+        warnings.simplefilter("ignore")  # PyTorch warns of pickles, which weights_only keeps it from running
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     tensors = next((tensors[name] for name in ("state_dict", "model") if name in tensors), tensors)
     return {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
@@ -138,7 +143,7 @@ def _by_order(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict
 
 def download(network: Backbone) -> None:
     """Fill the body with ImageNet weights from timm's hub; ModelError where they cannot be had."""
-    chatter = logging.getLogger("huggingface_hub")  # of every retry
+    chatter = logging.getLogger("huggingface_hub")  # speaks of every retry
     level = chatter.level
     try:
         chatter.setLevel(logging.CRITICAL)

@@ -24,7 +24,7 @@ from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 
-CUDNN = threading.Lock()  # its flags are the whole process's
+CUDNN = threading.Lock()  # held while cuDNN's flags, which are the whole process's, are set
 
 # Images the network runs on at a time, always exactly so many: enough that starting its layers on a GPU costs little.
 BLOCK = {"cuda": 1_024, "mps": 256}
@@ -133,7 +133,7 @@ class Engine:
         """(block, labels) probabilities of a block of normalised images."""
         with exact_convolutions(self.device):
             features = self.features(x)
-        logits = self.head(features.cpu().to(torch.float64))  # which waits for a GPU
+        logits = self.head(features.cpu().to(torch.float64))  # .cpu() waits for a GPU
         if not bool(logits.isfinite().all()):
             raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
         return torch.softmax(logits / self.card.temperature, dim=1).numpy()

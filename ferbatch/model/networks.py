@@ -1,7 +1,7 @@
-"""The networks of our own: the study's, the light one, and any chain of layers.
+"""Our own networks: the study's, the light one, and any chain of layers.
 
 Every network has two parts: `features`, the convolutional body, which runs in the device's precision, and `head`,
-the dense layers, which inference runs in float64 (see stream.classifier).
+the dense layers, which inference runs in float64 (see model.engine).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras calls the latter 0.99
+KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras counts momentum from the other end: 0.99
 MOST_LAYERS = 1000  # more than any network needs; a card may ask for so many that building them never ends
 
 
@@ -60,7 +60,9 @@ class Cnn(Network):
             nn.ZeroPad2d((0, 1, 0, 1)),  # Keras pads an even kernel at the right and the bottom
             nn.Conv2d(inputs, outputs, kernel_size=2),
             nn.BatchNorm2d(outputs, **KERAS_BATCH_NORM),  # type: ignore[arg-type]
-            nn.MaxPool2d(2),  # before the activation, which is monotonic: the same numbers for a quarter of its work
+            nn.MaxPool2d(
+                2
+            ),  # pooled before the activation, which is monotonic: equal numbers for a quarter of the work
             nn.LeakyReLU(0.1),
             nn.Dropout(dropout),
         )
@@ -81,6 +83,13 @@ class CnnLite(Network):
     Plain 3x3 convolutions, which CPUs run closest to their limit, on maps that shrink at once: (B, 1, 48, 48) -> 24
     and, at every stage whose stride is 2, half of it. Residual blocks as in He et al.,
     https://arxiv.org/abs/1512.03385.
+
+    labels: how many there are.
+    stem: channels of the first convolution.
+    channels: of each stage.
+    blocks: residual blocks of each stage.
+    strides: of each stage's first block.
+    dropout: before the dense layer.
     """
 
     def __init__(

@@ -21,15 +21,18 @@ from ferbatch.model.backbones import BACKBONES, Backbone
 from ferbatch.model.networks import Cnn, CnnLite, Network, Sequential
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 
-MODELS: dict[str, Callable[..., Network]] = {  # those that can be trained
+MODELS: dict[str, Callable[..., Network]] = {  # networks that can be trained
     "cnn": Cnn,
     "cnn-lite": CnnLite,
     **{name: partial(Backbone, name) for name in BACKBONES},
 }
-ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential}  # those that weights may have
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    **MODELS,
+    "sequential": Sequential,
+}  # networks that weights may have
 
-MOST_LAYER_VALUES = 2**22  # of one image, in any layer; VGG16 has as many at 256 pixels
-MOST_WORK = 25_000_000_000  # multiply-adds of one image, or values looked at; VGG16 needs 20 billion at 256 pixels
+MOST_LAYER_VALUES = 2**22  # that a layer may make of one image; VGG16 has as many at 256 pixels
+MOST_WORK = 25_000_000_000  # multiply-adds, or values looked at, for one image; VGG16 at 256 pixels: 20 billion
 
 
 def build(architecture: str, arguments: Mapping[str, Any]) -> Network:
@@ -46,7 +49,7 @@ def load(card: Card, tensors: Mapping[str, Tensor]) -> Network:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch warns of arguments that will be refused
+            warnings.simplefilter("ignore")  # PyTorch warns of arguments that are refused further down
             with torch.device("meta"):
                 network = build(card.architecture, card.arguments)
             if _shapes(network.state_dict()) != _shapes(tensors) or parameters(network) != card.parameters:
@@ -89,7 +92,7 @@ def _check_cost(network: Network, size: int) -> None:
         nonlocal work
         values = math.prod(output.shape[1:])
         weight, kernel = getattr(module, "weight", None), getattr(module, "kernel_size", 1)
-        kernel = kernel if isinstance(kernel, Sequence) else (kernel, kernel)  # of a pool: one number or two
+        kernel = kernel if isinstance(kernel, Sequence) else (kernel, kernel)  # a pool has one number or two
         work += values * (math.prod(kernel) if weight is None else weight[0].numel())
         if output.shape[:1] != (0,):
             raise ValueError("it makes something of no image")

@@ -26,13 +26,13 @@ SHIPPED = next((p for p in (PACKAGE / "_weights", PACKAGE.parent / "weights") if
 
 # Cards and weights may come from anyone. What follows is more than any model needs and less than could do harm.
 MOST_JSON_BYTES = 2**20  # bytes of a card, and of the JSON that a .safetensors file begins with
-MOST_TENSOR_BYTES = 2**30  # of a .safetensors file
-MOST_SIZE = 1024  # pixels, a side of the input
+MOST_TENSOR_BYTES = 2**30  # the size of a .safetensors file
+MOST_SIZE = 1024  # pixels on a side of the input
 MOST_LABELS = 100
-LONGEST_WORD = 255  # characters of a name
-MOST_DEPTH = 16  # lists and objects in one another, in a card
-LEAST_SCALE, MOST_SCALE = 1e-9, 1e9  # std and temperature lie between, and a mean's distance from 0 under the latter
-CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {  # of a card's values
+LONGEST_WORD = 255  # characters of a name or a label
+MOST_DEPTH = 16  # lists and objects of a card in one another
+LEAST_SCALE, MOST_SCALE = 1e-9, 1e9  # std and temperature lie between; a mean is less than MOST_SCALE from 0
+CARD_TYPES: Mapping[str, type | tuple[type, ...]] = {  # what a card's values must be
     **dict.fromkeys(("name", "architecture", "sha256", "intended_use", "limits"), str),
     **dict.fromkeys(("arguments", "preprocessing", "data", "recipe", "licence"), dict),
     **dict.fromkeys(("labels", "scores"), list),
@@ -89,7 +89,7 @@ def _read(path: Path, most: int) -> bytes:
     if info.st_size > most:
         raise ValueError(f"{info.st_size:,} bytes, the limit is {most:,}")
     with path.open("rb") as stream:
-        return stream.read(info.st_size)  # for so many bytes memory is taken
+        return stream.read(info.st_size)  # no more, whatever the file has become: memory is taken for so many bytes
 
 
 def _said(error: Exception) -> str:
@@ -127,7 +127,7 @@ def _check(card: Card) -> None:
 
 
 def can_scale(mean: float, std: float) -> bool:
-    """Whether pixels scaled so stay numbers that a network can take."""
+    """Whether pixels, less this mean and divided by this std, stay numbers that a network can take."""
     return abs(mean) < MOST_SCALE and LEAST_SCALE < std < MOST_SCALE
 
 
@@ -139,7 +139,7 @@ def can_label(labels: Sequence[Any]) -> bool:
 
 def load(name: str) -> tuple[Card, dict[str, Tensor]]:
     """Card and tensors, the file's sha256 held against the card's; ModelError if anything does not fit."""
-    import safetensors.torch  # torch with it: what only reads cards stays quick
+    import safetensors.torch  # here, for it loads torch: what only reads cards stays quick
 
     card, path = read_card(name), find(name)
     try:
@@ -173,11 +173,11 @@ def save(path: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:
     text = json.dumps(dataclasses.asdict(card), indent=2, ensure_ascii=False) + "\n"
     with replace_file(os.fspath(path)) as tensor_file, replace_file(os.fspath(path.with_suffix(".json"))) as card_file:
         tensor_file.write(content)
-        card_file.write(text.encode(errors="replace"))  # a name may be no UTF-8
+        card_file.write(text.encode(errors="replace"))  # the name of a model may be no UTF-8
     return card
 
 
-# Of every model, whoever trained it.
+# What every card says, whoever trained the model.
 INTENDED_USE = "Sorting and describing images of faces by the expression they show."
 LIMITS = (
     "The labels are guesses at the expression a picture shows, not at what a person feels. Not for inferring emotions"
@@ -192,19 +192,19 @@ class Card:
 
     name: str
     architecture: str  # a key of registry.MODELS
-    arguments: Mapping[str, Any]  # of the architecture
+    arguments: Mapping[str, Any]  # that the architecture is built with
     labels: tuple[str, ...]  # in the order of the outputs
     size: int  # pixels, both sides of the input
-    mean: float  # of pixels scaled to 0..1
-    std: float
+    mean: float  # is taken from pixels scaled to 0..1
+    std: float  # divides what is left
     preprocessing: Mapping[str, Any]  # how an image becomes size x size, in words and numbers
     temperature: float  # logits are divided by it
-    sha256: str  # of the .safetensors file
+    sha256: str  # what the .safetensors file must have
     parameters: int
     multiply_adds: int  # per image
     data: Mapping[str, Any]  # what it was trained on, and what was left out
-    recipe: Mapping[str, Any]  # every setting of the training, the seed among them
+    recipe: Mapping[str, Any]  # every setting of the training, its seed included
     scores: Sequence[Mapping[str, Any]]  # each with n and a 95 % interval
-    licence: Mapping[str, str]  # of the weights, of the data
+    licence: Mapping[str, str]  # `weights` and `data` -> under which each may be used
     intended_use: str
     limits: str

@@ -20,9 +20,9 @@ from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, tabl
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.metadata import Matched, Slices
 
-REPORT_SCHEMA = 1  # of report.json
-SMALL_GROUP = 100  # images; under it a rate's interval is wider than 10 points to either side
-MISTAKES = 24  # shown, the most confident first
+REPORT_SCHEMA = 1  # the version of report.json's form
+SMALL_GROUP = 100  # images; in a smaller group a rate's interval is wider than 10 points to either side
+MISTAKES = 24  # how many are shown, the most confident first
 
 DEFINITIONS = {  # what stands in report.json, by its name there
     "interval_95": "95 % interval: where the figure would most likely lie over very many images like these. Wilson's"
@@ -82,7 +82,7 @@ class System:
     name: str
     images: Sequence[ImageRef]  # (N)
     outcomes: Outcomes  # (N)
-    card: Card | None = None
+    card: Card | None = None  # None for a labels file
     tta: bool = False  # whether each image was labelled together with its mirror image
     matched: Matched | None = None  # where the labels come from a file
     votes: Votes | None = None  # (N)
@@ -108,15 +108,15 @@ class Subject:
 
     truth: str  # where the truth comes from, as printed
     labels: tuple[str, ...]
-    images: int  # with a label as their truth
-    per_label: Mapping[str, int]
+    images: int  # whose truth is a label
+    per_label: Mapping[str, int]  # images
     others: Mapping[str, int] = field(default_factory=dict)  # images per class that is no label
-    others_kept: bool = False
-    without_truth: int = 0
+    others_kept: bool = False  # whether the report speaks of images of other classes
+    without_truth: int = 0  # images
     conflicts: int = 0  # paths that a table gives two classes
-    votes: Matched | None = None
-    slices: Matched | None = None
-    slices_left_out: tuple[str, ...] = ()  # columns with one value, or too many
+    votes: Matched | None = None  # how the table of votes met the images
+    slices: Matched | None = None  # how the table of metadata met the images
+    slices_left_out: tuple[str, ...] = ()  # columns with one value only, or too many
     classes: Mapping[str, str] = field(default_factory=dict)  # what names were said to mean
 
 

@@ -22,7 +22,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
-INK = "#1a1d21"  # becomes the page's own colour where a chart stands in one
+INK = "#1a1d21"  # becomes the page's own colour in a chart that stands in a page
 BLUES = "Blues"
 SERIES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a24c86", ":"))  # readable on white and on black
 STYLE: dict[Any, Any] = {
@@ -65,25 +65,29 @@ def _reliability(axes: Axes, result: Result) -> None:
     bins = [one for one in result["calibration"] if one["n"]]
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     color = SERIES[0][0]
-    most = max((one["n"] for one in bins), default=1)
-    for one in bins:
-        width = one["up_to"] - one["above"]
-        axes.bar(one["above"], 0.18 * one["n"] / most, width, align="edge", color=color, alpha=0.25)
-        low, high = one["accuracy"]["interval_95"]
-        axes.plot([one["confidence"]] * 2, [low, high], color=color, linewidth=1)
+    most = max((bin_["n"] for bin_ in bins), default=1)
+    for bin_ in bins:
+        width = bin_["up_to"] - bin_["above"]
+        axes.bar(bin_["above"], 0.18 * bin_["n"] / most, width, align="edge", color=color, alpha=0.25)
+        low, high = bin_["accuracy"]["interval_95"]
+        axes.plot([bin_["confidence"]] * 2, [low, high], color=color, linewidth=1)
     axes.plot(
-        [one["confidence"] for one in bins], [one["accuracy"]["value"] for one in bins], "o-", color=color, markersize=4
+        [bin_["confidence"] for bin_ in bins],
+        [bin_["accuracy"]["value"] for bin_ in bins],
+        "o-",
+        color=color,
+        markersize=4,
     )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="confidence", ylabel="share that is right")
     axes.text(0.02, 0.95, "surer than it should be: below the dashed line", transform=axes.transAxes, fontsize=8)
 
 
 def _precision_recall(axes: Axes, result: Result) -> None:
-    for index, (label, figures) in enumerate(result["labels"].items()):
-        if figures["curve"]:
+    for index, (label, measures) in enumerate(result["labels"].items()):
+        if measures["curve"]:
             color, dashes = SERIES[index % len(SERIES)]
-            area = figures["average_precision"]["value"]
-            _, precision, recall = zip(*figures["curve"], strict=True)
+            area = measures["average_precision"]["value"]
+            _, precision, recall = zip(*measures["curve"], strict=True)
             axes.plot(recall, precision, dashes, color=color, label=f"{label} ({area:.2f})")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     if axes.lines:
@@ -125,7 +129,7 @@ def draw(name: str, result: Result, *, transparent: bool = False) -> str:
     """A chart of CHARTS as an SVG file's text: no time stamp, the same for the same result."""
     title, plot = CHARTS[name]
     with warnings.catch_warnings(), mpl.style.context(["default", STYLE]):  # not the user's own style
-        warnings.simplefilter("ignore")  # of glyphs that are measured here, and drawn by whoever shows the file
+        warnings.simplefilter("ignore")  # matplotlib misses glyphs, which whoever shows the file draws
         figure = Figure(figsize=(5.2, 4.0), layout="constrained")
         FigureCanvasSVG(figure)
         plot(figure.subplots(), result)

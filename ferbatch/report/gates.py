@@ -1,4 +1,4 @@
-"""Gates for cron and CI: `accuracy=0.75` holds a measure of the report against a number, `5%` the share that failed."""
+"""Gates for cron and CI: `accuracy=0.75` holds a measure of the report against a number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ferbatch.core.names import escape
 from ferbatch.scoring.measures import Measure
 
 MEASURE_KEYS = {field.name for field in dataclasses.fields(Measure)}
-LESS_IS_BETTER = frozenset(  # for these the gate is a ceiling
+LESS_IS_BETTER = frozenset(  # measures whose gate is a ceiling
     {"nll", "brier", "ece", "cross_entropy", "failed", "missing", "surplus", "ambiguous"}
 )
 NEEDED = {name: f"--{name.replace('_', '-')}" for name in ("votes", "slices", "others", "min_confidence")}
@@ -104,7 +104,7 @@ def measures_of(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def _group(group: Mapping[str, Any], place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Those of one group of images, where the labels' own go without `labels.`."""
+    """The measures of one group of images; those of its labels go without `labels.`."""
     for key, value in group.items():
         yield from _walk(value, place if key == "labels" else f"{place}{key}")
 

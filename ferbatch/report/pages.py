@@ -25,12 +25,12 @@ from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import REDUCED_SIDE
 from ferbatch.report import charts
 
-UNDEFINED = "\N{EN DASH}"
+UNDEFINED = "\N{EN DASH}"  # in place of a number
 TEMPLATES = Path(__file__).parent / "templates"
-THUMBNAIL = 96  # pixels, the longer side
-THUMBNAIL_MARGIN = 1.2  # times the longer side of a face's box is shown of it
+THUMBNAIL = 96  # pixels on the longer side
+THUMBNAIL_FRAME = 1.2  # times the longer side of a face's box; what a thumbnail shows of the image
 MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~!&$^=@]|:(?=//)")  # what could be markup; its number is written instead
-NAMES = {  # of report.json, where they are not just words
+READABLE = {  # names in report.json that are more than words with underscores -> as people write them
     "interval_95": "95 % interval",
     "n": "n",
     "f1": "F1",
@@ -108,7 +108,7 @@ def thumbnail(ref: ImageRef, box: Sequence[int] | None = None) -> str | None:
 def _around(box: Sequence[int], gray: GrayImage) -> tuple[int, int, int, int]:
     """What lies around a face's box, as far as the decoded image goes, in its pixels."""
     x, y, width, height = box
-    half, scale = THUMBNAIL_MARGIN * max(width, height) / 2, gray.pixels.width / gray.width
+    half, scale = THUMBNAIL_FRAME * max(width, height) / 2, gray.pixels.width / gray.width
     across, down = x + width / 2, y + height / 2
     wide, high = gray.pixels.size
     left, right = (min(wide, max(0, round(end * scale))) for end in (across - half, across + half))
@@ -162,7 +162,7 @@ def number(measure: Mapping[str, Any] | float | None, digits: int = 3) -> str:
 
 
 def interval(measure: Mapping[str, Any], digits: int = 3) -> str:
-    """Its 95 % interval, `0.731 to 0.765`; empty where it has none."""
+    """A measure's 95 % interval, `0.731 to 0.765`; empty where it has none."""
     ends = measure["interval_95"]
     return " to ".join(f"{end:.{digits}f}" for end in ends) if ends else ""
 
@@ -174,7 +174,7 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 def readable(name: str) -> str:
     """A name of report.json as people write it: `ROC AUC`, `95 % interval`."""
-    return NAMES.get(name, name.replace("_", " ").capitalize())
+    return READABLE.get(name, name.replace("_", " ").capitalize())
 
 
 def plainly(value: Any) -> str:

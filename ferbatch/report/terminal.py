@@ -12,11 +12,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-Measure = Mapping[str, Any]
-Result = Mapping[str, Any]
+Measure = Mapping[str, Any]  # as report.json has it
+Result = Mapping[str, Any]  # one of report.json's results
 
-SHADES = " .:*#"  # the share of a row in a cell of the confusion matrix, where there is no colour
-TOP = 3  # of the confusions
+SHADES = " .:*#"  # shares of a row, where a cell of the confusion matrix has no colour
+MORE_CONFUSIONS = 3  # named after the commonest one
 
 
 def render(report: Mapping[str, Any], *, coloured: bool) -> Iterator[Table | Text]:
@@ -41,7 +41,7 @@ def _result(result: Result, coloured: bool) -> Iterator[Table | Text]:
     yield Text()
     yield _matrix(result, coloured)
     yield Text()
-    if next_ones := result["confusions"][1 : 1 + TOP]:
+    if next_ones := result["confusions"][1 : 1 + MORE_CONFUSIONS]:
         said = (f"{one['truth']} taken for {one['label']} ({one['count']:,} of {one['of']:,})" for one in next_ones)
         yield Text(f"next: {', '.join(said)}")
     yield Text(

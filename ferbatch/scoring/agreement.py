@@ -24,7 +24,7 @@ class Votes:
     """How many people gave each answer, for N images."""
 
     answers: tuple[str, ...]  # the K labels first, in their order; then what else could be answered
-    counts: NDArray[np.float64]  # (N, answers); a row of zeros where nobody voted
+    counts: NDArray[np.float64]  # (N, answers) votes; a row of zeros where nobody voted
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Votes:
         """The images that a mask or a list of indices chooses."""
@@ -35,10 +35,10 @@ class Votes:
 class Majority:
     """Agreement with the answer that most people gave, where one answer has more votes than any other."""
 
-    images: int  # with such an answer
-    ties: int  # images without, left out
+    images: int  # that have a majority
+    ties: int  # images without one, left out
     model: Measure  # the share of images where the model says what the majority says
-    truth: Measure  # the same of the truth (the folder's label)
+    truth: Measure  # the share of images where the truth (the folder's label) is what the majority says
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Distribution:
     """Agreement with how the votes spread."""
 
     model_share: Measure  # mean share of the votes that the model's label got: how often a tagger at random agrees
-    truth_share: Measure  # the same of the truth
+    truth_share: Measure  # mean share of the votes that the truth got
     overlap: Measure  # mean of the sum over labels of min(probability, share of the votes for labels), 0..1
     cross_entropy: Measure  # mean of -sum(share of the votes for labels * ln(probability)), natural logarithm
 
@@ -58,16 +58,16 @@ class Blame:
     all_agree: int
     truth_alone: int  # model and majority agree: the label's error, if people are right
     model_alone: int  # truth and majority agree: the model's error
-    people_alone: int  # model and truth agree
-    all_differ: int  # three answers
-    people_see_no_label: int  # of the last two, those whose majority is an answer that the model cannot give
+    people_alone: int  # model and truth agree, and people say something else
+    all_differ: int  # model, truth and majority are three answers
+    people_see_no_label: int  # of people_alone and all_differ: the majority is an answer that the model cannot give
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedConfusion:
     """A confusion, and with whom the majority of people sides in it."""
 
-    confusion: Confusion  # of the images with votes
+    confusion: Confusion  # counted over the images with votes
     people_with_model: int
     people_with_truth: int
 
@@ -76,8 +76,8 @@ class JudgedConfusion:
 class Agreement:
     """Everything that votes say of a model's labels."""
 
-    images: int  # labelled, with truth and votes
-    without_votes: int  # labelled, with truth
+    images: int  # labelled images with truth and votes
+    without_votes: int  # labelled images with truth that nobody voted on
     majority: Majority  # over every answer people could give
     majority_of_labels: Majority  # over the answers that are labels of the model, other votes set aside
     distribution: Distribution
@@ -86,7 +86,7 @@ class Agreement:
 
 
 def agreement(outcomes: Outcomes, votes: Votes, confusions: Sequence[Confusion]) -> Agreement:
-    """The agreement of N outcomes with N rows of votes; `confusions` are the ones to judge."""
+    """The agreement of the outcomes of N images with N rows of votes; `confusions` are to be judged by people."""
     known = (outcomes.truth >= 0) & outcomes.labelled
     voted = known & (votes.counts.sum(1) > 0)
     done, cast = outcomes.where(voted), votes.where(voted)

@@ -1,6 +1,7 @@
 """How far the probabilities can be trusted: proper scores, calibration, accuracy against coverage.
 
-Everything is whole-number arithmetic on units of 1/10,000, but for the logarithms.
+Everything is whole-number arithmetic on units of 1/10,000, but for the logarithms. Where there are no images, a measure
+is undefined for the reason `nothing`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
-ECE_BINS = 15  # of equal width, as in Guo et al., https://arxiv.org/abs/1706.04599
-LEAST_WRITTEN = 5e-5  # NLL takes no probability for less: what is written 0.0000 lies below
-SIMULATIONS = 1_000  # of labels as right as they claim to be
-SIMULATION_SEED = 0  # of the simulations: the same images give the same measure
-COVERAGE_STEPS = 100  # thresholds between 0 and 1
+ECE_BINS = 15  # bins of equal width, by Guo et al., https://arxiv.org/abs/1706.04599
+LEAST_WRITTEN = 5e-5  # NLL takes no probability for less: whatever is written 0.0000 lies below
+SIMULATIONS = 1_000  # sets of labels that are right as often as they claim to be
+SIMULATION_SEED = 0  # fixed, so that the same images give the same measure
+COVERAGE_STEPS = 100  # steps between the thresholds 0 and 1
 
 
 def point(outcomes: Outcomes, min_confidence: float) -> Point:
@@ -32,12 +33,12 @@ def point(outcomes: Outcomes, min_confidence: float) -> Point:
 
 
 def coverage(outcomes: Outcomes) -> list[Point]:
-    """The points of labelled images at evenly spaced thresholds from 0 to 1."""
+    """The points of labelled images at thresholds of confidence from 0 to 1, evenly spaced."""
     return [point(outcomes, step / COVERAGE_STEPS) for step in range(COVERAGE_STEPS + 1)]
 
 
 def mean_confidence(outcomes: Outcomes, nothing: str) -> Measure:
-    """Of labelled images; undefined for the reason `nothing` where there are none, as are the next four."""
+    """Mean confidence of labelled images."""
     return mean(outcomes.confidence / UNIT, nothing, most=1)
 
 
@@ -78,7 +79,7 @@ def ece(outcomes: Outcomes, nothing: str) -> Measure:
 
 
 def ece_by_chance(outcomes: Outcomes, nothing: str) -> Measure:
-    """The ECE that labels right exactly as often as their confidence says would show: by simulation, so many images.
+    """The ECE, by simulation, of as many labels that are right exactly as often as their confidence says.
 
     ECE is never below 0, so chance alone lifts it, the more the fewer the images. The interval holds 95 % of
     SIMULATIONS simulated sets.

@@ -12,7 +12,7 @@ from ferbatch.scoring.measures import Measure
 from ferbatch.scoring.metrics import Counts, balanced, per_label, percentiles, resampled
 from ferbatch.scoring.outcomes import Outcomes
 
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # the largest p value that counts as more than chance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,8 @@ class Comparison:
     both_wrong: int
     p_value: float  # McNemar's test, exact and two-sided, of equal accuracy
     more_than_chance: bool  # p_value < 0.05
-    accuracy: Measure  # this minus the other; interval: paired bootstrap, as for the next two
+    # Differences, this model minus the other; their intervals are of a paired bootstrap.
+    accuracy: Measure
     balanced_accuracy: Measure
     macro_f1: Measure
 

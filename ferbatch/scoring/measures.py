@@ -25,12 +25,12 @@ class Measure:
 class LabelMeasures:
     """One label against the rest."""
 
-    precision: Measure  # of the images given this label, the share that has it
-    recall: Measure  # of the images that have this label, the share that was given it
-    f1: Measure
-    support: int  # images that have it
-    predicted: int  # images given it
-    roc_auc: Measure  # one against the rest
+    precision: Measure  # the share of the images given this label that has it
+    recall: Measure  # the share of the images with this label that was given it
+    f1: Measure  # the harmonic mean of precision and recall
+    support: int  # images that have the label
+    predicted: int  # images that were given the label
+    roc_auc: Measure  # this label against the rest
     average_precision: Measure
     curve: Sequence[tuple[float, float, float]]  # (threshold, precision, recall), thinned for drawing
 
@@ -48,10 +48,10 @@ class Averages:
 class Bin:
     """The images whose confidence lies in (above, up_to]."""
 
-    above: float
-    up_to: float
-    n: int
-    confidence: float | None  # their mean
+    above: float  # 0..1
+    up_to: float  # 0..1
+    n: int  # images
+    confidence: float | None  # the images' mean; None where there are none
     accuracy: Measure
 
 
@@ -61,7 +61,7 @@ class Point:
 
     min_confidence: float
     coverage: Measure  # share of the labelled images that is kept
-    accuracy: Measure  # of those kept
+    accuracy: Measure  # of the labels kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ class Measures:
 
     images: int  # labelled, with a truth
     failed: int  # with a truth, but not labelled
-    no_face: int  # of these, in which no face was found
+    no_face: int  # images with a truth in which no face was found; they count as failed
     accuracy: Measure
-    accuracy_with_failed: Measure  # those that failed counted as wrong
+    accuracy_with_failed: Measure  # images that failed counted as wrong
     balanced_accuracy: Measure  # mean of the recalls of the labels that occur
     macro_avg: Averages
     weighted_avg: Averages

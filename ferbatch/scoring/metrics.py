@@ -19,9 +19,9 @@ from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 Counts = NDArray[np.int64]
 
-RESAMPLES = 2_000  # of a bootstrap
-BOOTSTRAP_SEED = 0  # of the bootstrap: the same counts give the same interval
-CURVE_POINTS = 100  # of a precision-recall curve, at most
+RESAMPLES = 2_000  # that a bootstrap draws
+BOOTSTRAP_SEED = 0  # fixed, so that the same counts give the same interval
+CURVE_POINTS = 100  # that a precision-recall curve has at most
 
 
 def measures(outcomes: Outcomes, *, curves: bool = True) -> Measures:
@@ -129,7 +129,7 @@ def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str
     values = _by_scikit_learn(matrix, average=average)
     samples = samples[:, present][:, :, present]
     weights = samples.sum(-1)
-    if average == "macro":  # over the labels that occur in the resample, as the measure itself
+    if average == "macro":  # over the labels that occur in the resample, just as the measure is over those that occur
         weights = (samples.sum(-1) + samples.sum(-2) > 0).astype(np.int64)
     spread = per_label(samples)
     averaged = [

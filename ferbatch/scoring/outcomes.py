@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ferbatch.core.records import DIGITS, NO_FACE, NONE, Prediction
 
-UNIT = 10**DIGITS  # a probability of 1, in the whole numbers that Outcomes holds
+UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that Outcomes holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Outcomes:
         return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
 
     def put(self, index: int, prediction: Prediction) -> None:
-        """What the model said of image `at`."""
+        """What the model said of the image with this index."""
         if prediction.label is not None:
             self.predicted[index] = self.labels.index(prediction.label)
             self.probabilities[index] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]

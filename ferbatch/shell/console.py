@@ -1,6 +1,6 @@
 """What all commands say alike: progress, answers and the one-line error, all on stderr but for the answers.
 
-Only this module and the `..._console` ones talk, each by way of `log`.
+Only this module and the commands' console modules talk, each by way of `log`.
 """
 
 from __future__ import annotations

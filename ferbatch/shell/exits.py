@@ -25,7 +25,7 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        warnings.filterwarnings("ignore", module="PIL")  # what it warns of becomes rows
+        warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of images that become rows with an error
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
         with process.native_code_hushed(), process.stopping_in_order(_farewell):
             try:
@@ -35,7 +35,7 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
             except process.Stopped as stopped:
                 end_with(ended(stopped.number), 128 + stopped.number)
             except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at exit
                 raise typer.Exit(141) from None
             finally:
                 log.end()

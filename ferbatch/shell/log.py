@@ -61,7 +61,7 @@ class _Stderr(logging.Handler):
             return
         try:
             print(self.format(record), file=sys.stderr, flush=True)
-        except OSError:  # what stays in the buffer would fail again at exit, and make the exit code 120
+        except OSError:  # what the buffer holds would fail again at exit, with exit code 120
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -89,7 +89,7 @@ class _File(logging.handlers.WatchedFileHandler):
 
 _stderr = _Stderr()
 _stderr.setFormatter(_Bare())
-_logger = logging.Logger("ferbatch")  # of our own: the process's logging is not touched
+_logger = logging.Logger("ferbatch")  # known to nobody else: the process's logging is not touched
 _logger.addHandler(_stderr)
 
 
@@ -102,7 +102,7 @@ def speak(format_name: str) -> None:
 
 
 def append_to(path: str) -> None:
-    """Say everything in this file as well; OutputError if it cannot be written."""
+    """Say everything in this file besides stderr; OutputError if it cannot be written."""
     with writing(shown(path)):
         file = _File(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(_Json() if is_json() else _Text())

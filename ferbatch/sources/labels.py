@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+LABELS = ("happy", "sad", "neutral", "surprise")  # in the study's order
+
 SPELLINGS = {  # what people call a folder -> its label
     "happiness": "happy",
     "joy": "happy",
     "sadness": "sad",
     "surprised": "surprise",
 }
-
 
 OTHER_EXPRESSIONS = frozenset(  # that people name folders by
     ["anger", "angry", "contempt", "disgust", "disgusted", "fear", "fearful", "afraid", "calm", "confused", "bored"]
@@ -44,8 +45,6 @@ def class_of(below: bytes) -> str:
     return next((part for part in reversed(parts) if is_expression(part)), parts[0])
 
 
-OTHER_ANSWERS = frozenset(  # votes for no label
+OTHER_ANSWERS = frozenset(  # what people vote for that is no label
     ["anger", "angry", "disgust", "fear", "contempt", "unknown", "nf", "other"]
 )
-
-LABELS = ("happy", "sad", "neutral", "surprise")  # the study's order

@@ -20,10 +20,10 @@ from ferbatch.core.records import MARKER, ImageRef
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.sources.labels import label_of
 
-_Folder = tuple[bytes, str | None]  # its path as printed, its truth
+_Folder = tuple[bytes, str | None]  # the path of a folder as printed, and the truth of what lies in it
 
 LIST = b"-"  # among PATHS: the list on stdin
-CHUNK = 2**16  # bytes of a list to read at a time
+CHUNK = 2**16  # bytes of a list that are read at a time
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Listing(Sequence[ImageRef]):
     folders: list[_Folder] = field(default_factory=list)
     numbers: dict[_Folder, int] = field(default_factory=dict)
     left_aside: int = 0  # files that are no images
-    links: int = 0  # to folders, not followed
+    links: int = 0  # links to folders, which are not followed
 
     @property
     def aside(self) -> str:
@@ -66,7 +66,7 @@ class _Lister:
     """Walks PATHS into a Listing, remembering what it has listed."""
 
     def __init__(self, truth_of: Callable[[str], str | None], recursive: bool) -> None:
-        self.truth_of = truth_of  # a folder's name
+        self.truth_of = truth_of  # a folder's name -> its truth
         self.recursive = recursive
         self.listing = Listing()
         self.identity = lru_cache(maxsize=4096)(_identity)  # a list names many files of one folder
@@ -143,7 +143,7 @@ def _is_image(entry: os.DirEntry[bytes]) -> bool:
     if type_of_name(entry.name):
         try:  # the system tells a plain file without a look at each
             return entry.is_file() or not os.path.exists(entry.path)
-        except OSError:  # a link to itself, or to where we may not look: as for one to nowhere, a row will say so
+        except OSError:  # a link to itself, or to where we may not look: a row will say so
             return True
     with suppress(OSError):
         if entry.is_file():
@@ -158,7 +158,7 @@ def _identity(folder: bytes) -> bytes:
     if b".." in parts:
         end = len(parts) - parts[::-1].index(b"..")
         folder = os.path.join(os.path.realpath(b"/".join(parts[:end])), *parts[end:])
-    return b"/" + os.path.abspath(folder or b".").lstrip(b"/")  # it leaves `//a`, which is `/a`, as it is
+    return b"/" + os.path.abspath(folder or b".").lstrip(b"/")  # abspath leaves `//a`, which is `/a`
 
 
 def list_images(
@@ -171,9 +171,14 @@ def list_images(
 ) -> Listing:
     """The images under `paths` (folders and files), each path once; with `listed`, `-` stands for the paths in it.
 
-    Folders are sorted bytewise by whole path. Truth is the nearest folder at or below PATH named like one of `labels`,
-    or by a name in `classes`. A path that is missing raises UsageError; a missing file in `listed` keeps its place, to
-    become a row.
+    Folders are sorted bytewise by whole path. A path that is missing raises UsageError; a missing file in `listed`
+    keeps its place, to become a row.
+
+    paths: PATHS as they were given.
+    labels: an image's truth is the nearest folder at or below PATH that is named like one of these.
+    listed: the paths that `-` stands for.
+    recursive: whether folders below PATH are walked.
+    classes: other names of folders, in lower case, and the labels that they stand for.
     """
     lister = _Lister(partial(label_of, labels=labels, classes=classes), recursive)
     for path in map(os.fsencode, paths):
@@ -204,7 +209,7 @@ def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
 
 
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    begun: list[bytes] = []  # of the path that the next chunk goes on with
+    begun: list[bytes] = []  # parts of a path that the next chunk goes on with
     while chunk := stream.read(CHUNK):
         if separator != b"\0" and b"\0" in chunk:
             raise UsageError("the list on stdin holds NUL bytes: say --null (-0) if they separate its paths")

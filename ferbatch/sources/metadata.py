@@ -20,7 +20,7 @@ from ferbatch.sources.truth import Truth
 
 VOTES_PREFIX = "votes_"
 MOST_VOTES = 1e9  # for one answer to one image
-NOT_THERE, EMPTY = "(no row)", "(empty)"  # values of a slice
+NOT_THERE, EMPTY = "(no row)", "(empty)"  # what a slice calls images without a row, or with an empty value
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class Matched:
     """How a table met the images, for the report."""
 
     file: str  # as printed
-    rows: int
+    rows: int  # of the table
     by_real_path: int  # images matched by the file that both paths lead to
     by_tail: int  # images matched by what both paths end in
     missing: int  # images without a row
     missing_example: str | None
     surplus: int  # rows without an image
     surplus_example: str | None
-    ambiguous: int
+    ambiguous: int  # images that more than one row could speak of
 
 
 def matched(path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Series[str]) -> Matched:
@@ -88,7 +88,7 @@ def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
         raise UsageError(f"{shown(path)} has no column of votes for {', '.join(silent)}")
     numbers = {name: _numbers(frame, name, path) for names in columns.values() for name in names}
     counts = np.stack([sum(numbers[name] for name in names) for names in columns.values()], axis=1)
-    counts = np.vstack([counts, np.zeros(counts.shape[1])])  # the row of those without one
+    counts = np.vstack([counts, np.zeros(counts.shape[1])])  # a last row, -1, for the images without one
     return Votes(tuple(columns), counts[found.rows]), about
 
 
@@ -105,8 +105,8 @@ def _numbers(frame: pd.DataFrame, name: str, path: str) -> NDArray[np.float64]:
 class Slices:
     """How metadata divides N images: per column the values, and for each image which of them is its own."""
 
-    columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]]
-    left_out: tuple[str, ...]  # columns with one value, or too many, to divide by
+    columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]]  # name -> values, (N,) index of each image's value
+    left_out: tuple[str, ...]  # columns that divide nothing: one value only, or too many
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Slices:
         """The images that a mask or a list of indices chooses."""

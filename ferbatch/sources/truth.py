@@ -31,10 +31,10 @@ class Truth:
     """N images and what each one shows: a label, a class that is no label (angry, say), or nothing known."""
 
     images: Sequence[ImageRef]
-    below: Sequence[bytes]  # their paths from the truth folder or table on
+    below: Sequence[bytes]  # the images' paths from the truth folder or table on
     codes: NDArray[np.int32]  # (N,) index into `names`, NONE where no class is given
-    names: tuple[str, ...]  # the labels, then the other classes
-    labels: tuple[str, ...]
+    names: tuple[str, ...]  # of all classes, the labels first
+    labels: tuple[str, ...]  # that a model can give
     conflicts: int = 0  # paths that a table gives two classes; not among the images
     unused: tuple[str, ...] = ()  # names in --classes that nothing is called
     aside: str = ""  # what a folder held besides images, in words
@@ -174,7 +174,7 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> T
         raise UsageError(f"row {paths.index(b'') + 1} of {shown(path)} names no image")
     base, listing = _base(path, paths), Listing()
     class_: dict[bytes, str] = {}
-    first: dict[bytes, bytes] = {}  # of the spellings of one image
+    first: dict[bytes, bytes] = {}  # file -> the first spelling of its path
     conflicting: set[bytes] = set()
     for file, name in zip(paths, given, strict=True):
         file = first.setdefault(real_path(os.path.join(base, file)), file)

@@ -72,7 +72,7 @@ def _watch(process: subprocess.Popen[bytes], peaks: list[float]) -> None:
 def _tree(pid: int) -> list[int]:
     """The process and those it started; itself alone where the system does not tell."""
     found = [pid]
-    for one in found:  # which grows
+    for one in found:  # the list grows meanwhile
         with suppress(OSError):
             found += map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())
     return found
@@ -95,11 +95,11 @@ class Cores:
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         self.processes = ProcessPoolExecutor(n, context, initializer=_alone)
-        list(self.processes.map(time.sleep, [0.2] * n))  # each has started
+        list(self.processes.map(time.sleep, [0.2] * n))  # so that every process has started
 
     def rate(self, what: str, files: Sequence[bytes], size: int, search: Search = WHOLE) -> float:
         """Images per second that are read, or made into model inputs of this size, on all cores."""
-        share = max(1, min(MOST_SHARED, len(files) // (4 * self.n)))  # few enough for an even end
+        share = max(1, min(MOST_SHARED, len(files) // (4 * self.n)))  # so few that all processes end together
         shares = [list(files[start : start + share]) for start in range(0, len(files), share)]
         spans = list(
             self.processes.map(_work, [what] * len(shares), shares, [size] * len(shares), [search] * len(shares))

@@ -31,8 +31,8 @@ from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import read
 
 BENCH_SCHEMA = 1
-MOST_INPUTS = 4_096  # decoded images kept for the network; it sees them again and again
-MOST_FOR_PEERS = 2_000  # images: others may be slow
+MOST_INPUTS = 4_096  # decoded images that are kept for the network, which sees them again and again
+MOST_FOR_PEERS = 2_000  # images: other programs may be slow
 FORWARD = 2.0  # seconds, about, of one measurement of the network alone
 CLEARLY = 1.1  # times as fast as the default has another choice to be, to be recommended
 OUTPUT = "labels.csv"

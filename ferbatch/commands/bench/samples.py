@@ -14,11 +14,11 @@ from PIL import Image
 from ferbatch.core.options import EXAMPLE
 
 FACE = (166, 62, 118)  # where the example has one: left, top, side of a square around it
-DISTINCT = 500  # faces; further files are copies of these
+DISTINCT = 500  # different faces; further files are copies
 PHOTO = (4000, 3000)  # pixels
-PORTRAIT = (350, 350)  # pixels, a face of a fifth of that
-DISTINCT_PHOTOS = 6
-FACE_QUALITY, PHOTO_QUALITY = 90, 85  # of the JPEGs: files of 1.2 kB and 3 MB, as cameras and FER2013 have them
+PORTRAIT = (350, 350)  # pixels; the face in it is a fifth as wide
+DISTINCT_PHOTOS = 6  # different photos; further files are copies
+FACE_QUALITY, PHOTO_QUALITY = 90, 85  # JPEG's: files of 1.2 kB as in FER2013, and of 3 MB as from cameras
 
 
 def _face(rng: np.random.Generator) -> bytes:
@@ -91,7 +91,9 @@ def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
         (folder / f"{index:06}.{suffix}").write_bytes(data)
 
 
-KINDS: dict[str, tuple[Callable[[Path, int, np.random.Generator], None], int]] = {  # and how many, unless it is said
+KINDS: dict[
+    str, tuple[Callable[[Path, int, np.random.Generator], None], int]
+] = {  # kind -> what draws it, how many by default
     "faces": (_faces, 20_000),
     "portraits": (_portraits, 1_000),
     "photos": (_photos, 60),

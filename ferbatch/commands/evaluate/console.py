@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ferbatch.sources.metadata import Matched
     from ferbatch.sources.truth import Truth
 
-MOST_NAMES = 12  # of classes, on one line
+MOST_NAMES = 12  # how many classes are named on one line
 
 
 class EvaluateConsole(RunConsole):

@@ -16,7 +16,9 @@ from ferbatch.core.options import Existing
 from ferbatch.core.records import MARKER
 
 REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
-LEFTOVER = re.compile(r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part")  # of a report that was cut short
+LEFTOVERS = re.compile(
+    r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part"
+)  # what a report that was cut short leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class ReportFolder:
             for name in sorted(set(os.listdir(self.path)) - set(self._noted())):
                 if REPORT_FILE.fullmatch(name):
                     raise UsageError(f"{shown(self.file(name))} is not ferbatch's: take it away first")
-        elif os.path.isdir(self.path) and not all(map(LEFTOVER.fullmatch, os.listdir(self.path))):
+        elif os.path.isdir(self.path) and not all(map(LEFTOVERS.fullmatch, os.listdir(self.path))):
             raise UsageError(f"{self.shown} is not empty and holds no report: choose a new folder")
 
     @contextmanager
@@ -74,7 +76,7 @@ class ReportFolder:
             marker.write(os.fsencode("".join(f"{name}\n" for name in names)))
 
     def _noted(self) -> list[str]:
-        """The files that the marker lists."""
+        """The files that the marker lists; none where there is no marker."""
         with writing(self.shown), suppress(FileNotFoundError), open(self.marker, "rb") as stream:
             return os.fsdecode(stream.read()).splitlines()
         return []

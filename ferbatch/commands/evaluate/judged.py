@@ -21,10 +21,10 @@ from ferbatch.sources.truth import Truth, parse_classes
 class Judged:
     """The images that a model is asked about, or that have a row in the labels file, and what is known of them."""
 
-    seen: Truth  # all of them, images of other classes and of none included
+    seen: Truth  # every image, also of other classes or of no class
     subject: Subject
     votes: Votes | None  # for the images whose truth is a label
-    slices: Slices | None  # of the images whose truth is a label
+    slices: Slices | None  # how metadata divides the images whose truth is a label
     others: bool  # whether images of other classes are reported
 
     def system(self, name: str, outcomes: Outcomes) -> System:

@@ -20,7 +20,7 @@ from ferbatch.sources.matching import UNMATCHED, Match, match, stripped
 from ferbatch.sources.metadata import Matched, matched
 from ferbatch.sources.truth import Truth, of_labels
 
-MOST_BOX_PIXELS = 2**24  # along a side; more is no face's box
+MOST_BOX_PIXELS = 2**24  # from an edge of the image, or along a side; more is no face's box
 
 
 @dataclass(slots=True)
@@ -30,7 +30,7 @@ class LabelsFile:
     path: str
     labels: tuple[str, ...]
     frame: pd.DataFrame
-    own: Truth | None = None  # of its own column `truth`
+    own: Truth | None = None  # what its own column `truth` says
 
     @classmethod
     def read(cls, path: str) -> LabelsFile:
@@ -47,9 +47,9 @@ class LabelsFile:
             raise UsageError(f"{shown(path)} is no labels file: no columns of probabilities")
         if not all(label.isidentifier() for label in labels):
             raise UsageError(f"{shown(path)} is no labels file: labels are words, not {escape(str(labels))}")
-        if "face" in names:  # several faces of one image: the largest stands for it
+        if "face" in names:  # where an image has several faces, the largest stands for it
             frame = frame[~(frame["face"] > 0)].reset_index(drop=True)
-        frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # nothing in it acts
+        frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # safe to print
         _check(path, frame, labels)
         return cls(path, labels, _once(path, frame, labels))
 

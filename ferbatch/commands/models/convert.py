@@ -24,9 +24,9 @@ from ferbatch.model import networks, registry, weights
 from ferbatch.model.weights import Card
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-KERAS = (3, 12)  # those before 3.11.3 run Python code that an .h5 file holds: CVE-2025-9905
+KERAS = (3, 12)  # the oldest version that will do: before 3.11.3, .h5 files could run Python code (CVE-2025-9905)
 Layer = Any  # Keras has no types to speak of
-Part = dict[str, Any]  # of networks.Sequential
+Part = dict[str, Any]  # one of networks.PARTS, by its kind and arguments
 Tensors = dict[str, Tensor]
 Found = tuple[list[Part], list[Tensors]]
 
@@ -270,19 +270,22 @@ LAYERS: dict[str, Callable[[Layer], Found]] = {
     "LeakyReLU": lambda layer: ([{"kind": "leaky_relu", "slope": float(layer.negative_slope)}], []),
     "ReLU": _relu,
     "ELU": lambda layer: ([{"kind": "elu", "alpha": float(layer.alpha)}], []),
-    "Activation": _nothing,  # its function is found with those of the other layers
+    "Activation": _nothing,  # the function that every layer may end with is all of it
     "MaxPooling2D": _max_pool,
     "AveragePooling2D": _average_pool,
     "GlobalAveragePooling2D": lambda layer: ([{"kind": "global_average_pool"}], []),
     "Dropout": lambda layer: ([{"kind": "dropout", "p": float(layer.rate)}], []),
-    "SpatialDropout2D": _nothing,  # does something in training only, as the next one
-    "GaussianNoise": _nothing,
+    "SpatialDropout2D": _nothing,  # does something in training only
+    "GaussianNoise": _nothing,  # does something in training only
     "Flatten": lambda layer: ([{"kind": "flatten"}], []),
     "Dense": _dense,
 }
 ACTIVATIONS: dict[str, Part] = {
     "relu": {"kind": "leaky_relu", "slope": 0.0},
-    "leaky_relu": {"kind": "leaky_relu", "slope": 0.2},  # of the function; the layer LeakyReLU has its own
+    "leaky_relu": {
+        "kind": "leaky_relu",
+        "slope": 0.2,
+    },  # of the function `leaky_relu`; the layer LeakyReLU says its own
     "elu": {"kind": "elu", "alpha": 1.0},
     "tanh": {"kind": "tanh"},
     "sigmoid": {"kind": "sigmoid"},

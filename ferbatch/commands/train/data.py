@@ -24,12 +24,13 @@ from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_votes
 from ferbatch.sources.truth import Truth
 from ferbatch.stream.loader import ImageFiles, loader
 
-SIZE = 48  # pixels, the study's
+SIZE = 48  # pixels on a side, the study's
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
-TRAIN_WORDS = frozenset(["train", "training"])  # what folders, or values of those columns, are called
+# What folders, or values of the columns above, are called.
+TRAIN_WORDS = frozenset(["train", "training"])
 VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
 Mask = NDArray[np.bool_]
-AT_ONCE = 256  # images to decode at a time
+AT_ONCE = 256  # images to read, or to ask a teacher about, at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Data:
 
     train: Split
     validation: Split
-    mean: float  # of the training pixels scaled to 0..1
-    std: float
+    mean: float  # of the training pixels, scaled to 0..1
+    std: float  # of the training pixels, scaled to 0..1
     skipped: Sequence[tuple[str, str]]  # path and reason of each unreadable image, in either split
     notes: Sequence[str]  # what else the user should know, a sentence each
 
@@ -155,7 +156,14 @@ def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mas
 
 
 def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
-    """The training images parted in two, and a sentence that says so."""
+    """The training images parted in two, and a sentence that says so; UsageError where they are too few.
+
+    data: what messages name.
+    images: all there are.
+    train: which of them may be trained on.
+    holdout: the share (0..1) that goes to validation.
+    seed: draws them.
+    """
     chosen = np.flatnonzero(train)
     codes = images.codes[chosen]
     few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
@@ -211,7 +219,9 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
             tick(len(batch))
         file.flush()
         shape = (len(good), SIZE, SIZE)
-        pixels = np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)  # outlives `file`
+        pixels = (
+            np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
+        )  # the mapping outlives `file`
     chosen = np.array(good, np.int64)
     counts = votes.counts[chosen] if votes else np.zeros((len(good), len(LABELS)))
     voted = counts.sum(1) > 0

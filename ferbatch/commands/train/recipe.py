@@ -40,7 +40,7 @@ class Recipe:
 
     # the network
     model: str = "cnn"  # a key of registry.MODELS
-    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the network
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # that the network is built with
     pretrained: bool = False  # begin with ImageNet weights, where they can be downloaded or a file is given
     frozen: bool = False  # the body keeps the weights it begins with; only the head learns
 
@@ -49,36 +49,37 @@ class Recipe:
     seed: int = 0
     batch_size: int = 128
     learning_rate: float = 2e-3  # AdamW's, at its peak: after a linear warm-up, before a cosine to nothing
-    body_learning_rate: float = 1.0  # the body's share of it
-    warmup: float = 0.1  # of all steps
-    weight_decay: float = 0.05  # of weights; not of biases and norms
+    body_learning_rate: float = 1.0  # of the body, as a share of learning_rate
+    warmup: float = 0.1  # share of the steps in which the learning rate rises
+    weight_decay: float = 0.05  # applies to weights, not to biases and norms
     precision: str = "auto"  # bf16 where the device computes with it (fp16 on older CUDA), else fp32
 
     # the target: what each image is said to show
     votes: float = 0.5  # share of people's votes in it, the label has the rest; where there are votes
-    distill: float = 0.5  # share of the teachers' probabilities; with --distill
-    teachers: Sequence[str] = ()  # the recipes of those that the shipped weights had; --distill gives them
+    distill: float = 0.5  # share of the teachers' probabilities in the target; with --distill
+    teachers: Sequence[str] = ()  # recipes of the teachers that the shipped weights had; --distill gives teachers
     label_smoothing: float = 0.0  # share of "anything"
     balance: float = 0.0  # an image weighs (1 / frequency of its class) ** balance: 0 all the same, 1 classes the same
     sampler: str = "shuffle"  # or "balanced": every class is drawn as often, small ones more than once
 
     # augmentation, drawn for each image anew
-    flip: float = 0.5  # probability
+    flip: float = 0.5  # probability of the mirror image
     rotate: float = 12.0  # degrees, to either side
-    shift: float = 0.08  # of the side, any direction
-    zoom: float = 0.12  # of the size, in or out
+    shift: float = 0.08  # share of the side, in any direction
+    zoom: float = 0.12  # share of the size, in or out
     shear: float = 6.0  # degrees
-    brightness: float = 0.25  # factor 1 +- this, contrast likewise
+    brightness: float = 0.25  # brightness and contrast are multiplied by 1 +- this
     erase: float = 0.0  # probability of a gray box over some of the face
     mixup: float = 0.0  # alpha of Zhang et al., https://arxiv.org/abs/1710.09412; 0 mixes nothing
 
     # what is kept
     ema: float = 0.998  # the weights are averaged over some 1 / (1 - ema) steps; 0 keeps the last step's
-    choose: str = "accuracy"  # the best epoch on validation by accuracy, agreement (its mean with the agreement with
-    # people's commonest answer) or loss; or the last epoch
-    patience: int = 0  # epochs without a better one after which to stop; 0 never
-    calibrate: bool = True  # the temperature, on validation
-    holdout: float = 0.1  # of the images, where the data is not split
+    # The best epoch on validation by accuracy, agreement (the mean of accuracy and the agreement with people's
+    # commonest answer) or loss; or the last epoch.
+    choose: str = "accuracy"
+    patience: int = 0  # epochs without a better one after which to stop; 0 never stops
+    calibrate: bool = True  # find the temperature on validation
+    holdout: float = 0.1  # share of the images for validation, where the data is not split
 
     def __post_init__(self) -> None:
         _hold("epochs", self.epochs, 1)
@@ -101,12 +102,20 @@ class Recipe:
 
 
 def _hold(name: str, value: float, least: float, most: float = float("inf"), *, below: bool = False) -> None:
+    """UsageError where a value is out of its range.
+
+    name: what the message calls it.
+    value: of the recipe.
+    least: the smallest it may be.
+    most: the largest it may be.
+    below: whether it must be less than `most`.
+    """
     if not least <= value <= most or value == float("inf") or (below and value == most):
         span = f"{least:g} or more" if most == float("inf") else f"{least:g} to {'below ' if below else ''}{most:g}"
         raise UsageError(f"{name} is {value}, not {span}")
 
 
-TYPES: dict[str, tuple[Any, str]] = {  # of a field: what TOML gives, what it is called
+TYPES: dict[str, tuple[Any, str]] = {  # a field's annotation -> what TOML gives, what messages call it
     "bool": (bool, "true or false"),
     "float": ((float, int), "a number"),
     "int": (int, "a whole number"),

@@ -29,7 +29,7 @@ from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 from ferbatch.sources.labels import LABELS
 
-LEAST_LIKELIHOOD = 1e-12  # the loss takes none for less
+LEAST_LIKELIHOOD = 1e-12  # the validation loss takes no probability for less
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Trainer:
         self.class_weights = class_weights(data.train, recipe.balance).to(device)
         self.augment = Augment(recipe)
         self.batch_size = min(recipe.batch_size, len(data.train))
-        self.steps = len(data.train) // self.batch_size  # per epoch; the rest sits out, another rest each time
+        self.steps = len(data.train) // self.batch_size  # per epoch; images left over sit out, others each time
         if recipe.frozen:
             self.network.features.requires_grad_(False)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.network, recipe), weight_decay=recipe.weight_decay)
@@ -97,7 +97,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.average = AveragedModel(network, multi_avg_fn=self._blend, use_buffers=True) if recipe.ema else None
         self.validator = Engine(card, network, device, precision="fp32")
-        self.done = 0  # epochs
+        self.done = 0  # whole epochs
         self.history: list[Epoch] = []
         self.best_score = -math.inf
         self.best_tensors: dict[str, Tensor] = {}
