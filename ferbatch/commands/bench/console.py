@@ -13,7 +13,7 @@ from ferbatch.shell.console import answer, as_text, is_terminal
 from ferbatch.shell.log import say
 
 PEER_ROWS = {"naive": "plain PyTorch, Pillow", "fer": "fer (TFLite)"}
-BENCH_ROWS = {  # figure -> what the table calls it
+BENCH_ROWS = {  # what is measured -> what the table calls it
     "read": "reading the files",
     "decode": "reading and decoding",
     "forward": "the network alone",

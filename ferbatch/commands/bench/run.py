@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,22 @@ FORWARD = 2.0  # seconds, about, of one measurement of the network alone
 CLEARLY = 1.1  # times as fast as the default has another choice to be, to be recommended
 OUTPUT = "labels.csv"
 
-Rates = dict[str, list[float]]  # name -> a figure per round
+Rounds = dict[str, list[float]]  # what was measured -> its value in each round
 
 
-def run(options: BenchOptions, said: Callable[[str], None]) -> dict[str, Any]:
-    """Measure, round after round, and give medians; `said` hears what goes on.
+def run(options: BenchOptions, note: Callable[[str], None]) -> dict[str, Any]:
+    """Measure, round after round, and give medians; `note` hears what goes on.
 
     Raises UsageError, NoImagesError or ModelError before anything is measured, UsageError where a peer does not run.
     """
     _check(options)
-    with _images(options, said) as (paths, files), tempfile.TemporaryDirectory() as folder:
+    with _images(options, note) as (paths, files), tempfile.TemporaryDirectory() as folder:
         classifiers = {
             name: Classifier.load(name, options.device, precision=options.precision) for name in options.models
         }
         cores = Cores(torch.get_num_threads())
         try:
-            bench = _Bench(options, paths, files, folder, cores, said)
+            bench = _Bench(options, paths, files, os.path.join(folder, OUTPUT), cores, note)
             return bench.report([bench.model(*one) for one in classifiers.items()])
         finally:
             cores.close()
@@ -67,12 +68,12 @@ def _check(options: BenchOptions) -> None:
 
 
 @contextmanager
-def _images(options: BenchOptions, said: Callable[[str], None]) -> Iterator[tuple[Sequence[str], Sequence[bytes]]]:
+def _images(options: BenchOptions, note: Callable[[str], None]) -> Iterator[tuple[Sequence[str], Sequence[bytes]]]:
     """PATHS and the files below, or images that are drawn for as long as they are needed."""
     with tempfile.TemporaryDirectory() as folder:
         paths: Sequence[str] = options.paths
         if not paths:
-            said(f"drawing {options.generate}")
+            note(f"drawing {options.generate}")
             samples.make(options.generate, folder, options.images)
             paths = [folder]
         listing = list_images(paths, ())
@@ -84,51 +85,54 @@ def _images(options: BenchOptions, said: Callable[[str], None]) -> Iterator[tupl
         yield paths, files
 
 
+@dataclass(frozen=True, slots=True)
 class _Bench:
     """One run of the benchmark on one set of images."""
 
-    def __init__(
-        self,
-        options: BenchOptions,
-        paths: Sequence[str],
-        files: Sequence[bytes],
-        folder: str,
-        cores: Cores,
-        said: Callable[[str], None],
-    ) -> None:
-        self.options, self.paths, self.files, self.folder = options, paths, files, folder
-        self.cores, self.said = cores, said
-        self.output = os.path.join(folder, OUTPUT)
-        self.search = Search(options.faces)
+    options: BenchOptions
+    paths: Sequence[str]  # given to `ferbatch label`
+    files: Sequence[bytes]  # every image under `paths`, or as many as were asked for
+    output: str  # the labels file that `ferbatch label` writes, again and again
+    cores: Cores
+    note: Callable[[str], None]  # hears what goes on
+
+    @property
+    def search(self) -> Search:
+        return Search(self.options.faces)
 
     def model(self, name: str, classifier: Classifier) -> dict[str, Any]:
         """What one model comes to: medians over the rounds, and of ratios the medians of each round's."""
         card, inputs = classifier.card, self._inputs(classifier.card.size)
-        rates: Rates = {}
-        for round_ in range(self.options.repeat):
-            self.said(f"{escape(card.name)}: round {round_ + 1} of {self.options.repeat}")
-            found = {
-                "read": self.cores.rate("read", self.files, card.size),
-                "decode": self.cores.rate("decode", self.files, card.size, self.search),
-                "forward": _forward(classifier, inputs),
-            }
-            found["limit"] = 1 / (1 / found["decode"] + 1 / found["forward"])
-            found["end_to_end"], found["command_seconds"] = self._label(name, [])
-            found |= {peer: self._peer(peer, name) for peer in self.options.compare}
-            for other in ("limit", "decode", *self.options.compare):
-                found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
-            for figure, value in found.items():
-                rates.setdefault(figure, []).append(value)
+        rounds: Rounds = {}
+        for number in range(self.options.repeat):
+            self.note(f"{escape(card.name)}: round {number + 1} of {self.options.repeat}")
+            for what, value in self._round(name, classifier, inputs).items():
+                rounds.setdefault(what, []).append(value)
         return {
             "model": card.name,
             "device": str(classifier.device),
             "precision": classifier.precision,
             "block": classifier.block,
-            "median": {figure: statistics.median(values) for figure, values in rates.items()},
-            "rounds": rates,
+            "median": {what: statistics.median(values) for what, values in rounds.items()},
+            "rounds": rounds,
             "peak_memory": self._command(name, [], watched=True).peak,
             "recommended": self._recommended(name) if self.options.recommend else None,
         }
+
+    def _round(self, name: str, classifier: Classifier, inputs: Sequence[Any]) -> dict[str, float]:
+        """Everything once: images/s of each part, of the whole and of other programs, and their ratios."""
+        size = classifier.card.size
+        found = {
+            "read": self.cores.rate("read", self.files, size),
+            "decode": self.cores.rate("decode", self.files, size, self.search),
+            "forward": _forward(classifier, inputs),
+        }
+        found["limit"] = 1 / (1 / found["decode"] + 1 / found["forward"])
+        found["end_to_end"], found["command_seconds"] = self._label(name, [])
+        found |= {peer: self._peer(peer, name) for peer in self.options.compare}
+        for other in ("limit", "decode", *self.options.compare):
+            found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
+        return found
 
     def _inputs(self, size: int) -> list[Any]:
         usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), size).inputs]
@@ -174,7 +178,7 @@ class _Bench:
         choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
         tried = {}
         for options in choices:
-            self.said(f"{escape(model)}: trying {options or 'the defaults'}")
+            self.note(f"{escape(model)}: trying {options or 'the defaults'}")
             tried[options] = self._label(model, options.split())[0]
         best = max(tried, key=lambda options: tried[options])
         best = best if tried[best] > CLEARLY * tried[""] else ""
@@ -182,19 +186,9 @@ class _Bench:
         return {"options": best, "workers": workers, "batch_size": batch_size, "tried": tried}
 
     def report(self, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Everything that was measured, start-up and memory with it."""
-        self.said("start-up")
-        ours = [*_ferbatch("label"), "-o", self.output, "--no-truth", "-q", "--overwrite", EXAMPLE]
-        start: Rates = {}
-        for _ in range(self.options.repeat):
-            for name, argv in {
-                "one_image": ours,
-                "help": [*_ferbatch(), "--help"],
-                "import_typer": [sys.executable, "-c", "import typer"],
-                "import_torch": [sys.executable, "-c", "import torch"],
-            }.items():
-                start.setdefault(name, []).append(command(argv).seconds)
-            start.setdefault("help / import_typer", []).append(start["help"][-1] / start["import_typer"][-1])
+        """Everything that was measured, the models as `model` gives them; start-up and memory are measured here."""
+        self.note("start-up")
+        start = self._start_up()
         torch_alone = command([sys.executable, "-c", "import torch, time; time.sleep(0.2)"], watched=True).peak
         return {
             "schema": BENCH_SCHEMA,
@@ -210,10 +204,25 @@ class _Bench:
                 "drawn": None if self.options.paths else self.options.generate,
             },
             "rounds": self.options.repeat,
-            "seconds": {name: statistics.median(values) for name, values in start.items()},
+            "seconds": start,
             "memory_of_torch_alone": torch_alone,
             "models": list(models),
         }
+
+    def _start_up(self) -> dict[str, float]:
+        """Seconds of short commands, and how many times longer help takes than its import; medians over the rounds."""
+        commands = {
+            "one_image": [*_ferbatch("label"), "-o", self.output, "--no-truth", "-q", "--overwrite", EXAMPLE],
+            "help": [*_ferbatch(), "--help"],
+            "import_typer": [sys.executable, "-c", "import typer"],
+            "import_torch": [sys.executable, "-c", "import torch"],
+        }
+        rounds: Rounds = {}
+        for _ in range(self.options.repeat):
+            for name, argv in commands.items():
+                rounds.setdefault(name, []).append(command(argv).seconds)
+            rounds.setdefault("help / import_typer", []).append(rounds["help"][-1] / rounds["import_typer"][-1])
+        return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def _forward(classifier: Classifier, inputs: Sequence[Any]) -> float:
