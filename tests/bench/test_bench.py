@@ -15,7 +15,7 @@ import pytest
 from conftest import Ferbatch
 from PIL import Image
 
-from ferbatch.commands.bench import measure, peers, samples
+from ferbatch.commands.bench import peers, processes, samples
 
 QUICK = ("--repeat", "1", "--no-recommend")
 
@@ -154,20 +154,20 @@ def test_drawn_images_are_what_they_are_called_and_always_the_same(tmp_path: Pat
 
 def test_a_commands_memory_is_that_of_all_its_processes() -> None:
     holding = "import time; held = b'x' * 60_000_000; time.sleep(0.6)"
-    alone = measure.command([sys.executable, "-c", holding], watched=True)
+    alone = processes.command([sys.executable, "-c", holding], watched=True)
     with_child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holding!r}])"
-    child = measure.command([sys.executable, "-c", with_child], watched=True)
+    child = processes.command([sys.executable, "-c", with_child], watched=True)
     if alone.peak is None:
         pytest.skip("the system does not tell")
     assert 60 < alone.peak < 160
     assert child.peak is not None
     assert 60 < child.peak < 200
-    assert measure.command([sys.executable, "-c", holding]).peak is None
+    assert processes.command([sys.executable, "-c", holding]).peak is None
 
 
 def test_a_commands_words_and_exit_code_come_back() -> None:
     program = "import sys; print(sys.stdin.read()); print('no', file=sys.stderr); sys.exit(3)"
-    done = measure.command([sys.executable, "-c", program], stdin=b"yes")
+    done = processes.command([sys.executable, "-c", program], stdin=b"yes")
     assert (done.stdout.strip(), done.stderr.strip(), done.exit_code) == ("yes", "no", 3)
     assert done.seconds > 0
 
@@ -176,7 +176,7 @@ def test_rates_count_broken_files_as_well(faces: Callable[..., Path]) -> None:
     folder = faces("images", 10)
     (folder / "broken.jpg").write_bytes(b"no image")
     files = [os.fsencode(file) for file in folder.iterdir()] + [b"nowhere"]
-    cores = measure.Cores(2)
+    cores = processes.Cores(2)
     try:
         assert cores.rate("read", files, 48) > 0
         assert cores.rate("decode", files, 48) > 0

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 import ferbatch
-from ferbatch.commands.bench import measure, peers, samples
-from ferbatch.commands.bench.measure import Cores, command
+from ferbatch.commands.bench import peers, processes, samples
+from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, EXAMPLE, BenchOptions
@@ -146,7 +146,7 @@ class _Bench:
         sidecar = json.loads(Path(f"{self.output}.run.json").read_text())
         return sidecar["images_per_second"], done.seconds
 
-    def _command(self, model: str, more: Sequence[str], *, watched: bool = False) -> measure.Command:
+    def _command(self, model: str, more: Sequence[str], *, watched: bool = False) -> processes.Command:
         listed = self.options.paths and self.options.images is not None
         argv = [*_ferbatch("label"), "-o", self.output, "--model", model, "--no-truth", "-q", "--overwrite"]
         argv += ["--device", self.options.device, "--precision", self.options.precision]
@@ -197,7 +197,7 @@ class _Bench:
             "decoder": jpeg.decoders()[0],
             "faces": self.options.faces,
             "detector": faces.version(self.search),
-            "machine": measure.machine() | {"cores": self.cores.n, "gpu": _gpu()},
+            "machine": processes.machine() | {"cores": self.cores.n, "gpu": _gpu()},
             "images": {
                 "n": len(self.files),
                 "bytes": sum(os.path.getsize(file) for file in self.files if os.path.exists(file)),

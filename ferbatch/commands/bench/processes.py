@@ -1,4 +1,4 @@
-"""Measuring: whole commands with their memory, and work spread over all cores, each in processes of their own."""
+"""Processes to measure: whole commands with their memory, and work that is spread over all cores."""
 
 from __future__ import annotations
 
