@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
 from ferbatch.scoring.calibration import ECE_BINS, mean_confidence, point
 from ferbatch.scoring.comparison import compare
-from ferbatch.scoring.measures import rate
+from ferbatch.scoring.measures import Point, rate
 from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, table
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.metadata import Matched, Slices
@@ -24,55 +26,7 @@ REPORT_SCHEMA = 1  # the version of report.json's form
 SMALL_GROUP = 100  # images; in a smaller group a rate's interval is wider than 10 points to either side
 MISTAKES = 24  # how many are shown, the most confident first
 
-DEFINITIONS = {  # what stands in report.json, by its name there
-    "interval_95": "95 % interval: where the figure would most likely lie over very many images like these. Wilson's"
-    f" for rates (accuracy, precision, recall and other shares); for F1, averages and differences of models the middle"
-    f" 95 % of {RESAMPLES:,} bootstrap resamples of the confusion counts; for means over images the normal"
-    " approximation. Areas and ECE have none.",
-    "n": "The images that a figure rests on.",
-    "accuracy": "Share of the labelled images whose label is the truth.",
-    "accuracy_with_failed": "The same, with images that have no label counted as wrong.",
-    "failed": "Images with a truth that have no label. no_face: those of them in which no face was found. Where an"
-    " image has several faces, the largest stands for it.",
-    "balanced_accuracy": "Mean of the recalls of the labels that occur: every label counts the same.",
-    "precision": "Of the images given a label, the share for which it is the truth.",
-    "recall": "Of the images with a label as their truth, the share that was given it.",
-    "f1": "Harmonic mean of precision and recall: high only where both are.",
-    "support": "Images with a label as their truth. predicted: images given it.",
-    "macro_avg": "Mean over the labels that occur as truth or were given; what is undefined counts as 0, as in"
-    " scikit-learn's table.",
-    "weighted_avg": "The same, weighted by the images of each label.",
-    "roc_auc": "Area under the ROC curve of a label's probability, this label against the rest: how often an image of"
-    " the label gets a higher probability for it than another image does (0.5 is guessing, 1 is perfect). Overall: the"
-    " mean over the labels.",
-    "average_precision": "Area under the precision-recall curve, as scikit-learn's average_precision_score"
-    " (1 is perfect).",
-    "nll": "Negative log-likelihood: mean of -ln(probability of the truth); probabilities under 0.00005 count as"
-    " 0.00005 (0 is perfect; surely wrong labels cost most).",
-    "brier": "Brier score: mean over images of the squared differences between probabilities and truth, summed over the"
-    " labels (0 is perfect, 2 is worst).",
-    "mean_confidence": "Mean probability of the labels that were given.",
-    "ece": f"Expected calibration error: mean gap between confidence and accuracy over {ECE_BINS} bins of confidence of"
-    " equal width, each open below and closed above, weighted by their images (0 is perfect).",
-    "ece_by_chance": "The mean ECE of simulated labels that are right exactly as often as their confidence says, on as"
-    " many images: an ECE no larger is no sign of bad calibration. Its interval holds 95 % of the simulations.",
-    "coverage": "Share of the labelled images that is kept when labels less sure than min_confidence are set aside.",
-    "majority": "Of people's votes, the answer with more than any other (the commonest, not always more than half);"
-    " images where two answers tie are left out.",
-    "majority_of_labels": "The same, with votes for anything but the labels set aside.",
-    "model_share": "Mean share of an image's votes that went to the model's label: how often one person, taken at"
-    " random, agrees with the model. truth_share: the same of the truth.",
-    "overlap": "Mean over images of the sum over labels of the smaller of probability and share of the votes for"
-    " labels (1: the probabilities spread as the votes do).",
-    "cross_entropy": "Mean over images of -sum(share of the votes for labels * ln(probability)).",
-    "blame": "Images by what model, truth and majority say. truth_alone: model and people agree, the error looks like"
-    " the truth's; model_alone: truth and people agree, it looks like the model's; people_alone: model and truth agree;"
-    " all_differ: three answers. people_see_no_label: of all these, those whose majority is no label.",
-    "more_than_chance": "p_value, McNemar's exact two-sided test that two models are right equally often on the same"
-    " images, is under 0.05. only_this_right and only_other_right are the images it rests on.",
-    "mistakes": f"The {MISTAKES} most confident ones.",
-    "probabilities": "All figures are computed from the probabilities as written, to four digits.",
-}
+DEFINITIONS = Path(__file__).parent / "templates" / "definitions.toml"  # what stands in report.json, by its name there
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +85,14 @@ def build(subject: Subject, systems: Sequence[System], min_confidence: float = 0
         "comparisons": [
             asdict(compare(other.name, other.outcomes, first.name, first.outcomes)) for other in systems[1:]
         ],
-        "definitions": DEFINITIONS,
+        "definitions": _definitions(),
     }
+
+
+def _definitions() -> dict[str, str]:
+    numbers = {"resamples": RESAMPLES, "ece_bins": ECE_BINS, "mistakes": MISTAKES}
+    texts = tomllib.loads(DEFINITIONS.read_text(encoding="utf-8"))
+    return {name: text.format(**numbers) for name, text in texts.items()}
 
 
 def result(system: System, min_confidence: float = 0.0) -> dict[str, Any]:
@@ -167,27 +127,26 @@ def _model(card: Card | None, tta: bool) -> dict[str, Any] | None:
     return {name: getattr(card, name) for name in names} | {"tta": tta}
 
 
-def _point(outcomes: Outcomes, min_confidence: float) -> Any:
+def _point(outcomes: Outcomes, min_confidence: float) -> Point:
     return point(outcomes.where(outcomes.labelled & (outcomes.truth != NONE)), min_confidence)
 
 
 def _sliced(outcomes: Outcomes, slices: Slices, min_confidence: float) -> dict[str, Any]:
     """The measures per value of each column."""
-    found: dict[str, Any] = {}
-    for column, (values, codes) in slices.columns.items():
-        found[column] = {}
-        for code, value in enumerate(values):
-            part = outcomes.where(codes == code)
-            of_part = asdict(measures(part, curves=False))
-            del of_part["coverage"]  # the curves are drawn for the whole only
-            for of_label in of_part["labels"].values():
-                del of_label["curve"]
-            found[column][value] = {
-                "small": of_part["images"] < SMALL_GROUP,
-                **of_part,
-                "min_confidence": asdict(_point(part, min_confidence)) if min_confidence else None,
-            }
-    return found
+    return {
+        column: {value: _slice(outcomes.where(codes == code), min_confidence) for code, value in enumerate(values)}
+        for column, (values, codes) in slices.columns.items()
+    }
+
+
+def _slice(outcomes: Outcomes, min_confidence: float) -> dict[str, Any]:
+    """The measures of one group of images, without the curves, which are drawn for the whole only."""
+    found = asdict(measures(outcomes, curves=False))
+    del found["coverage"]
+    for of_label in found["labels"].values():
+        del of_label["curve"]
+    chosen = asdict(_point(outcomes, min_confidence)) if min_confidence else None
+    return {"small": found["images"] < SMALL_GROUP, **found, "min_confidence": chosen}
 
 
 def _others(system: System) -> dict[str, Any]:
