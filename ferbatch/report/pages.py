@@ -51,7 +51,7 @@ Report = Mapping[str, Any]
 
 
 def files(report: Report, stem: str, thumbnails: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The report's files by the ending of their names: `json`, `md`, `html`, `reliability.svg`, ...
+    """The report's files by the suffix of their names: `json`, `md`, `html`, `reliability.svg`, ...
 
     `stem` is what their names begin with: the Markdown points to the charts. `thumbnails` are data URIs by path; none
     is shown without. With several systems, the charts of the second and later ones have its number in their names.
@@ -74,15 +74,15 @@ def files(report: Report, stem: str, thumbnails: Mapping[str, str] | None = None
 def write(report: Report, prefix: str, thumbnails: Mapping[str, str] | None = None) -> list[str]:
     """Write the report's files to `prefix`.json, `prefix`.md, ...; returns their paths. Raises OutputError."""
     written = []
-    for ending, text in files(report, os.path.basename(prefix), thumbnails).items():
-        written.append(f"{prefix}.{ending}")
+    for suffix, text in files(report, os.path.basename(prefix), thumbnails).items():
+        written.append(f"{prefix}.{suffix}")
         with replace_file(written[-1]) as stream:
             stream.write(text.encode())
     return written
 
 
 def chart_file(chart: str, index: int) -> str:
-    """The ending of a chart's file, of the result with index `at`."""
+    """The suffix of a chart's file, for the result with this index."""
     return f"{chart}-{index + 1}.svg" if index else f"{chart}.svg"
 
 
