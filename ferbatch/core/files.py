@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ferbatch.core.errors import OutputError
-from ferbatch.core.names import encode_path
+from ferbatch.core.errors import OutputError, UsageError
+from ferbatch.core.names import shown
 from ferbatch.core.records import Version
+
+EXISTS = "exists; --overwrite replaces it"  # said of a file that must not be replaced, after its path
 
 
 class OutputStream(io.BufferedWriter):
     """A binary stream whose failures are OutputErrors that name it; a reader that went away stays BrokenPipeError."""
 
-    def __init__(self, raw: io.RawIOBase, shown: str) -> None:
+    def __init__(self, raw: io.RawIOBase, name: str) -> None:
         super().__init__(raw)
-        self.shown = shown
+        self.shown = name
 
     def write(self, data: Any) -> int:
         try:  # `writing` would do, but costs as much as the rest, for every row
@@ -27,7 +29,7 @@ class OutputStream(io.BufferedWriter):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _unwritten(self.shown, error) from error
+            raise unwritten(self.shown, error.strerror) from error
 
     def flush(self) -> None:
         with writing(self.shown):
@@ -35,18 +37,42 @@ class OutputStream(io.BufferedWriter):
 
 
 @contextmanager
-def writing(shown: str) -> Iterator[None]:
-    """OutputError for what the system says against writing to what is `shown` so."""
+def writing(name: str) -> Iterator[None]:
+    """OutputError for what the system says against writing to what messages call `name`."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _unwritten(shown, error) from error
+        raise unwritten(name, error.strerror) from error
 
 
-def _unwritten(shown: str, error: OSError) -> OutputError:
-    return OutputError(f"{shown} could not be written: {error.strerror}")
+def unwritten(name: str, why: str | None) -> OutputError:
+    """The error that says why what messages call `name` could not be written."""
+    return OutputError(f"{name} could not be written: {why}")
+
+
+def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """UsageError where a file is there already that must not be replaced."""
+    if not overwrite and os.path.exists(path):
+        raise UsageError(f"{shown(path)} {EXISTS}")
+
+
+def check_is_folder(path: str | os.PathLike[str]) -> None:
+    """UsageError where something is there that is no folder."""
+    if os.path.lexists(path) and not os.path.isdir(path):
+        raise UsageError(f"{shown(path)} is not a folder")
+
+
+def check_has_folder(path: str | os.PathLike[str]) -> None:
+    """UsageError where there is no folder to write this file in, OutputError where nothing may be written in it."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UsageError(f"no folder {shown(folder)} to write {shown(path)} in")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        why = "its file system is read-only" if read_only else "no permission to write in its folder"
+        raise unwritten(shown(path), why)
 
 
 @contextmanager
@@ -56,20 +82,20 @@ def replace_file(path: str) -> Iterator[OutputStream]:
     The new file has the old one's permissions. Raises OutputError where it cannot be written; whatever ends the block
     early removes the part.
     """
-    part, shown = f"{path}.part", encode_path(os.fsencode(path))
-    with writing(shown):
+    part, name = f"{path}.part", shown(path)
+    with writing(name):
         with suppress(FileNotFoundError):
             os.unlink(part)
         raw = io.FileIO(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb")
     try:
-        with OutputStream(raw, shown) as stream:
+        with OutputStream(raw, name) as stream:
             yield stream
             stream.flush()
-            with writing(shown):
+            with writing(name):
                 if os.path.exists(path):
                     os.chmod(part, stat.S_IMODE(os.stat(path).st_mode))
                 os.fsync(stream.fileno())
-        with writing(shown):
+        with writing(name):
             os.replace(part, path)
         sync_folder(os.path.dirname(path) or ".")
     except BaseException:
@@ -90,7 +116,7 @@ def sync_folder(folder: str) -> None:
 
 def remove(path: str) -> None:
     """Take a file of ours away, if it is there; OutputError where that fails."""
-    with writing(encode_path(os.fsencode(path))), suppress(FileNotFoundError):
+    with writing(shown(path)), suppress(FileNotFoundError):
         os.unlink(path)
 
 

@@ -14,8 +14,9 @@ from datetime import datetime
 
 from filelock import FileLock, Timeout
 
-from ferbatch.core.errors import LockedError, OutputError
-from ferbatch.core.names import encode_path, escape
+from ferbatch.core.errors import LockedError
+from ferbatch.core.files import unwritten
+from ferbatch.core.names import escape, shown
 
 LOCK_BYTES = 4096  # of a lock file, to read
 
@@ -74,7 +75,7 @@ def check_free(path: str) -> None:
 
 
 def _acquire(lock: FileLock, path: str, *, again: bool = True) -> None:
-    shown = encode_path(os.fsencode(path))
+    name = shown(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file system without locks gets filelock's own, which is enough
@@ -87,10 +88,10 @@ def _acquire(lock: FileLock, path: str, *, again: bool = True) -> None:
                     os.unlink(lock.lock_file)
                 return _acquire(lock, path, again=False)
             if not holder:
-                raise OutputError(f"{shown}.lock could not be written: {error.strerror}") from error
-        raise LockedError(f"another run is writing {shown}" + (f": {holder}" if holder else "")) from error
+                raise unwritten(f"{name}.lock", error.strerror) from error
+        raise LockedError(f"another run is writing {name}" + (f": {holder}" if holder else "")) from error
     except OSError as error:
-        raise OutputError(f"{shown} could not be written: {error.strerror}") from error
+        raise unwritten(name, error.strerror) from error
 
 
 def _holder(path: str) -> Holder | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 
@@ -41,6 +42,15 @@ def encode_path(name: bytes) -> str:
     """A file name as every output writes it; one that looks like a formula gets a leading `./`."""
     text = name.decode("utf-8", "surrogateescape")
     return escape("./" + text if text.startswith(_FORMULA) else text)
+
+
+def shown(path: str | os.PathLike[str]) -> str:
+    """A path as every message and output writes it, in the spelling of `encode_path`."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:  # no file has such a name, but a message may speak of it
+        name = _bytes(os.fspath(path))
+    return encode_path(name)
 
 
 def decode_path(path: str) -> bytes:

@@ -11,9 +11,8 @@ from io import BytesIO
 
 from PIL import Image
 
-from ferbatch.core.errors import OutputError
-from ferbatch.core.files import writing
-from ferbatch.core.names import decode_path, encode_path
+from ferbatch.core.files import unwritten, writing
+from ferbatch.core.names import decode_path, shown
 
 CROP, COPY = ".face{}.png", ".faces.jpg"  # what an image's name is followed by
 LONGEST_NAME = 230  # bytes, of the 255 that file systems take
@@ -67,7 +66,7 @@ def remove_file(folder: str, file: str) -> bool:
     """Whether the file was there, and is not now."""
     if not os.path.lexists(file) or not _is_inside(folder, file):
         return False
-    with writing(encode_path(os.fsencode(file))):
+    with writing(shown(file)):
         os.unlink(file)
     return True
 
@@ -82,11 +81,11 @@ def write_picture(folder: str, file: str, picture: Image.Image, kind: str) -> No
     """A picture in the folder, under its name only when it is whole; OutputError where that cannot be done."""
     data = BytesIO()
     picture.save(data, kind, **({"quality": 90} if kind == "JPEG" else {}))
-    shown, part = encode_path(os.fsencode(file)), f"{file}.part"
-    with writing(shown):
+    part = f"{file}.part"
+    with writing(shown(file)):
         os.makedirs(os.path.dirname(file), exist_ok=True)
         if not _is_inside(folder, file):
-            raise OutputError(f"{shown} could not be written: a link leads out of the folder")
+            raise unwritten(shown(file), "a link leads out of the folder")
         with suppress(FileNotFoundError):
             os.unlink(part)  # a link is no way to another file
         try:

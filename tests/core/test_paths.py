@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 from ferbatch.core.files import replace_file
-from ferbatch.core.names import decode_path, encode_path, escape
+from ferbatch.core.names import decode_path, encode_path, escape, shown
 
 HOSTILE = [
     b"plain.jpg",
@@ -53,6 +53,15 @@ def test_no_name_acts_on_a_terminal_or_a_spreadsheet(name: bytes) -> None:
     assert len(text.splitlines()) == 1
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
     assert not text.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_path_is_shown_as_the_outputs_write_it(name: bytes) -> None:
+    assert shown(os.fsdecode(name)) == encode_path(name)
+
+
+def test_what_no_file_can_be_called_is_shown_as_well() -> None:
+    assert shown("\ud800.jpg") == r"\xed\xa0\x80.jpg"
 
 
 def test_only_the_bytes_that_act_are_escaped() -> None:

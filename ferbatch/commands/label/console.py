@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
-from ferbatch.core.names import count, encode_path, escape
+from ferbatch.core.names import count, escape, shown
 from ferbatch.core.records import LARGE_SIDE
 from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
@@ -71,14 +70,14 @@ class LabelConsole(RunConsole):
 
     def _said(self, run: Run, output: Output) -> None:
         """How many images in which time, and what became of the others."""
-        tally, shown = run.tally, not self.quiet
+        tally, aloud = run.tally, not self.quiet
         aside = f"; {run.listing.aside}" if run.listing.aside else ""
         where = f" -> {output.shown}" if output.is_file else ""
         part = f"{run.processed:,} of " if run.processed < tally.images else ""
         say(
             f"{part}{count(tally.images, 'image')} in {run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
             f"{where}{aside}",
-            shown=shown,
+            shown=aloud,
             event="finished",
             images=tally.images,
             processed=run.processed,
@@ -96,8 +95,8 @@ class LabelConsole(RunConsole):
             said = (
                 f"{count(run.gone, 'image')} labelled before {are} gone, and their rows with them ({run.gone_example})"
             )
-            say(said, log.WARNING, shown=shown or run.many_gone, event="gone", images=run.gone)
-        if run.report is not None and shown:
+            say(said, log.WARNING, shown=aloud or run.many_gone, event="gone", images=run.gone)
+        if run.report is not None and aloud:
             self._scored(run, output)
 
     @staticmethod
@@ -134,7 +133,7 @@ class LabelConsole(RunConsole):
             named = f" ({', '.join(f'{name} {n:,}' for name, n in others.items())})" if others else ""
             say(f"{count(run.tally.without_truth, 'image')} without truth, not scored{named}")
         if output.is_file:
-            say(f"report: {encode_path(os.fsencode(output.report))}.html, .md, .json")
+            say(f"report: {shown(output.report)}.html, .md, .json")
 
 
 def _summary(run: Run) -> Table:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from ferbatch.core.errors import UnreadableImageError, UsageError
-from ferbatch.core.files import writing
-from ferbatch.core.names import encode_path
+from ferbatch.core.files import check_is_folder, writing
+from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.process import default_workers
 from ferbatch.core.records import MARKER, Prediction
@@ -38,7 +38,7 @@ class FaceFolder:
     @property
     def shown(self) -> str:
         """The path, safe to print."""
-        return encode_path(os.fsencode(self.path))
+        return shown(self.path)
 
     @property
     def marker(self) -> str:
@@ -61,17 +61,16 @@ class FaceFolder:
         """UsageError if it is not ours, or holds the faces of another run that is not to be replaced."""
         if not self.path:
             raise UsageError(f"{self.option} is empty")
+        check_is_folder(self.path)
         if not os.path.lexists(self.path):
             return
-        if not os.path.isdir(self.path):
-            raise UsageError(f"{self.shown} is not a folder")
         with writing(self.shown):
             names = set(os.listdir(self.path)) - {MARKER}
         owner = self._owner()
         if owner == "" or (owner is None and names):
             raise UsageError(f"{self.shown} is not empty and no folder of faces: choose a new one for {self.option}")
         if names and not existing.overwrite and not (existing.any and owner == self.output):
-            of = "an earlier run" if owner == self.output else encode_path(os.fsencode(owner or ""))
+            of = "an earlier run" if owner == self.output else shown(owner or "")
             raise UsageError(f"{self.shown} holds faces of {of}; --overwrite replaces them")
 
     def begin(self, *, keep: bool) -> None:

@@ -11,7 +11,7 @@ import torch
 from ferbatch.commands.label.journal import run_of
 from ferbatch.commands.label.output import Output
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import encode_path, escape
+from ferbatch.core.names import escape, shown
 from ferbatch.core.options import Existing, Options
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
@@ -21,7 +21,7 @@ from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 
 def shown_paths(options: Options) -> list[str]:
     """PATHS as they may be printed."""
-    return ["-" if path == "-" else encode_path(os.fsencode(path)) for path in options.paths]
+    return ["-" if path == "-" else shown(path) for path in options.paths]
 
 
 def _device_here(name: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
-from ferbatch.core.names import encode_path
+from ferbatch.core.names import shown
 from ferbatch.core.records import ERROR_KINDS, STATUSES, ImageRef, Prediction, Version
 
 FORMAT = 2
@@ -121,7 +121,7 @@ class Journal:
 
     def __init__(self, path: str, end: int | None, run: Mapping[str, Any]) -> None:
         """Begin the journal of `run`, or go on with one that is whole up to the byte `end`."""
-        self.path, self.shown = path, encode_path(os.fsencode(path))
+        self.path, self.shown = path, shown(path)
         self.lines: list[bytes] = []
         self.synced = time.monotonic()
         with writing(self.shown):
@@ -186,7 +186,7 @@ class Done:
         """
         self.labels = labels
         keys, offsets = array("q"), array("q")
-        self.shown = encode_path(os.fsencode(path))
+        self.shown = shown(path)
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST)
@@ -239,7 +239,7 @@ class Done:
 
 def run_of(path: str) -> dict[str, Any] | None:
     """What run a journal is of; None if it does not say."""
-    with writing(encode_path(os.fsencode(path))), open(path, "rb") as stream:
+    with writing(shown(path)), open(path, "rb") as stream:
         return _run(stream.readline(LONGEST))
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import OutputStream, remove, replace_file, writing
+from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, replace_file, unwritten, writing
 from ferbatch.core.locks import Holder, check_free, locked
-from ferbatch.core.names import encode_path
+from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.records import REPORT_ENDINGS
 from ferbatch.core.writers import WRITERS, check_format
@@ -67,7 +67,7 @@ class Output:
     @property
     def shown(self) -> str:
         """The path, safe to print."""
-        return encode_path(os.fsencode(self.path)) if self.is_file else "stdout"
+        return shown(self.path) if self.is_file else "stdout"
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         """UsageError or OutputError if this output must not or cannot be written, LockedError while another run does.
@@ -83,23 +83,15 @@ class Output:
             if self._there(path) and not self._may_go(existing):
                 if path in (self.journal, self.part) and not held:
                     check_free(self.path)  # or the run is not unfinished, but going on
-                shown = encode_path(os.fsencode(path))
-                raise UsageError(f"{shown} {said.get(path, 'exists; --overwrite replaces it')}")
-        folder = os.path.dirname(self.path) or "."
-        if not os.path.isdir(folder):
-            raise UsageError(f"no folder {encode_path(os.fsencode(folder))} to write {self.shown} in")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
-            why = "its file system is read-only" if read_only else "no permission to write in its folder"
-            raise OutputError(f"{self.shown} could not be written: {why}")
+                raise UsageError(f"{shown(path)} {said.get(path, EXISTS)}")
+        check_has_folder(self.path)
 
     def _there(self, path: str) -> bool:
         """Whether something is there; UsageError if it could not be a file of ours."""
-        shown = encode_path(os.fsencode(path))
-        with writing(shown), suppress(FileNotFoundError, NotADirectoryError):
+        with writing(shown(path)), suppress(FileNotFoundError, NotADirectoryError):
             os.lstat(path)  # what the system has against the name itself
         if os.path.lexists(path) and not os.path.isfile(path):
-            raise UsageError(f"{shown} is not a regular file (rows go to stdout with -o -)")
+            raise UsageError(f"{shown(path)} is not a regular file (rows go to stdout with -o -)")
         return os.path.exists(path)
 
     def _may_go(self, existing: Existing) -> bool:
@@ -152,7 +144,7 @@ class Output:
             free = shutil.disk_usage(os.path.dirname(self.path) or ".").free
         if free < needed:
             room = f"at least {needed / 1e6:,.1f} MB are needed in its folder, {free / 1e6:,.1f} MB are free"
-            raise OutputError(f"{self.shown} could not be written: {room}")
+            raise unwritten(self.shown, room)
 
     @contextmanager
     def stream(self) -> Iterator[OutputStream]:
@@ -186,10 +178,9 @@ def plan(path: str | None, format_name: str | None) -> Output:
     if os.path.islink(path):  # write where the link points, not over the link
         path = os.path.realpath(path)
     suffix = os.path.splitext(path)[1].lstrip(".").lower()
-    shown = encode_path(os.fsencode(path))
     if suffix in WRITERS and format_name not in (None, suffix):
-        raise UsageError(f"--output {shown} and --format {format_name} disagree")
+        raise UsageError(f"--output {shown(path)} and --format {format_name} disagree")
     if suffix not in WRITERS and format_name is None:
         known = ", ".join(f".{name}" for name in WRITERS)
-        raise UsageError(f"{shown} has no known suffix ({known}); or say --format")
+        raise UsageError(f"{shown(path)} has no known suffix ({known}); or say --format")
     return Output(path, check_format(format_name or suffix))
