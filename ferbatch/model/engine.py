@@ -1,26 +1,138 @@
-"""How a network is run so that the same image gives the same numbers: blocks of one shape, a head in float64."""
+"""Engine: a network on a device, run so that the same image gives the same numbers, whatever it comes with."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import TypeVar
 
+import numpy as np
 import threadpoolctl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ferbatch.core.errors import ModelError
+from ferbatch.core.names import escape
+from ferbatch.model import registry
+from ferbatch.model.devices import DTYPES, choose_device, choose_precision
+from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 
 CUDNN = threading.Lock()  # its flags are the whole process's
 
 # Images the network runs on at a time, always exactly so many: enough that starting its layers on a GPU costs little.
 BLOCK = {"cuda": 1_024, "mps": 256}
-CPU_BLOCK = 16  # its layers' values stay near the core: with 64 or more the study's network is no faster
-LIGHT_CPU_BLOCK = 64  # a light network's layers are over before a small block has paid for starting them
-LIGHT = 30_000_000  # multiply-adds
-AHEAD = 3  # blocks begun for each that is computed
+CPU_BLOCK = 16  # on a CPU, where layers' values stay near the core: with 64 the study's network is no faster
+LIGHT_CPU_BLOCK = 64  # on a CPU, of a light network: its layers are over before a small block has paid for starting
+LIGHT = 30_000_000  # multiply-adds of the largest light network
+BLOCKS_AHEAD = 3  # blocks begun for each that is computed
+
+T = TypeVar("T")
+
+
+class Engine:
+    """A network on a device: model inputs in, probabilities out. It knows nothing of files or rows.
+
+    The network runs on blocks of one fixed shape (a short block is padded), each on one core, and its head in float64,
+    so that an image's probabilities depend neither on the batch it came in nor on the number of cores.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        network: Network,
+        device: str | torch.device = "auto",
+        *,
+        precision: str = "auto",
+        tta: bool = False,
+    ) -> None:
+        """Copy the network to the device.
+
+        card: of the network; its size, mean, std and temperature are applied.
+        network: with its weights; it is left as it is.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: of the network's body: fp32, bf16, or auto for bf16 where the device computes in it.
+        tta: test-time augmentation: the mean of the image's and its mirror image's probabilities, at twice the work.
+        """
+        self.card = card
+        self.tta = tta
+        self.device = choose_device(device) if isinstance(device, str) else device
+        self.precision = choose_precision(precision, self.device)
+        self.dtype = DTYPES[self.precision]
+        self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
+        # Blocks in work at a time: one a core; of two on their way to a GPU, one is sent while the other is computed.
+        self.streams = torch.get_num_threads() if self.device.type == "cpu" else 2
+        features = registry.folded(network.features).to(self.device, self.dtype)
+        self.features = features.to(memory_format=torch.channels_last)
+        self.head = in_float64(network.head)
+
+    def probabilities(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs, each (size, size) uint8, a block after the other."""
+        return self._begin(inputs).result()
+
+    def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs in one array (N, size, size) uint8, several blocks at a time."""
+        blocks = (list(pixels[start : start + self.block]) for start in range(0, len(pixels), self.block))
+        found = [rows for _, rows in self.ahead((block, block) for block in blocks)]
+        return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
+
+    def ahead(self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8]]]]) -> Iterator[tuple[T, NDArray[np.float64]]]:
+        """Of (anything, its model inputs): each thing with its probabilities, in order; the next are computed already.
+
+        There should be about `block` inputs to each.
+        """
+        begun: deque[tuple[T, Future[NDArray[np.float64]]]] = deque()
+        for block, inputs in blocks:
+            begun.append((block, self._begin(inputs)))
+            while begun and (len(begun) > BLOCKS_AHEAD * self.streams or begun[0][1].done()):
+                first, rows = begun.popleft()
+                yield first, rows.result()
+        for first, rows in begun:
+            yield first, rows.result()
+
+    def alone(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """As `probabilities`, in a process of its own, which is to take one core."""
+        torch.set_num_threads(1)
+        return self._blocks(inputs)
+
+    def _begin(self, inputs: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float64]]:
+        return self._threads.submit(self._blocks, inputs)
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.streams, initializer=on_one_core)
+
+    def _blocks(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N inputs, block after block, in this thread."""
+        rows = [self._compute(inputs[start : start + self.block]) for start in range(0, len(inputs), self.block)]
+        return np.concatenate(rows) if rows else np.empty((0, len(self.card.labels)))
+
+    def _compute(self, block: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of up to `block` inputs."""
+        shape = (self.block, self.card.size, self.card.size)
+        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        rows = pixels.numpy()
+        for index, image in enumerate(block):
+            rows[index] = image
+        with torch.inference_mode():
+            x = normalise(pixels.to(self.device, non_blocking=True), self.card, self.dtype)
+            found = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
+        return sum(found[1:], found[0])[: len(block)] / len(found)
+
+    def _softmax(self, x: Tensor) -> NDArray[np.float64]:
+        """(block, labels) probabilities of a block of normalised images."""
+        with exact_convolutions(self.device):
+            features = self.features(x)
+        logits = self.head(features.cpu().to(torch.float64))  # which waits for a GPU
+        if not bool(logits.isfinite().all()):
+            raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
+        return torch.softmax(logits / self.card.temperature, dim=1).numpy()
 
 
 def normalise(pixels: Tensor, card: Card, dtype: torch.dtype = torch.float32) -> Tensor:

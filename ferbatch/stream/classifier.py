@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ferbatch.core import process
-from ferbatch.core.errors import ModelError, UnreadableImageError, WorkerError
-from ferbatch.core.names import escape
+from ferbatch.core.errors import UnreadableImageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL
 from ferbatch.core.process import until_stopped
 from ferbatch.core.records import DIGITS, MIN_FACE, Box, Failure, ImageRef, Prediction, Search
@@ -26,56 +21,17 @@ from ferbatch.images import faces
 from ferbatch.images.decode import from_memory
 from ferbatch.images.inputs import model_input
 from ferbatch.model import registry, weights
-from ferbatch.model.devices import DTYPES, choose_device, choose_precision
-from ferbatch.model.engine import (
-    AHEAD,
-    BLOCK,
-    CPU_BLOCK,
-    LIGHT,
-    LIGHT_CPU_BLOCK,
-    exact_convolutions,
-    in_float64,
-    normalise,
-    on_one_core,
-)
-from ferbatch.model.networks import Network
-from ferbatch.model.weights import Card
+from ferbatch.model.engine import Engine
 from ferbatch.stream.loader import ImageFiles, decode_all
 from ferbatch.stream.pool import SPAN_OF_PIXELS, Pool, can_compute, pays_for
 from ferbatch.stream.read import WHOLE, Decoded, Scored, searched
 
-T = TypeVar("T")
 
+class Classifier(Engine):
+    """An Engine that labels images: files by their references, or what is in memory.
 
-class Classifier:
-    """A model ready to label images.
-
-    The network runs on blocks of one fixed shape (a short block is padded), each on one core, and its head in float64,
-    so that an image's probabilities depend neither on the batch it came in nor on the number of cores. With `tta`
-    (test-time augmentation) they are the mean of those of the image and of its mirror image, at twice the work.
-    `precision` is that of the network's body: fp32, bf16, or auto for bf16 where the device computes in it.
+    `card` says what the model is, `device`, `precision` and `tta` how it computes.
     """
-
-    def __init__(
-        self,
-        card: Card,
-        network: Network,
-        device: str | torch.device = "auto",
-        *,
-        precision: str = "auto",
-        tta: bool = False,
-    ) -> None:
-        self.card = card
-        self.tta = tta
-        self.device = choose_device(device) if isinstance(device, str) else device
-        self.precision = choose_precision(precision, self.device)
-        self.dtype = DTYPES[self.precision]
-        self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
-        # Blocks in work at a time: one a core; of two on their way to a GPU, one is sent while the other is computed.
-        self.streams = torch.get_num_threads() if self.device.type == "cpu" else 2
-        features = registry.folded(network.features).to(self.device, self.dtype)
-        self.features = features.to(memory_format=torch.channels_last)
-        self.head = in_float64(network.head)
 
     @classmethod
     def load(
@@ -89,61 +45,6 @@ class Classifier:
         """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
         card, tensors = weights.load(name)
         return cls(card, registry.load(card, tensors), device, precision=precision, tta=tta)
-
-    def probabilities(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N model inputs, each (size, size) uint8, a block after the other."""
-        return self._begin(inputs).result()
-
-    def _begin(self, inputs: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float64]]:
-        return self._threads.submit(self._blocks, inputs)
-
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.streams, initializer=on_one_core)
-
-    def _blocks(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N inputs, block after block."""
-        rows = [self._compute(inputs[at : at + self.block]) for at in range(0, len(inputs), self.block)]
-        return np.concatenate(rows) if rows else np.empty((0, len(self.card.labels)))
-
-    def _compute(self, block: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        shape = (self.block, self.card.size, self.card.size)
-        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        rows = pixels.numpy()
-        for at, image in enumerate(block):
-            rows[at] = image
-        with torch.inference_mode():
-            x = normalise(pixels.to(self.device, non_blocking=True), self.card, self.dtype)
-            found = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
-        return sum(found[1:], found[0])[: len(block)] / len(found)
-
-    def _softmax(self, x: Tensor) -> NDArray[np.float64]:
-        """(block, labels) probabilities of a block of normalised images."""
-        with exact_convolutions(self.device):
-            features = self.features(x)
-        logits = self.head(features.cpu().to(torch.float64))  # which waits for a GPU
-        if not bool(logits.isfinite().all()):
-            raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
-        return torch.softmax(logits / self.card.temperature, dim=1).numpy()
-
-    def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of any number of model inputs (N, size, size) uint8, a block at a time."""
-        blocks = (list(pixels[at : at + self.block]) for at in range(0, len(pixels), self.block))
-        found = [rows for _, rows in self._ahead((one, one) for one in blocks)]
-        return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
-
-    def _ahead(
-        self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8]]]]
-    ) -> Iterator[tuple[T, NDArray[np.float64]]]:
-        """Each block with its probabilities, in order, while the next ones are computed already."""
-        begun: deque[tuple[T, Future[NDArray[np.float64]]]] = deque()
-        for block, images_of_it in blocks:
-            begun.append((block, self._begin(images_of_it)))
-            while begun and (len(begun) > AHEAD * self.streams or begun[0][1].done()):
-                first, rows = begun.popleft()
-                yield first, rows.result()
-        for first, rows in begun:
-            yield first, rows.result()
 
     def stream(
         self,
@@ -179,7 +80,7 @@ class Classifier:
                     timeout,
                     by_pillow=by_pillow,
                     search=search,
-                    compute=self._alone if computes else None,
+                    compute=self._scored_alone if computes else None,
                     span=self.block if computes else SPAN_OF_PIXELS,
                     forgiving=bool(isolated),
                 )
@@ -201,7 +102,7 @@ class Classifier:
         """Each Decoded with what the model says of it."""
         waiting = iter(decoded)
         groups = iter(lambda: self._group(waiting), [])
-        for group, rows in self._ahead((group, [one for image in group for one in image.inputs]) for group in groups):
+        for group, rows in self.ahead((group, [one for image in group for one in image.inputs]) for group in groups):
             scored = iter(_best_and_rounded(rows))
             for one in group:
                 one.scored = list(itertools.islice(scored, len(one.inputs)))
@@ -216,10 +117,9 @@ class Classifier:
             inputs += len(one.inputs)
         return group
 
-    def _alone(self, inputs: Sequence[NDArray[np.uint8]]) -> list[Scored]:
-        """As `probabilities`, in a process of its own, which is to take one core."""
-        torch.set_num_threads(1)
-        return _best_and_rounded(self._blocks(inputs))
+    def _scored_alone(self, inputs: Sequence[NDArray[np.uint8]]) -> list[Scored]:
+        """What the model says of inputs, in a process of its own, which is to take one core."""
+        return _best_and_rounded(self.alone(inputs))
 
     def _predictions(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
         ref, error, boxes = decoded.ref, decoded.error, decoded.boxes

@@ -60,7 +60,7 @@ def test_processes_give_the_very_rows_of_threads(folder: Path, precision: str, t
 def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder: Path) -> None:
     classifier = Classifier.load("cnn-lite", "cpu")
     sizes: list[int] = []
-    pool = Pool(48, 1, compute=classifier._alone, span=classifier.block)
+    pool = Pool(48, 1, compute=classifier._scored_alone, span=classifier.block)
     hand = pool._hand
 
     def watched(worker: Any, span: Any) -> None:
@@ -77,7 +77,7 @@ def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder
     sizes.clear()
     for file in folder.glob("*.jpg"):
         file.unlink()
-    pool = Pool(48, 1, compute=classifier._alone, span=4)
+    pool = Pool(48, 1, compute=classifier._scored_alone, span=4)
     hand = pool._hand
     pool._hand = watched  # type: ignore[method-assign]
     assert len(list(pool.decode(list_images([folder], ())))) == 13
