@@ -75,6 +75,27 @@ class Search:
             raise ValueError(f"face_margin is {self.margin}, not {MARGINS[0]} to {MARGINS[1]}")
 
 
+WHOLE = Search()  # every image is one cropped face
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a file becomes model inputs. Travels to the processes that decode."""
+
+    size: int  # pixels on each side of a model input
+    by_pillow: bool = False  # leave the quicker decoder of plain JPEGs alone
+    search: Search = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes that decode, and on CPUs may label as well."""
+
+    number: int | None = None  # None: what suits the device; 0: this process decodes, unless it has to be isolated
+    isolate: bool | None = False  # whether a process may die; None: where there are many images
+    timeout: float | None = None  # seconds that an isolated process may take for one image
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """Where a face is."""

@@ -20,8 +20,9 @@ import numpy as np
 
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
-from ferbatch.core.records import Box, Failure, ImageRef, Search, Version
-from ferbatch.stream.read import WHOLE, Decoded
+from ferbatch.core.process import default_workers
+from ferbatch.core.records import WHOLE, Box, Decoding, Failure, ImageRef, Search, Version, Workers
+from ferbatch.stream.read import Decoded
 from ferbatch.stream.worker import Answer, Compute, work
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
@@ -69,40 +70,36 @@ class Pool:
     With `compute`, which makes of model inputs what a model says of them, they do that as well, each on a core of its
     own: no pixels travel, and no process waits for another's interpreter.
     An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
-    a dead process's images goes to a new one; unless the pool is `forgiving`, a death is a WorkerError, as it is that
-    none can be started.
+    a dead process's images goes to a new one; unless the processes are isolated, a death is a WorkerError.
     """
 
     def __init__(
-        self,
-        size: int,
-        workers: int,
-        timeout: float | None = None,
-        *,
-        by_pillow: bool = False,
-        search: Search = WHOLE,
-        compute: Compute | None = None,
-        span: int = SPAN,
-        forgiving: bool = True,
+        self, decoding: Decoding, workers: Workers, *, compute: Compute | None = None, span: int = SPAN
     ) -> None:
+        """Start the processes; WorkerError where that cannot be done.
+
+        decoding: how files become model inputs.
+        workers: how many processes, whether they may die, and the seconds for an image.
+        compute: makes of model inputs what a model says of them; None: the inputs themselves come back.
+        span: images handed to a process at once, at the most.
+        """
+        self.forgiving = bool(workers.isolate)
         methods = multiprocessing.get_all_start_methods()
         # Where there is no network to share, not fork: this process has threads by now. But the Python API, which
         # forgives nothing, forks where it can: anything else would run its host's main module again.
         fresh = "forkserver" if "forkserver" in methods else "spawn"
-        self.forks = bool(compute) or (not forgiving and can_compute())
+        self.forks = bool(compute) or (not self.forgiving and can_compute())
         self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
-        self.size, self.timeout, self.compute = size, timeout, compute
-        self.by_pillow, self.search = by_pillow, search
-        self.forgiving = forgiving
+        self.decoding, self.timeout, self.compute = decoding, workers.timeout, compute
         self.most = self.span = span  # images to hand out at once
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
         self.decoded: dict[int, Decoded] = {}
         self.workers: list[_Worker] = []
         try:
-            for _ in range(workers):
+            for _ in range(workers.number or default_workers()):
                 self.workers.append(self._start())
         except BaseException:
             self.kill()
@@ -119,7 +116,7 @@ class Pool:
         at = self.context.RawValue("q", -1)
         process = self.context.Process(
             target=work,
-            args=(theirs, at, self.size, self.timeout, self.by_pillow, self.search, self.compute, self.forks),
+            args=(theirs, at, self.decoding, self.timeout, self.compute, self.forks),
             daemon=True,
         )
         process.start()
@@ -160,7 +157,9 @@ class Pool:
     def _hand(self, worker: _Worker, span: Task) -> None:
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.pipe.send([(number, ref.file, ref.path if self.search.crops else "") for number, ref in span])
+            worker.pipe.send(
+                [(number, ref.file, ref.path if self.decoding.search.crops else "") for number, ref in span]
+            )
 
     def _receive(self) -> None:
         """Wait for what some worker has to say, which may be its end."""
@@ -179,7 +178,7 @@ class Pool:
     def _take(self, span: Task, answer: Answer) -> None:
         """What came back, as Decoded; the next spans are cut by the size of its files."""
         data, scored, said = answer
-        pixels = np.frombuffer(data, np.uint8).reshape(-1, self.size, self.size)
+        pixels = np.frombuffer(data, np.uint8).reshape(-1, self.decoding.size, self.decoding.size)
         size = at = 0
         for (number, ref), (error, whole_picture, file, boxes) in zip(span, said, strict=True):
             found = Decoded(ref, None, error, whole_picture, Version(*file) if file else None)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ferbatch.core.errors import FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
-from ferbatch.core.records import Failure, ImageRef, Search
+from ferbatch.core.records import Decoding, Failure, ImageRef
 from ferbatch.stream.read import Decoded, Scored, read
 
 MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
@@ -30,14 +30,20 @@ Answer = tuple[bytes, Sequence[Scored], Sequence[tuple[Failure | None, bool, tup
 def work(
     pipe: Connection,
     at: Any,
-    size: int,
+    decoding: Decoding,
     timeout: float | None,
-    by_pillow: bool,
-    search: Search,
     compute: Compute | None,
     forked: bool,
 ) -> None:
-    """A worker's life: spans in, an Answer for each, until the pipe closes."""
+    """A worker's life: spans in, an Answer for each, until the pipe closes.
+
+    pipe: to the process that hands out the images.
+    at: shared with it, the number of the image that is decoded just now, -1 for none.
+    decoding: how files become model inputs.
+    timeout: seconds that one image may take; then the process ends.
+    compute: makes of model inputs what a model says of them; None: the inputs themselves are answered.
+    forked: whether the process holds the files that its parent has open.
+    """
     for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -53,7 +59,7 @@ def work(
                 if timeout is not None:
                     signal.setitimer(signal.ITIMER_REAL, timeout)  # SIGALRM ends the process, whatever it is doing
                 try:
-                    found.append(read(ImageRef(path, file), size, by_pillow=by_pillow, search=search))
+                    found.append(read(ImageRef(path, file), decoding))
                 except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
                     pipe.send(error)
             if timeout is not None:

@@ -20,6 +20,7 @@ from PIL import Image
 import ferbatch
 from ferbatch.core.errors import UsageError
 from ferbatch.images import jpeg
+from ferbatch.core.records import Decoding
 from ferbatch.model import devices
 from ferbatch.model.weights import shipped
 from ferbatch.sources.listing import list_images
@@ -89,7 +90,7 @@ def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.Fixture
     pixels = drawn(256)
     try:
         files = list_images([request.getfixturevalue("real_faces") / "validation"], ())
-        pixels = np.stack([read(files[at], 48).pixels for at in range(0, len(files), len(files) // 512)])  # type: ignore[misc]
+        pixels = np.stack([read(files[at], Decoding(48)).pixels for at in range(0, len(files), len(files) // 512)])  # type: ignore[misc]
     except pytest.skip.Exception:  # drawn faces will do
         pass
     found = {one: Classifier.load(name, "cpu", precision=one).probabilities_of(pixels) for one in PRECISIONS}

@@ -19,7 +19,7 @@ from ferbatch.core.files import replace_file
 from ferbatch.core.names import escape
 from ferbatch.core.options import EvaluateOptions
 from ferbatch.core.process import importing
-from ferbatch.core.records import NONE, Prediction
+from ferbatch.core.records import NONE, Decoding, Prediction, Workers
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -176,11 +176,10 @@ def _of_models(
         scores = Scores.unpredicted(labels, of_labels(chosen.codes, labels))
         stream = classifier.stream(
             chosen.images,
-            batch_size=options.batch_size,
-            workers=options.workers,
+            Decoding(card.size, search=options.search),
+            Workers(options.workers, isolate=None),
             min_confidence=options.min_confidence,
-            isolate=None,
-            search=options.search,
+            batch_size=options.batch_size,
         )
         for place, (_, rows) in enumerate(stream):
             scores.put(place, rows[0])

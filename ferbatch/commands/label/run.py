@@ -24,7 +24,7 @@ from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
-from ferbatch.core.records import ImageRef, Prediction
+from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import crops, faces, jpeg
 from ferbatch.model import weights
@@ -68,13 +68,10 @@ def _stream(
 ) -> Generator[tuple[Decoded, list[Prediction]], None, None]:
     return classifier.stream(
         refs,
-        batch_size=options.batch_size,
-        workers=options.workers,
+        Decoding(classifier.card.size, decoder == jpeg.decoders()[-1], options.search),
+        Workers(options.workers, options.isolate, options.timeout),
         min_confidence=options.min_confidence,
-        isolate=options.isolate,
-        timeout=options.timeout,
-        by_pillow=decoder == jpeg.decoders()[-1],
-        search=options.search,
+        batch_size=options.batch_size,
     )
 
 
