@@ -19,8 +19,8 @@ from PIL import Image
 
 import ferbatch
 from ferbatch.core.errors import UsageError
-from ferbatch.images import jpeg
 from ferbatch.core.records import Decoding
+from ferbatch.images import jpeg
 from ferbatch.model import devices
 from ferbatch.model.weights import shipped
 from ferbatch.sources.listing import list_images
