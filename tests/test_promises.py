@@ -62,7 +62,7 @@ def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path) -> None:
 def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(name: str, many: Path) -> None:
     classifier = Classifier.load(name, "cpu")
     listing = list_images([many], classifier.card.labels)
-    inputs = [read(listing[at], Decoding(48)).pixels for at in range(1_024)]
+    inputs = [read(listing[at], Decoding(48)).inputs[0] for at in range(1_024)]
 
     def all_of(order: NDArray[np.int64]) -> NDArray[np.float64]:
         blocks = (order[at : at + classifier.block] for at in range(0, len(order), classifier.block))
@@ -146,7 +146,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     n = 1_280
     refs = [ImageRef("", bytes(many / f"{number:05}.jpg")) for number in range(n)]
     classifier = Classifier.load("cnn", "cpu")
-    block = [read(ref, Decoding(48)).pixels for ref in refs[: classifier.block]]
+    block = [read(ref, Decoding(48)).inputs[0] for ref in refs[: classifier.block]]
     listed = [ref.file for ref in refs]
 
     def forward_only() -> None:

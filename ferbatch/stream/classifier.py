@@ -189,7 +189,7 @@ class Classifier(Engine):
             gray = from_memory(image)
         except UnreadableImageError as error:
             return Decoded(ref, error=Failure(error.kind, str(error)))
-        return Decoded(ref, model_input(gray.pixels, self.card.size))
+        return Decoded(ref, model_input(gray.pixels, self.card.size)[np.newaxis])
 
 
 def _best_and_rounded(rows: NDArray[np.float64]) -> list[Scored]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +19,22 @@ from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 
 Scored = tuple[int, list[float]]  # the index of the label that a model gives, and each label's rounded probability
+NOTHING = np.empty((0, 0, 0), np.uint8)  # no model inputs
 
 
 @dataclass(slots=True)
 class Decoded:
-    """An image on its way through the network: its reference and its pixels, or what went wrong, never parted."""
+    """An image on its way through the network: its reference and its model inputs, or what went wrong, never parted."""
 
     ref: ImageRef
-    pixels: NDArray[np.uint8] | None = None  # (size, size); of an image that was searched (faces, size, size)
+    inputs: NDArray[np.uint8] = field(
+        default_factory=lambda: NOTHING
+    )  # (N, size, size): nothing, the image, or its faces
     error: Failure | None = None
     whole_picture: bool = False  # too large or too wide for a cropped face, and taken for one
     version: Version | None = None  # of the file, as it was before it was read; None: there was none
     boxes: Sequence[Box] | None = None  # of its faces, the largest first; None: the image is taken whole
     scored: Sequence[Scored] = ()  # of its inputs, where the process that decoded it computed as well
-
-    @property
-    def inputs(self) -> Sequence[NDArray[np.uint8]]:
-        """What the network is to see of it: nothing, the image, or its faces."""
-        if self.pixels is None:
-            return ()
-        return (self.pixels,) if self.boxes is None else tuple(self.pixels)
 
 
 def read(ref: ImageRef, decoding: Decoding) -> Decoded:
@@ -96,7 +92,7 @@ def _whole(
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     if search.crops:
         remove_crops(search.crops, ref.path)
-    return Decoded(ref, pixels, whole_picture=large, version=version)
+    return Decoded(ref, pixels[np.newaxis], whole_picture=large, version=version)
 
 
 def searched(
@@ -119,5 +115,5 @@ def searched(
     if search.crops:
         write_crops(search.crops, ref.path, crops)
     size = decoding.size
-    pixels = np.array([model_input(crop, size) for crop in crops], np.uint8).reshape(-1, size, size)
-    return Decoded(ref, pixels, version=version, boxes=[faces.box(face, image) for face in found])
+    inputs = np.array([model_input(crop, size) for crop in crops], np.uint8).reshape(-1, size, size)
+    return Decoded(ref, inputs, version=version, boxes=[faces.box(face, image) for face in found])

@@ -202,10 +202,10 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
         at = 0
         for batch in loader(ImageFiles(refs, Decoding(SIZE)), BATCH):
             for decoded in batch:
-                if decoded.pixels is None:
-                    skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
+                if decoded.error:
+                    skipped.append((decoded.ref.path, decoded.error.message))
                 else:
-                    file.write(decoded.pixels.tobytes())
+                    file.write(decoded.inputs.tobytes())
                     good.append(at)
                 at += 1
             tick(len(batch))
