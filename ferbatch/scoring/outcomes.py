@@ -41,9 +41,8 @@ class Scores:
             self.probabilities[at] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
         elif prediction.status == "no_face":
             self.predicted[at] = NO_FACE
-        if prediction.face is not None and self.boxes is not None:
-            for place, number in enumerate((prediction.x, prediction.y, prediction.width, prediction.height)):
-                self.boxes[at, place] = number or 0
+        if (box := prediction.box) and self.boxes is not None:
+            self.boxes[at] = box.x, box.y, box.width, box.height
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Scores:
         """The images that a mask or a list of indices chooses."""

@@ -134,21 +134,18 @@ class Classifier(Engine):
         if not boxes:
             return [Prediction(ref.path, ref.truth, "no_face")]
         return [
-            self._prediction(ref, scored, min_confidence, number, box)
-            for number, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
+            self._prediction(ref, scored, min_confidence, face, box)
+            for face, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
         ]
 
     def _prediction(
-        self, ref: ImageRef, scored: Scored, min_confidence: float, number: int | None = None, box: Box | None = None
+        self, ref: ImageRef, scored: Scored, min_confidence: float, face: int | None = None, box: Box | None = None
     ) -> Prediction:
         best, values = scored
         labels, confidence = self.card.labels, values[best]
         status = "ok" if confidence >= min_confidence else "uncertain"
         probabilities = dict(zip(labels, values, strict=True))
-        if box is None:
-            return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities)
-        where = (number, box.x, box.y, box.width, box.height, box.score)
-        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, None, None, *where)
+        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, face=face, box=box)
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.

@@ -22,7 +22,7 @@ import numpy as np
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import ERROR_KINDS, STATUSES, ImageRef, Prediction, Version
+from ferbatch.core.records import ERROR_KINDS, STATUSES, Box, ImageRef, Prediction, Version
 
 FORMAT = 2
 BEGINNING = b'{"ferbatch_journal"'
@@ -40,8 +40,7 @@ class Entry:
     path: str
     version: Version | None
     whole_picture: bool
-    rows: Sequence[Sequence[Any]]  # of each Prediction: status, label, probabilities, error_kind, error; of a face's
-    # its number, x, y, width, height and face_score as well
+    rows: Sequence[Sequence[Any]]  # as _row makes them
 
     @property
     def error_kind(self) -> str | None:
@@ -49,12 +48,7 @@ class Entry:
 
     def predictions(self, ref: ImageRef) -> list[Prediction]:
         """The image's rows; their truth is that of where it lies today."""
-        return [
-            Prediction(
-                ref.path, ref.truth, status, label, probabilities[label] if label else None, probabilities, *more
-            )
-            for status, label, probabilities, *more in self.rows
-        ]
+        return [_prediction(ref, row) for row in self.rows]
 
 
 def line_of(path: str, version: Version | None, whole_picture: bool, found: Sequence[Prediction]) -> bytes:
@@ -80,9 +74,20 @@ def _plain_line(labels: tuple[str, ...]) -> str:
     return f'["%s",%d,%d,%d,["%s","%s",{{{probabilities}}},null,null]]\n'
 
 
-def _row(one: Prediction) -> list[Any]:
-    values = [one.status, one.label, one.probabilities, one.error_kind, one.error]
-    return values if one.face is None else [*values, one.face, one.x, one.y, one.width, one.height, one.face_score]
+def _row(prediction: Prediction) -> list[Any]:
+    """A prediction as the journal's line holds it: status, label, probabilities, error_kind, error; then of a face its
+    number and its box."""
+    values = [prediction.status, prediction.label, prediction.probabilities, prediction.error_kind, prediction.error]
+    box = prediction.box
+    return [*values, prediction.face, box.x, box.y, box.width, box.height, box.score] if box else values
+
+
+def _prediction(ref: ImageRef, row: Sequence[Any]) -> Prediction:
+    """The prediction that `_row` made a row of."""
+    status, label, probabilities, error_kind, error, *face = row
+    confidence = probabilities[label] if label else None
+    number, box = (face[0], Box(*face[1:])) if face else (None, None)
+    return Prediction(ref.path, ref.truth, status, label, confidence, probabilities, error_kind, error, number, box)
 
 
 def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
