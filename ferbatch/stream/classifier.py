@@ -22,6 +22,7 @@ from ferbatch.images.decode import from_memory
 from ferbatch.images.inputs import model_input
 from ferbatch.model import registry, weights
 from ferbatch.model.engine import Engine
+from ferbatch.model.weights import Card
 from ferbatch.stream.loader import decode_all
 from ferbatch.stream.pool import SPAN_OF_PIXELS, Pool, can_compute, pays_for
 from ferbatch.stream.read import Decoded, Scored, searched
@@ -41,9 +42,15 @@ class Classifier(Engine):
         *,
         precision: str = "auto",
         tta: bool = False,
+        card: Card | None = None,
     ) -> Classifier:
-        """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
-        card, tensors = weights.load(name)
+        """The model of this name (or at this path); ModelError if it cannot be loaded or verified.
+
+        name: of a shipped model, or a path.
+        device, precision, tta: as an Engine takes them.
+        card: the model's, where it was read before.
+        """
+        card, tensors = weights.load(name, card)
         return cls(card, registry.load(card, tensors), device, precision=precision, tta=tta)
 
     def stream(

@@ -91,7 +91,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
         Path(path).write_bytes(kept)
         lines = kept.count(b"\n") - 1
         done = Done(path, LABELS)
-        assert done.run == {"PATHS": ["images"]}
+        assert done.head == {"PATHS": ["images"]}
         paths = {one[2][0].path for one in before + after}
         assert held(done, paths) == newest(before[:lines])
         assert len(done) == len(newest(before[:lines]))
@@ -100,7 +100,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
             for version, whole, rows in after:
                 journal.add(line_of(rows[0].path, version, whole, rows))
         done = Done(path, LABELS)
-        assert done.run == {"PATHS": ["images"]}
+        assert done.head == {"PATHS": ["images"]}
         assert sorted(done.gone()) == sorted(newest(before[:lines] + after))
         assert held(done, paths) == newest(before[:lines] + after)
 

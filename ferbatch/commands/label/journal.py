@@ -124,8 +124,8 @@ def _can_be(
 class Journal:
     """Appends to a journal; OutputError where that cannot be done."""
 
-    def __init__(self, path: str, end: int | None, run: Mapping[str, Any]) -> None:
-        """Begin the journal of `run`, or go on with one that is whole up to the byte `end`."""
+    def __init__(self, path: str, end: int | None, head: Mapping[str, Any]) -> None:
+        """Begin a journal with what `head` says of the run, or go on with one that is whole up to the byte `end`."""
         self.path, self.shown = path, shown(path)
         self.lines: list[bytes] = []
         self.synced = time.monotonic()
@@ -138,7 +138,7 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self.lines.append(json.dumps({"ferbatch_journal": FORMAT, **run}).encode() + b"\n")
+            self.lines.append(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
 
@@ -195,11 +195,11 @@ class Done:
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST)
-        self.run = _run(first)  # None: of a run that died before it could say what it was
+        self.head = _head(first)  # what run it is of; None: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
-        self.end = len(first) if self.run is not None else 0  # bytes, up to the end of the last whole line
-        while self.run is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
+        self.end = len(first) if self.head is not None else 0  # bytes, up to the end of the last whole line
+        while self.head is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
             if entry := entry_of(line, labels):
                 keys.append(hash(entry.path))
                 offsets.append(self.end)
@@ -242,13 +242,13 @@ class Done:
             yield self.at(int(offset)).path
 
 
-def run_of(path: str) -> dict[str, Any] | None:
-    """What run a journal is of; None if it does not say."""
+def head_of(path: str) -> dict[str, Any] | None:
+    """What a journal says of its run; None if it does not say."""
     with writing(shown(path)), open(path, "rb") as stream:
-        return _run(stream.readline(LONGEST))
+        return _head(stream.readline(LONGEST))
 
 
-def _run(line: bytes) -> dict[str, Any] | None:
+def _head(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
