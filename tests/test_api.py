@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import Ferbatch, draw_face
 from PIL import Image
 
 import ferbatch
+from ferbatch.core.records import Box
 from ferbatch.model.weights import shipped
 
 MODEL = ferbatch.load_model(device="cpu")
@@ -94,3 +96,12 @@ def test_a_models_name_without_its_version_is_the_newest() -> None:
     assert ferbatch.load_model("cnn-lite").card.architecture == "cnn-lite"
     with pytest.raises(ferbatch.FerbatchError):
         ferbatch.load_model("cnn-v")
+
+
+def test_where_a_face_is_can_be_read_off_its_prediction() -> None:
+    face = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9}, face=0, box=Box(1, 2, 3, 4, 0.5))
+    assert (face.x, face.y, face.width, face.height, face.face_score) == (1, 2, 3, 4, 0.5)
+    assert pickle.loads(pickle.dumps(face)) == face
+    whole = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9})
+    assert (whole.x, whole.y, whole.width, whole.height, whole.face_score) == (None,) * 5
+    assert whole != face

@@ -23,7 +23,7 @@ from PIL import Image
 from ferbatch.commands.label import run as label_run
 from ferbatch.commands.label.output import plan
 from ferbatch.core.options import Existing, Options
-from ferbatch.core.records import ImageRef, Prediction
+from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
 from ferbatch.model import weights
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
@@ -62,7 +62,7 @@ def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path) -> None:
 def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(name: str, many: Path) -> None:
     classifier = Classifier.load(name, "cpu")
     listing = list_images([many], classifier.card.labels)
-    inputs = [read(listing[at], 48).pixels for at in range(1_024)]
+    inputs = [read(listing[at], Decoding(48)).inputs[0] for at in range(1_024)]
 
     def all_of(order: NDArray[np.int64]) -> NDArray[np.float64]:
         blocks = (order[at : at + classifier.block] for at in range(0, len(order), classifier.block))
@@ -146,7 +146,7 @@ def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path
     n = 1_280
     refs = [ImageRef("", bytes(many / f"{number:05}.jpg")) for number in range(n)]
     classifier = Classifier.load("cnn", "cpu")
-    block = [read(ref, 48).pixels for ref in refs[: classifier.block]]
+    block = [read(ref, Decoding(48)).inputs[0] for ref in refs[: classifier.block]]
     listed = [ref.file for ref in refs]
 
     def forward_only() -> None:
@@ -190,7 +190,7 @@ def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int, precision: str) 
     listing = list_images([many], ("happy",))
     labelled = {}
     for device, computed in (("cpu", "fp32"), ("cuda", precision)):
-        stream = Classifier.load(device=device, precision=computed).stream(listing, workers=workers)
+        stream = Classifier.load(device=device, precision=computed).stream(listing, workers=Workers(workers))
         labelled[device] = np.array([list(p.probabilities.values()) for _, (p,) in stream])
     np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=CLOSE[precision])
     assert (labelled["cpu"].argmax(1) == labelled["cuda"].argmax(1)).mean() > 0.98

@@ -75,12 +75,33 @@ class Search:
             raise ValueError(f"face_margin is {self.margin}, not {MARGINS[0]} to {MARGINS[1]}")
 
 
+WHOLE = Search()  # every image is one cropped face
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a file becomes model inputs. Travels to the processes that decode."""
+
+    size: int  # pixels on each side of a model input
+    by_pillow: bool = False  # leave the quicker decoder of plain JPEGs alone
+    search: Search = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes that decode, and on CPUs may label as well."""
+
+    number: int | None = None  # None: what suits the device; 0: this process decodes, unless it has to be isolated
+    isolate: bool | None = False  # whether a process may die; None: where there are many images
+    timeout: float | None = None  # seconds that an isolated process may take for one image
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a face is."""
+    """Where a face is, in pixels of the upright image."""
 
-    x: int  # pixels of the upright image, as are the next three
-    y: int
+    x: int  # of the left side
+    y: int  # of the upper side
     width: int
     height: int
     score: float  # 0..1, how sure the detector is
@@ -118,12 +139,33 @@ class Prediction:
     probabilities: Mapping[str, float] = field(default_factory=dict)  # label -> 0..1
     error_kind: str | None = None  # one of ERROR_KINDS
     error: str | None = None
-    face: int | None = None  # 0 is the largest face of the image
-    x: int | None = None  # pixels of the upright image, as are the next three
-    y: int | None = None
-    width: int | None = None
-    height: int | None = None
-    face_score: float | None = None  # 0..1
+    face: int | None = None  # 0 is the largest face of the image; None: the image was taken whole, or has no label
+    box: Box | None = None  # where the face is
+
+    @property
+    def x(self) -> int | None:
+        """Pixels from the left of the upright image to the face."""
+        return self.box.x if self.box else None
+
+    @property
+    def y(self) -> int | None:
+        """Pixels from the top of the upright image to the face."""
+        return self.box.y if self.box else None
+
+    @property
+    def width(self) -> int | None:
+        """Pixels that the face is wide."""
+        return self.box.width if self.box else None
+
+    @property
+    def height(self) -> int | None:
+        """Pixels that the face is high."""
+        return self.box.height if self.box else None
+
+    @property
+    def face_score(self) -> float | None:
+        """How sure the detector is of the face, 0..1."""
+        return self.box.score if self.box else None
 
 
 def columns(labels: Sequence[str]) -> tuple[str, ...]:

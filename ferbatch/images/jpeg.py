@@ -15,6 +15,7 @@ try:
 except ImportError:  # no wheel for every machine; Pillow does it all
     simplejpeg = None
 
+PILLOW = f"pillow {PIL.__version__}"  # alone, as it stands in a sidecar
 BEGINNING = b"\xff\xd8\xff"
 MOST_BYTES = 2**16  # of a file; in a larger one the time goes into what both decoders do alike
 SPACES = ("Gray", "YCbCr")  # those that hold luma as such
@@ -25,9 +26,8 @@ APPLICATION_BYTES = 14  # of these, at the least
 
 
 def decoders() -> list[str]:
-    """What images may be decoded by, as it stands in a sidecar, the best first; the last is Pillow alone."""
-    pillow = f"pillow {PIL.__version__}"
-    return [f"simplejpeg {importlib.metadata.version('simplejpeg')}, {pillow}", pillow] if simplejpeg else [pillow]
+    """What images may be decoded by, as it stands in a sidecar, the best first; the last is PILLOW."""
+    return [f"simplejpeg {importlib.metadata.version('simplejpeg')}, {PILLOW}", PILLOW] if simplejpeg else [PILLOW]
 
 
 def luma(data: bytes, limit: int) -> NDArray[np.uint8] | None:

@@ -137,11 +137,14 @@ def can_label(labels: Sequence[Any]) -> bool:
     return words and 2 <= len(labels) <= MOST_LABELS and len({*labels, *columns(())}) == len(labels) + len(columns(()))
 
 
-def load(name: str) -> tuple[Card, dict[str, Tensor]]:
-    """Card and tensors, the file's sha256 held against the card's; ModelError if anything does not fit."""
+def load(name: str, card: Card | None = None) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors, the file's sha256 held against the card's; ModelError if anything does not fit.
+
+    `card` is the model's, where it was read before.
+    """
     import safetensors.torch  # here, for it loads torch: what only reads cards stays quick
 
-    card, path = read_card(name), find(name)
+    card, path = card or read_card(name), find(name)
     try:
         content = _read(path, MOST_TENSOR_BYTES)
     except (OSError, ValueError) as error:

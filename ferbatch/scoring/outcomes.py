@@ -41,9 +41,8 @@ class Outcomes:
             self.probabilities[index] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
         elif prediction.status == "no_face":
             self.predicted[index] = NO_FACE
-        if prediction.face is not None and self.boxes is not None:
-            for place, number in enumerate((prediction.x, prediction.y, prediction.width, prediction.height)):
-                self.boxes[index, place] = number or 0
+        if (box := prediction.box) and self.boxes is not None:
+            self.boxes[index] = box.x, box.y, box.width, box.height
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Outcomes:
         """The images that a mask or a list of indices chooses."""

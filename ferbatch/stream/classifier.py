@@ -16,15 +16,16 @@ from ferbatch.core import process
 from ferbatch.core.errors import UnreadableImageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL
 from ferbatch.core.process import until_stopped
-from ferbatch.core.records import DIGITS, MIN_FACE, Box, Failure, ImageRef, Prediction, Search
+from ferbatch.core.records import DIGITS, MIN_FACE, Box, Decoding, Failure, ImageRef, Prediction, Search, Workers
 from ferbatch.images import faces
 from ferbatch.images.decode import from_memory
 from ferbatch.images.inputs import model_input
 from ferbatch.model import registry, weights
 from ferbatch.model.engine import Engine
-from ferbatch.stream.loader import ImageFiles, decode_all
+from ferbatch.model.weights import Card
+from ferbatch.stream.loader import decode_all
 from ferbatch.stream.pool import SPAN_OF_PIXELS, Pool, can_compute, pays_for
-from ferbatch.stream.read import WHOLE, Decoded, Scored, searched
+from ferbatch.stream.read import Decoded, Scored, searched
 
 
 class Classifier(Engine):
@@ -41,55 +42,65 @@ class Classifier(Engine):
         *,
         precision: str = "auto",
         tta: bool = False,
+        card: Card | None = None,
     ) -> Classifier:
-        """The model of this name (or at this path); ModelError if it cannot be loaded or verified."""
-        card, tensors = weights.load(name)
+        """The model of this name (or at this path); ModelError if it cannot be loaded or verified.
+
+        name: of a shipped model, or a path.
+        device, precision, tta: as an Engine takes them.
+        card: the model's, where it was read before.
+        """
+        card, tensors = weights.load(name, card)
         return cls(card, registry.load(card, tensors), device, precision=precision, tta=tta)
 
     def stream(
         self,
         refs: Sequence[ImageRef],
+        decoding: Decoding | None = None,
+        workers: Workers | None = None,
         *,
-        batch_size: int = BATCH_SIZE,
-        workers: int | None = None,
         min_confidence: float = 0.0,
-        isolate: bool | None = False,
-        timeout: float | None = None,
-        by_pillow: bool = False,
-        search: Search = WHOLE,
+        batch_size: int = BATCH_SIZE,
     ) -> Generator[tuple[Decoded, list[Prediction]], None, None]:
-        """Every image of `refs` with its rows, in order; memory does not grow with their number.
+        """Every image with its rows, in order; memory does not grow with their number.
 
-        There is a row for each face where `search` found some, else one.
-        With `isolate`, images are decoded, and by a CPU labelled, in processes that may die, each image within
-        `timeout` seconds; None leaves that to their number and size, and does without where no process can be started.
-        Without it, `workers` processes decode, and the death of one ends it all.
+        There is a row for each face where a search found some, else one.
         A signal that is deferred (process.signals_deferred) ends the stream after a whole block.
+
+        refs: the images.
+        decoding: how they become inputs of this model; None: each is taken whole.
+        workers: the processes that decode. Isolated ones may die, and on a CPU label as well; where it is left to the
+            images' number and size whether to isolate them, it is done without where no process can be started. The
+            death of one that is not isolated ends it all.
+        min_confidence: predictions less sure than this (0..1) get the status `uncertain`.
+        batch_size: images that a decode step hands on at once, where this process decodes.
         """
-        pool = None
-        isolated = isolate or (isolate is None and workers != 0 and pays_for(refs, search))
-        if workers is None and not isolated:  # few images: a CPU's network wants every core
-            workers = 0 if self.device.type == "cpu" else process.default_workers()
-        computes = isolated and self.device.type == "cpu" and can_compute()
-        if isolated or workers:
-            many = workers or (torch.get_num_threads() if computes else process.default_workers())
-            with contextlib.suppress(*(() if isolate or not isolated else (WorkerError,))):
-                pool = Pool(
-                    self.card.size,
-                    many,
-                    timeout,
-                    by_pillow=by_pillow,
-                    search=search,
-                    compute=self._scored_alone if computes else None,
-                    span=self.block if computes else SPAN_OF_PIXELS,
-                    forgiving=bool(isolated),
-                )
-        files = ImageFiles(refs, self.card.size, by_pillow=by_pillow, search=search)
-        decoded = pool.decode(refs) if pool else decode_all(files, batch_size)
+        decoding = decoding or Decoding(self.card.size)
+        pool = self._pool(refs, decoding, workers or Workers())
+        decoded = pool.decode(refs) if pool else decode_all(refs, decoding, batch_size)
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
-            for one in waiting if pool and computes else self._scored(waiting):
+            for one in waiting if pool and pool.compute else self._scored(waiting):
                 yield one, self._predictions(one, min_confidence)
+
+    def _pool(self, refs: Sequence[ImageRef], decoding: Decoding, workers: Workers) -> Pool | None:
+        """The processes that are to decode these images; None where this process does."""
+        on_cpu, number = self.device.type == "cpu", workers.number
+        isolated = workers.isolate or (workers.isolate is None and number != 0 and pays_for(refs, decoding.search))
+        if number is None and not isolated:  # few images: a CPU's network wants every core
+            number = 0 if on_cpu else process.default_workers()
+        if not isolated and not number:
+            return None
+        computes = isolated and on_cpu and can_compute()
+        number = number or (torch.get_num_threads() if computes else process.default_workers())
+        with contextlib.suppress(*((WorkerError,) if isolated and not workers.isolate else ())):
+            return Pool(
+                decoding,
+                Workers(number, isolated, workers.timeout),
+                compute=self._scored_alone if computes else None,
+                span=self.block if computes else SPAN_OF_PIXELS,
+            )
+        return None
 
     def predict(
         self, decoded: Iterable[Decoded], min_confidence: float = 0.0
@@ -130,21 +141,18 @@ class Classifier(Engine):
         if not boxes:
             return [Prediction(ref.path, ref.truth, "no_face")]
         return [
-            self._prediction(ref, scored, min_confidence, number, box)
-            for number, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
+            self._prediction(ref, scored, min_confidence, face, box)
+            for face, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
         ]
 
     def _prediction(
-        self, ref: ImageRef, scored: Scored, min_confidence: float, number: int | None = None, box: Box | None = None
+        self, ref: ImageRef, scored: Scored, min_confidence: float, face: int | None = None, box: Box | None = None
     ) -> Prediction:
         best, values = scored
         labels, confidence = self.card.labels, values[best]
         status = "ok" if confidence >= min_confidence else "uncertain"
         probabilities = dict(zip(labels, values, strict=True))
-        if box is None:
-            return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities)
-        where = (number, box.x, box.y, box.width, box.height, box.score)
-        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, None, None, *where)
+        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, face=face, box=box)
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.
@@ -176,7 +184,7 @@ class Classifier(Engine):
             gray = from_memory(image)
         except UnreadableImageError:
             return []
-        found = searched(ref, gray, faces.find(gray, search), self.card.size, None, search)
+        found = searched(ref, gray, faces.find(gray, search), Decoding(self.card.size, search=search))
         return [row for _, rows in self.predict([found]) for row in rows if row.label is not None]
 
     def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
@@ -185,7 +193,7 @@ class Classifier(Engine):
             gray = from_memory(image)
         except UnreadableImageError as error:
             return Decoded(ref, error=Failure(error.kind, str(error)))
-        return Decoded(ref, model_input(gray.pixels, self.card.size))
+        return Decoded(ref, model_input(gray.pixels, self.card.size)[np.newaxis])
 
 
 def _best_and_rounded(rows: NDArray[np.float64]) -> list[Scored]:

@@ -8,21 +8,21 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from ferbatch.core.records import ImageRef, Search
-from ferbatch.stream.read import WHOLE, Decoded, read
+from ferbatch.core.records import Decoding, ImageRef
+from ferbatch.stream.read import Decoded, read
 
 
 class ImageFiles(Dataset[Decoded]):
     """The decode stage as a Dataset: index -> Decoded."""
 
-    def __init__(self, refs: Sequence[ImageRef], size: int, *, by_pillow: bool = False, search: Search = WHOLE) -> None:
-        self.refs, self.size, self.by_pillow, self.search = refs, size, by_pillow, search
+    def __init__(self, refs: Sequence[ImageRef], decoding: Decoding) -> None:
+        self.refs, self.decoding = refs, decoding
 
     def __len__(self) -> int:
         return len(self.refs)
 
     def __getitem__(self, index: int) -> Decoded:
-        return read(self.refs[index], self.size, by_pillow=self.by_pillow, search=self.search)
+        return read(self.refs[index], self.decoding)
 
 
 def loader(files: Dataset[Any], batch_size: int) -> DataLoader[Any]:
@@ -30,6 +30,6 @@ def loader(files: Dataset[Any], batch_size: int) -> DataLoader[Any]:
     return DataLoader(files, batch_size=batch_size, collate_fn=list)
 
 
-def decode_all(files: ImageFiles, batch_size: int) -> Generator[Decoded, None, None]:
-    """Every image of `files` in order, in this process."""
-    yield from itertools.chain.from_iterable(loader(files, batch_size))
+def decode_all(refs: Sequence[ImageRef], decoding: Decoding, batch_size: int) -> Generator[Decoded, None, None]:
+    """Every image in order, decoded in this process."""
+    yield from itertools.chain.from_iterable(loader(ImageFiles(refs, decoding), batch_size))

@@ -16,26 +16,25 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-import numpy as np
-
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
-from ferbatch.core.records import Box, Failure, ImageRef, Search, Version
-from ferbatch.stream.read import WHOLE, Decoded
-from ferbatch.stream.worker import Answer, Compute, work
+from ferbatch.core.process import default_workers
+from ferbatch.core.records import WHOLE, Decoding, Failure, ImageRef, Search, Workers
+from ferbatch.stream.read import Decoded
+from ferbatch.stream.worker import Answer, Compute, unpack, work
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
-FROM_BYTES = 2**24  # of files; as well
-FROM_SEARCHED, FROM_BYTES_SEARCHED = 4, 2**20  # images and bytes of files; as well, where faces are looked for in them
-SAMPLE = 64  # files looked at to tell
+FROM_BYTES = 2**24  # of files: with more, starting processes saves time, however few the files are
+FROM_SEARCHED, FROM_BYTES_SEARCHED = 4, 2**20  # images, and bytes of their files, where faces are looked for in them
+SAMPLE = 64  # files looked at to tell how large all of them are
 SPAN = 64  # images handed to a worker at once, the most
-SPAN_OF_PIXELS = 256  # as well, where their pixels come back: a GPU takes them faster than small messages travel
+SPAN_OF_PIXELS = 256  # images handed out at once where their pixels come back: small messages would keep a GPU waiting
 SPAN_BYTES = 2**23  # of files, as far as those before tell: large photos are handed out few at a time
 SPAN_NAMES = 2**15  # bytes of their paths, at the most: a pipe takes two spans without waiting for its reader
-AHEAD = 4_096  # images handed out before the first of them is back; what is decoded waits for its turn
+HANDED_AHEAD = 4_096  # images handed out before the first of them is back; what is decoded waits for its turn
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
 
-Task = list[tuple[int, ImageRef]]
+Task = list[tuple[int, ImageRef]]  # a span: images with their indices
 
 
 def pays_for(refs: Sequence[ImageRef], search: Search = WHOLE) -> bool:
@@ -44,17 +43,17 @@ def pays_for(refs: Sequence[ImageRef], search: Search = WHOLE) -> bool:
         return True
     searched = search.mode != "whole" and len(refs) >= FROM_SEARCHED
     least = FROM_BYTES_SEARCHED if searched else FROM_BYTES
-    some = [version_of(refs[at].file) for at in range(0, len(refs), max(1, len(refs) // SAMPLE))]
-    return sum(one.size for one in some if one) * len(refs) >= least * max(1, len(some))
+    versions = [version_of(refs[index].file) for index in range(0, len(refs), max(1, len(refs) // SAMPLE))]
+    return sum(version.size for version in versions if version) * len(refs) >= least * max(1, len(versions))
 
 
 @dataclass
 class _Worker:
-    """A process, its pipe, the spans it has, and (shared with it) the number of the image it is at, or -1."""
+    """A process, and what this one knows of it."""
 
     process: Any
     pipe: Connection
-    at: Any
+    current: Any  # shared with it, the index of the image that it decodes just now, or -1
     spans: deque[Task] = field(default_factory=deque)
 
 
@@ -69,40 +68,36 @@ class Pool:
     With `compute`, which makes of model inputs what a model says of them, they do that as well, each on a core of its
     own: no pixels travel, and no process waits for another's interpreter.
     An image at which one dies twice is `crashed`; one that takes more than `timeout` seconds is `timeout`. The rest of
-    a dead process's images goes to a new one; unless the pool is `forgiving`, a death is a WorkerError, as it is that
-    none can be started.
+    a dead process's images goes to a new one; unless the processes are isolated, a death is a WorkerError.
     """
 
     def __init__(
-        self,
-        size: int,
-        workers: int,
-        timeout: float | None = None,
-        *,
-        by_pillow: bool = False,
-        search: Search = WHOLE,
-        compute: Compute | None = None,
-        span: int = SPAN,
-        forgiving: bool = True,
+        self, decoding: Decoding, workers: Workers, *, compute: Compute | None = None, span: int = SPAN
     ) -> None:
+        """Start the processes; WorkerError where that cannot be done.
+
+        decoding: how files become model inputs.
+        workers: how many processes, whether they may die, and the seconds for an image.
+        compute: makes of model inputs what a model says of them; None: the inputs themselves come back.
+        span: images handed to a process at once, at the most.
+        """
+        self.forgiving = bool(workers.isolate)
         methods = multiprocessing.get_all_start_methods()
         # Where there is no network to share, not fork: this process has threads by now. But the Python API, which
         # forgives nothing, forks where it can: anything else would run its host's main module again.
         fresh = "forkserver" if "forkserver" in methods else "spawn"
-        self.forks = bool(compute) or (not forgiving and can_compute())
+        self.forks = bool(compute) or (not self.forgiving and can_compute())
         self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
-        self.size, self.timeout, self.compute = size, timeout, compute
-        self.by_pillow, self.search = by_pillow, search
-        self.forgiving = forgiving
+        self.decoding, self.timeout, self.compute = decoding, workers.timeout, compute
         self.most = self.span = span  # images to hand out at once
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
         self.decoded: dict[int, Decoded] = {}
         self.workers: list[_Worker] = []
         try:
-            for _ in range(workers):
+            for _ in range(workers.number or default_workers()):
                 self.workers.append(self._start())
         except BaseException:
             self.kill()
@@ -116,18 +111,18 @@ class Pool:
 
     def _launch(self) -> _Worker:
         ours, theirs = self.context.Pipe()
-        at = self.context.RawValue("q", -1)
+        current = self.context.RawValue("q", -1)
         process = self.context.Process(
             target=work,
-            args=(theirs, at, self.size, self.timeout, self.by_pillow, self.search, self.compute, self.forks),
+            args=(theirs, current, self.decoding, self.timeout, self.compute, self.forks),
             daemon=True,
         )
         process.start()
         theirs.close()
-        return _Worker(process, ours, at)
+        return _Worker(process, ours, current)
 
     def decode(self, refs: Sequence[ImageRef]) -> Generator[Decoded, None, None]:
-        """Each image, (size, size) pixels or an error, in order; the processes end with the last or the reader."""
+        """Each image, in order, decoded and perhaps computed; the processes end with the last or the reader."""
         try:
             yield from self._decode(refs)
         finally:
@@ -135,19 +130,19 @@ class Pool:
 
     def _decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
         handed = 0  # images
-        for number in range(len(refs)):
-            if number not in self.decoded:
-                handed = self._hand_out(refs, handed, number)
-            while number not in self.decoded:
+        for index in range(len(refs)):
+            if index not in self.decoded:
+                handed = self._hand_out(refs, handed, index)
+            while index not in self.decoded:
                 self._receive()
-                handed = self._hand_out(refs, handed, number)
-            yield self.decoded.pop(number)
+                handed = self._hand_out(refs, handed, index)
+            yield self.decoded.pop(index)
 
-    def _hand_out(self, refs: Sequence[ImageRef], handed: int, number: int) -> int:
-        """Give every worker two spans, while the first image that is waited for is `number`; how many are out now."""
+    def _hand_out(self, refs: Sequence[ImageRef], handed: int, index: int) -> int:
+        """Give every worker two spans, while the first image that is waited for is `index`; how many are out now."""
         for spans in range(2):
             for worker in self.workers:
-                if len(worker.spans) <= spans and handed < min(len(refs), number + AHEAD):
+                if len(worker.spans) <= spans and handed < min(len(refs), index + HANDED_AHEAD):
                     first = version_of(refs[handed].file)
                     span = _span(refs, handed, min(self.span, self._fitting(first.size if first else 0)))
                     self._hand(worker, span)
@@ -160,7 +155,9 @@ class Pool:
     def _hand(self, worker: _Worker, span: Task) -> None:
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.pipe.send([(number, ref.file, ref.path if self.search.crops else "") for number, ref in span])
+            worker.pipe.send(
+                [(number, ref.file, ref.path if self.decoding.search.crops else "") for number, ref in span]
+            )
 
     def _receive(self) -> None:
         """Wait for what some worker has to say, which may be its end."""
@@ -177,22 +174,12 @@ class Pool:
             self._take(worker.spans.popleft(), answer)
 
     def _take(self, span: Task, answer: Answer) -> None:
-        """What came back, as Decoded; the next spans are cut by the size of its files."""
-        data, scored, said = answer
-        pixels = np.frombuffer(data, np.uint8).reshape(-1, self.size, self.size)
-        size = at = 0
-        for (number, ref), (error, whole_picture, file, boxes) in zip(span, said, strict=True):
-            found = Decoded(ref, None, error, whole_picture, Version(*file) if file else None)
-            n = 0 if error else 1
-            if boxes is not None:
-                found.boxes, n = [Box(*one) for one in boxes], len(boxes)
-            if self.compute:
-                found.scored = scored[at : at + n]
-            elif not error:
-                found.pixels = pixels[at] if boxes is None else pixels[at : at + n]
-            at += n
-            self.decoded[number] = found
-            size += file[0] if file else 0
+        """What came back; the next spans are cut by the size of its files."""
+        size = 0
+        images = unpack(answer, [ref for _, ref in span], self.decoding.size)
+        for (index, _), decoded in zip(span, images, strict=True):
+            self.decoded[index] = decoded
+            size += decoded.version.size if decoded.version else 0
         self.span = self._fitting(size // len(span))
 
     def _fitting(self, size: int) -> int:
@@ -205,7 +192,7 @@ class Pool:
         worker.pipe.close()
         if not self.forgiving:
             raise WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
-        culprit, code = worker.at.value, worker.process.exitcode
+        culprit, code = worker.current.value, worker.process.exitcode
         self.idle_deaths = self.idle_deaths + 1 if culprit < 0 else 0
         if self.idle_deaths > STARTS * len(self.workers):
             raise WorkerError(f"the decode workers of --isolate end before they begin ({_cause(code)})")
@@ -213,9 +200,9 @@ class Pool:
         new = self._start()
         self.workers[self.workers.index(worker)] = new
         for span in worker.spans:
-            rest = [one for one in span if one[0] != culprit]
+            rest = [(index, ref) for index, ref in span if index != culprit]
             if len(rest) < len(span):
-                ref = next(ref for number, ref in span if number == culprit)
+                ref = next(ref for index, ref in span if index == culprit)
                 if timed_out or culprit in self.suspects:
                     self.decoded[culprit] = Decoded(
                         ref, error=self._failure(timed_out, code), version=version_of(ref.file)
@@ -243,12 +230,12 @@ def _span(refs: Sequence[ImageRef], start: int, most: int) -> Task:
     """The next images to hand out: one, or more while their paths are short."""
     span: Task = []
     size = 0
-    for number in range(start, min(start + most, len(refs))):
-        ref = refs[number]
+    for index in range(start, min(start + most, len(refs))):
+        ref = refs[index]
         size += len(ref.path) + len(ref.file)
         if span and size > SPAN_NAMES:
             break
-        span.append((number, ref))
+        span.append((index, ref))
     return span
 
 

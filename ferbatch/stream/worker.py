@@ -16,28 +16,68 @@ from numpy.typing import NDArray
 
 from ferbatch.core.errors import FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
-from ferbatch.core.records import Failure, ImageRef, Search
+from ferbatch.core.records import Box, Decoding, Failure, ImageRef, Version
 from ferbatch.stream.read import Decoded, Scored, read
 
 MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
 Compute = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Scored]]
+
+# What travels back for a span: the model inputs of its images on end or, if the worker computes, what the model says of
+# them; and for each image why it is not readable, whether it is a whole picture, its file's size and mtime_ns, and its
+# faces. Tuples travel, not the records they are made from, which take twenty times as long to pickle: longer than a
+# small image takes to decode.
 Boxes = Sequence[tuple[int, int, int, int, float]]
-# What a worker makes of a span: the model inputs of its images on end or, if it computes, what the model says of them;
-# and for each image why it is not readable, whether it is a whole picture, its file's size and mtime_ns, and its faces.
 Answer = tuple[bytes, Sequence[Scored], Sequence[tuple[Failure | None, bool, tuple[int, int] | None, Boxes | None]]]
+
+
+def pack(images: Sequence[Decoded], compute: Compute | None) -> Answer:
+    """The images of a span, for the way back; the inputs go through `compute` if there is one."""
+    said = [
+        (
+            image.error,
+            image.whole_picture,
+            (image.version.size, image.version.mtime_ns) if image.version else None,
+            None if image.boxes is None else [(b.x, b.y, b.width, b.height, b.score) for b in image.boxes],
+        )
+        for image in images
+    ]
+    if compute:
+        return b"", compute([pixels for image in images for pixels in image.inputs]), said
+    return b"".join(image.inputs.tobytes() for image in images), (), said
+
+
+def unpack(answer: Answer, refs: Sequence[ImageRef], size: int) -> list[Decoded]:
+    """The images that were packed, their references and the size of an input given."""
+    data, scored, said = answer
+    pixels = np.frombuffer(data, np.uint8).reshape(-1, size, size)
+    images, start = [], 0
+    for ref, (error, whole_picture, file, boxes) in zip(refs, said, strict=True):
+        end = start + (0 if error else 1 if boxes is None else len(boxes))
+        image = Decoded(ref, pixels[start:end], error, whole_picture, Version(*file) if file else None)
+        image.boxes = None if boxes is None else [Box(*box) for box in boxes]
+        image.scored = scored[start:end]
+        images.append(image)
+        start = end
+    return images
 
 
 def work(
     pipe: Connection,
-    at: Any,
-    size: int,
+    current: Any,
+    decoding: Decoding,
     timeout: float | None,
-    by_pillow: bool,
-    search: Search,
     compute: Compute | None,
     forked: bool,
 ) -> None:
-    """A worker's life: spans in, an Answer for each, until the pipe closes."""
+    """A worker's life: spans in, an Answer for each, until the pipe closes.
+
+    pipe: to the process that hands out the images.
+    current: shared with it, the index of the image that is decoded just now, -1 for none.
+    decoding: how files become model inputs.
+    timeout: seconds that one image may take; then the process ends.
+    compute: makes of model inputs what a model says of them; None: the inputs themselves are answered.
+    forked: whether the process holds the files that its parent has open.
+    """
     for number in STOPPING:  # whoever stops the run ends its workers as well
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -47,41 +87,30 @@ def work(
     _limit_memory()
     with suppress(EOFError, OSError):
         while True:
-            found = []
-            for number, file, path in pipe.recv():
-                at.value = number
-                if timeout is not None:
-                    signal.setitimer(signal.ITIMER_REAL, timeout)  # SIGALRM ends the process, whatever it is doing
-                try:
-                    found.append(read(ImageRef(path, file), size, by_pillow=by_pillow, search=search))
-                except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
-                    pipe.send(error)
-            if timeout is not None:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            at.value = -1
+            images = _decode(pipe, current, decoding, timeout)
             try:
-                pipe.send(_answer(found, compute))
+                pipe.send(pack(images, compute))
             except FerbatchError as error:
                 pipe.send(error)
             except Exception:  # a bug, to be one in the main process as well
                 pipe.send(RuntimeError(traceback.format_exc()))
 
 
-def _answer(found: Sequence[Decoded], compute: Compute | None) -> Answer:
-    said = [(one.error, one.whole_picture, _file(one), _boxes(one)) for one in found]
-    if compute:
-        return b"", compute([pixels for one in found for pixels in one.inputs]), said
-    return b"".join(one.pixels.tobytes() for one in found if one.pixels is not None), (), said
-
-
-def _file(one: Decoded) -> tuple[int, int] | None:
-    return (one.version.size, one.version.mtime_ns) if one.version else None
-
-
-def _boxes(one: Decoded) -> Boxes | None:
-    if one.boxes is None:
-        return None
-    return [(box.x, box.y, box.width, box.height, box.score) for box in one.boxes]
+def _decode(pipe: Connection, current: Any, decoding: Decoding, timeout: float | None) -> list[Decoded]:
+    """The images of the next span, with a watch on each."""
+    images = []
+    for index, file, path in pipe.recv():
+        current.value = index
+        if timeout is not None:
+            signal.setitimer(signal.ITIMER_REAL, timeout)  # SIGALRM ends the process, whatever it is doing
+        try:
+            images.append(read(ImageRef(path, file), decoding))
+        except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
+            pipe.send(error)
+    if timeout is not None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    current.value = -1
+    return images
 
 
 def _let_go_of_files() -> None:

@@ -24,7 +24,7 @@ import ferbatch
 from ferbatch.commands.label.faces import copy_file
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
-from ferbatch.core.records import ImageRef, Search
+from ferbatch.core.records import Decoding, ImageRef, Search
 from ferbatch.images import faces, yunet
 from ferbatch.images.crops import crop_file
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
@@ -295,7 +295,7 @@ def test_whole_takes_every_image_for_one_face_and_detect_searches_each(
 def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
     def way(picture: Image.Image, search: Search = AUTO) -> str:
         picture.save(tmp_path / "one.png")
-        decoded = read(ImageRef("one", os.fsencode(tmp_path / "one.png")), 48, search=search)
+        decoded = read(ImageRef("one", os.fsencode(tmp_path / "one.png")), Decoding(48, search=search))
         return "whole" if decoded.boxes is None else f"{len(decoded.boxes)} faces"
 
     assert faces.SMALL_SIDE == 128
@@ -316,9 +316,9 @@ def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
     # What is taken whole is seen as --faces whole sees it, a large JPEG too.
     tight.resize((1_000, 1_000)).save(tmp_path / "large.jpg")
     ref = ImageRef("large", os.fsencode(tmp_path / "large.jpg"))
-    auto, whole = read(ref, 48, search=AUTO), read(ref, 48)
+    auto, whole = read(ref, Decoding(48, search=AUTO)), read(ref, Decoding(48))
     assert auto.boxes is None
-    assert np.array_equal(auto.pixels, whole.pixels)  # type: ignore[arg-type]
+    assert np.array_equal(auto.inputs, whole.inputs)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -18,7 +18,7 @@ from test_names import NAMES, TEXTS
 import ferbatch
 from ferbatch.commands.label.journal import BATCH, ENCODER, Done, Journal, line_of
 from ferbatch.core.names import encode_path
-from ferbatch.core.records import ERROR_KINDS, ImageRef, Prediction, Version
+from ferbatch.core.records import ERROR_KINDS, Box, ImageRef, Prediction, Version
 from ferbatch.images.formats import type_of_name
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -42,7 +42,7 @@ def predictions(draw: st.DrawFn, path: str) -> list[Prediction]:
         found = draw(PROBABILITIES)
         label = max(found, key=lambda name: found[name])
         box = [draw(st.integers(0, 10_000)) for _ in range(4)]
-        face = () if way == "whole" else (None, None, number, *box, draw(st.integers(0, 10_000)) / 10_000)
+        face = () if way == "whole" else (None, None, number, Box(*box, draw(st.integers(0, 10_000)) / 10_000))
         rows.append(
             Prediction(path, None, draw(st.sampled_from(["ok", "uncertain"])), label, found[label], found, *face)
         )
@@ -91,7 +91,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
         Path(path).write_bytes(kept)
         lines = kept.count(b"\n") - 1
         done = Done(path, LABELS)
-        assert done.run == {"PATHS": ["images"]}
+        assert done.head == {"PATHS": ["images"]}
         paths = {one[2][0].path for one in before + after}
         assert held(done, paths) == newest(before[:lines])
         assert len(done) == len(newest(before[:lines]))
@@ -100,7 +100,7 @@ def test_a_journal_cut_anywhere_holds_its_whole_lines_and_goes_on(
             for version, whole, rows in after:
                 journal.add(line_of(rows[0].path, version, whole, rows))
         done = Done(path, LABELS)
-        assert done.run == {"PATHS": ["images"]}
+        assert done.head == {"PATHS": ["images"]}
         assert sorted(done.gone()) == sorted(newest(before[:lines] + after))
         assert held(done, paths) == newest(before[:lines] + after)
 

@@ -430,7 +430,7 @@ def test_what_pillow_began_the_quick_decoder_is_not_asked_for(
     handed = []
     luma, pool = jpeg.luma, Pool
     monkeypatch.setattr(jpeg, "luma", lambda *args: asked.append(True) or luma(*args))
-    monkeypatch.setattr(classifier, "Pool", lambda *args, **how: handed.append(how["by_pillow"]) or pool(*args, **how))
+    monkeypatch.setattr(classifier, "Pool", lambda *args, **how: handed.append(args[0].by_pillow) or pool(*args, **how))
     with monkeypatch.context() as hidden:
         hidden.setattr(jpeg, "simplejpeg", None)
         assert ferbatch_here("label", "images", *options).returncode == 0

@@ -18,7 +18,7 @@ from conftest import ROOT, Ferbatch, draw_face
 from PIL import Image
 
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import Prediction
+from ferbatch.core.records import Decoding, Prediction, Workers
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.pool import Pool, can_compute
@@ -28,8 +28,10 @@ pytestmark = pytest.mark.skipif(not can_compute(), reason="processes share a net
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def rows(classifier: Classifier, folder: Path, **options: Any) -> list[tuple[Decoded, list[Prediction]]]:
-    return list(classifier.stream(list_images([folder], ()), **options))
+def rows(
+    classifier: Classifier, folder: Path, isolate: bool, number: int | None = None
+) -> list[tuple[Decoded, list[Prediction]]]:
+    return list(classifier.stream(list_images([folder], ()), workers=Workers(number, isolate)))
 
 
 @pytest.fixture
@@ -49,18 +51,18 @@ def test_processes_give_the_very_rows_of_threads(folder: Path, precision: str, t
     classifier = Classifier.load("cnn-lite", "cpu", precision=precision, tta=tta)
     wanted = rows(classifier, folder, isolate=False)
     for workers in (1, 3):
-        found = rows(classifier, folder, isolate=True, workers=workers)
+        found = rows(classifier, folder, isolate=True, number=workers)
         assert [one for _, one in found] == [one for _, one in wanted]
         for (decoded, _), (before, _) in zip(found, wanted, strict=True):
             assert (decoded.ref, decoded.error, decoded.version) == (before.ref, before.error, before.version)
             assert decoded.scored == before.scored
-            assert decoded.pixels is None  # they did not travel
+            assert not len(decoded.inputs)  # they did not travel
 
 
 def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder: Path) -> None:
     classifier = Classifier.load("cnn-lite", "cpu")
     sizes: list[int] = []
-    pool = Pool(48, 1, compute=classifier._scored_alone, span=classifier.block)
+    pool = Pool(Decoding(48), Workers(1, True), compute=classifier._scored_alone, span=classifier.block)
     hand = pool._hand
 
     def watched(worker: Any, span: Any) -> None:
@@ -77,7 +79,7 @@ def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder
     sizes.clear()
     for file in folder.glob("*.jpg"):
         file.unlink()
-    pool = Pool(48, 1, compute=classifier._scored_alone, span=4)
+    pool = Pool(Decoding(48), Workers(1, True), compute=classifier._scored_alone, span=4)
     hand = pool._hand
     pool._hand = watched  # type: ignore[method-assign]
     assert len(list(pool.decode(list_images([folder], ())))) == 13

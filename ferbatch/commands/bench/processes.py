@@ -17,9 +17,9 @@ from typing import Any
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.process import ONE_CORE
-from ferbatch.core.records import ImageRef, Search
+from ferbatch.core.records import WHOLE, Decoding, ImageRef, Search
 from ferbatch.images.decode import read_bytes
-from ferbatch.stream.read import WHOLE, read
+from ferbatch.stream.read import read
 
 EVERY = 0.02  # seconds between two looks at a command's memory
 MEGABYTE = 10**6
@@ -116,10 +116,11 @@ def _alone() -> None:
 
 def _work(what: str, files: Sequence[bytes], size: int, search: Search) -> tuple[float, float]:
     """When this share of the work began and ended, by a clock that all processes share."""
+    decoding = Decoding(size, search=search)
     start = time.monotonic()
     for file in files:
         if what == "decode":
-            read(ImageRef("", file), size, search=search)
+            read(ImageRef("", file), decoding)
         else:
             with suppress(UnreadableImageError):
                 read_bytes(file)

@@ -23,7 +23,7 @@ from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, EXAMPLE, BenchOptions
-from ferbatch.core.records import ImageRef, Search
+from ferbatch.core.records import Decoding, ImageRef, Search
 from ferbatch.core.version import __version__
 from ferbatch.images import faces, jpeg
 from ferbatch.sources.listing import list_images
@@ -135,7 +135,7 @@ class _Bench:
         return found
 
     def _inputs(self, size: int) -> list[Any]:
-        usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), size).inputs]
+        usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), Decoding(size)).inputs]
         if not usable:
             raise NoImagesError("none of the images can be read")
         return usable

@@ -19,7 +19,7 @@ from ferbatch.core.files import replace_file
 from ferbatch.core.names import escape, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
-from ferbatch.core.records import Prediction
+from ferbatch.core.records import Decoding, Prediction, Workers
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -157,23 +157,21 @@ def _label(
 ) -> Outcomes:
     """What one model says of the images.
 
-    Args:
-        options: the settings of decoding.
-        name: what the report calls the model.
-        classifier: the model.
-        seen: the images.
-        writer: takes the rows, where a report folder is written.
-        watcher: hears of every row.
+    options: the settings of decoding.
+    name: what the report calls the model.
+    classifier: the model.
+    seen: the images.
+    writer: takes the rows, where a report folder is written.
+    watcher: hears of every row.
     """
     outcomes = Outcomes.unpredicted(seen.labels, of_labels(seen.codes, seen.labels))
     watcher.started(len(seen.images), name, str(classifier.device))
     stream = classifier.stream(
         seen.images,
-        batch_size=options.batch_size,
-        workers=options.workers,
+        Decoding(classifier.card.size, search=options.search),
+        Workers(options.workers, isolate=None),
         min_confidence=options.min_confidence,
-        isolate=None,
-        search=options.search,
+        batch_size=options.batch_size,
     )
     for index, (_, rows) in enumerate(stream):
         outcomes.put(index, rows[0])

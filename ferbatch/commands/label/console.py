@@ -16,7 +16,7 @@ from ferbatch.shell.log import say
 
 if TYPE_CHECKING:
     from ferbatch.commands.label.output import Output
-    from ferbatch.commands.label.result import Run
+    from ferbatch.commands.label.result import Result
     from ferbatch.sources.listing import Listing
     from ferbatch.stream.classifier import Classifier
 
@@ -41,63 +41,62 @@ class LabelConsole(RunConsole):
         )
         self.progress = Progress(to_label, quiet=self.quiet)
 
-    def finished(self, run: Run | None, output: Output) -> None:
+    def finished(self, result: Result | None, output: Output) -> None:
         """The summary, the report, and what went wrong; with --quiet only the last."""
-        if run is None:
+        if result is None:
             say(f"{output.shown} is finished: there is nothing to resume", shown=not self.quiet, event="finished")
             return
-        tally = run.tally
+        tally = result.tally
         if not self.quiet:
-            if run.report is not None:
-                self._show(report_text(run.report, is_terminal(sys.stderr)) + "\n")
-            self._show(as_text(_summary(run), is_terminal(sys.stderr)))
-        self._said(run, output)
+            if result.report is not None:
+                self._show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
+            self._show(as_text(_summary(result), is_terminal(sys.stderr)))
+        self._said(result, output)
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
-        if run.whole_pictures:
+        if result.whole_pictures:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
                 " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
                 log.WARNING,
                 shown=not self.quiet,
             )
-        self._failed(run)
-        if run.too_many_errors:
-            fail(f"--max-errors: {run.this_run.failed:,} images failed, over {run.max_errors}", run.exit_code)
+        self._failed(result)
+        if result.too_many_errors:
+            fail(f"--max-errors: {result.this_run.failed:,} images failed, over {result.max_errors}", result.exit_code)
 
-    def _said(self, run: Run, output: Output) -> None:
+    def _said(self, result: Result, output: Output) -> None:
         """How many images in which time, and what became of the others."""
-        tally, aloud = run.tally, not self.quiet
-        aside = f"; {run.listing.aside}" if run.listing.aside else ""
+        tally, aloud = result.tally, not self.quiet
+        aside = f"; {result.listing.aside}" if result.listing.aside else ""
         where = f" -> {output.shown}" if output.is_file else ""
-        part = f"{run.processed:,} of " if run.processed < tally.images else ""
+        part = f"{result.processed:,} of " if result.processed < tally.images else ""
         say(
-            f"{part}{count(tally.images, 'image')} in {run.seconds:.1f} s ({run.images_per_second:,.0f} images/s)"
+            f"{part}{count(tally.images, 'image')} in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s)"
             f"{where}{aside}",
             shown=aloud,
             event="finished",
             images=tally.images,
-            processed=run.processed,
+            processed=result.processed,
             labels=dict(tally.labels),
             uncertain=tally.uncertain,
             searched=tally.searched,
             faces=tally.faces,
             no_face=tally.no_face,
             errors=dict(tally.errors),
-            seconds=round(run.seconds, 3),
-            exit_code=run.exit_code,
+            seconds=round(result.seconds, 3),
+            exit_code=result.exit_code,
         )
-        if run.gone:
-            are = "is" if run.gone == 1 else "are"
-            said = (
-                f"{count(run.gone, 'image')} labelled before {are} gone, and their rows with them ({run.gone_example})"
-            )
-            say(said, log.WARNING, shown=aloud or run.many_gone, event="gone", images=run.gone)
-        if run.report is not None and aloud:
-            self._scored(run, output)
+        if result.gone:
+            are = "is" if result.gone == 1 else "are"
+            said = f"{count(result.gone, 'image')} labelled before {are} gone, and their rows with them"
+            said += f" ({result.gone_example})"
+            say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
+        if result.report is not None and aloud:
+            self._scored(result, output)
 
     @staticmethod
     def _show(table: str) -> None:
@@ -105,9 +104,9 @@ class LabelConsole(RunConsole):
         if not log.is_json():
             log.show(table)
 
-    def _failed(self, run: Run) -> None:
+    def _failed(self, result: Result) -> None:
         """The images of this run that failed, and how many did in the runs before it."""
-        new, old = run.this_run, run.tally.failed - run.this_run.failed
+        new, old = result.this_run, result.tally.failed - result.this_run.failed
         if new.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in new.errors.most_common())
             said = f"{new.failed:,} of {count(new.images, 'image')} could not be labelled ({kinds})"
@@ -123,25 +122,25 @@ class LabelConsole(RunConsole):
             said = f"{count(old, 'image')} could not be labelled by earlier runs (--retry-failed tries again)"
             say(said, shown=not self.quiet, event="failed_before", images=old)
 
-    def _scored(self, run: Run, output: Output) -> None:
+    def _scored(self, result: Result, output: Output) -> None:
         """What the report rests on, where that is not every image, and where it is."""
-        if run.tally.uncertain:
-            n = count(run.tally.uncertain, "image")
+        if result.tally.uncertain:
+            n = count(result.tally.uncertain, "image")
             say(f"{n} uncertain (under --min-confidence), in the table with the label they have")
-        if run.tally.without_truth:
-            others = run.report["subject"]["others"] if run.report else {}
+        if result.tally.without_truth:
+            others = result.report["subject"]["others"] if result.report else {}
             named = f" ({', '.join(f'{name} {n:,}' for name, n in others.items())})" if others else ""
-            say(f"{count(run.tally.without_truth, 'image')} without truth, not scored{named}")
+            say(f"{count(result.tally.without_truth, 'image')} without truth, not scored{named}")
         if output.is_file:
             say(f"report: {shown(output.report)}.html, .md, .json")
 
 
-def _summary(run: Run) -> Table:
-    tally = run.tally
+def _summary(result: Result) -> Table:
+    tally = result.tally
     table = Table("label", box=None, pad_edge=False)
     table.add_column("faces" if tally.searched else "images", justify="right")
     table.add_column("share", justify="right")
-    rows = [(label, tally.labels[label]) for label in run.labels]
+    rows = [(label, tally.labels[label]) for label in result.labels]
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
     of = sum(n for _, n in rows)

@@ -151,9 +151,9 @@ def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -
         colour = COLOURS[labels.index(row.label) % len(COLOURS)] if row.label else "white"
         text = f"{row.label} {row.confidence:.2f}" if row.label else "no face"
         left, top = 0.0, 0.0
-        if row.x is not None and row.y is not None and row.width and row.height:
-            left, top = row.x * across, row.y * down
-            right, bottom = left + row.width * across, top + row.height * down
+        if box := row.box:
+            left, top = box.x * across, box.y * down
+            right, bottom = left + box.width * across, top + box.height * down
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
         _write(pen, text, (left, top), colour, font, picture)
     return picture

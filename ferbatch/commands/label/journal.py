@@ -22,7 +22,7 @@ import numpy as np
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import ERROR_KINDS, STATUSES, ImageRef, Prediction, Version
+from ferbatch.core.records import ERROR_KINDS, STATUSES, Box, ImageRef, Prediction, Version
 
 FORMAT = 2
 BEGINNING = b'{"ferbatch_journal"'
@@ -40,8 +40,7 @@ class Entry:
     path: str
     version: Version | None
     whole_picture: bool
-    rows: Sequence[Sequence[Any]]  # of each Prediction: status, label, probabilities, error_kind, error; of a face's
-    # its number, x, y, width, height and face_score as well
+    rows: Sequence[Sequence[Any]]  # as _row makes them
 
     @property
     def error_kind(self) -> str | None:
@@ -49,12 +48,7 @@ class Entry:
 
     def predictions(self, ref: ImageRef) -> list[Prediction]:
         """The image's rows; their truth is that of where it lies today."""
-        return [
-            Prediction(
-                ref.path, ref.truth, status, label, probabilities[label] if label else None, probabilities, *more
-            )
-            for status, label, probabilities, *more in self.rows
-        ]
+        return [_prediction(ref, row) for row in self.rows]
 
 
 def line_of(path: str, version: Version | None, whole_picture: bool, found: Sequence[Prediction]) -> bytes:
@@ -80,9 +74,20 @@ def _plain_line(labels: tuple[str, ...]) -> str:
     return f'["%s",%d,%d,%d,["%s","%s",{{{probabilities}}},null,null]]\n'
 
 
-def _row(one: Prediction) -> list[Any]:
-    values = [one.status, one.label, one.probabilities, one.error_kind, one.error]
-    return values if one.face is None else [*values, one.face, one.x, one.y, one.width, one.height, one.face_score]
+def _row(prediction: Prediction) -> list[Any]:
+    """A prediction as the journal's line holds it: status, label, probabilities, error_kind, error; then of a face its
+    number and its box."""
+    values = [prediction.status, prediction.label, prediction.probabilities, prediction.error_kind, prediction.error]
+    box = prediction.box
+    return [*values, prediction.face, box.x, box.y, box.width, box.height, box.score] if box else values
+
+
+def _prediction(ref: ImageRef, row: Sequence[Any]) -> Prediction:
+    """The prediction that `_row` made a row of."""
+    status, label, probabilities, error_kind, error, *face = row
+    confidence = probabilities[label] if label else None
+    number, box = (face[0], Box(*face[1:])) if face else (None, None)
+    return Prediction(ref.path, ref.truth, status, label, confidence, probabilities, error_kind, error, number, box)
 
 
 def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
@@ -119,8 +124,8 @@ def _can_be(
 class Journal:
     """Appends to a journal; OutputError where that cannot be done."""
 
-    def __init__(self, path: str, end: int | None, run: Mapping[str, Any]) -> None:
-        """Begin the journal of `run`, or go on with one that is whole up to the byte `end`."""
+    def __init__(self, path: str, end: int | None, head: Mapping[str, Any]) -> None:
+        """Begin a journal with what `head` says of the run, or go on with one that is whole up to the byte `end`."""
         self.path, self.shown = path, shown(path)
         self.lines: list[bytes] = []
         self.synced = time.monotonic()
@@ -133,7 +138,7 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self.lines.append(json.dumps({"ferbatch_journal": FORMAT, **run}).encode() + b"\n")
+            self.lines.append(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
 
@@ -190,11 +195,11 @@ class Done:
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST)
-        self.run = _run(first)  # None: of a run that died before it could say what it was
+        self.head = _head(first)  # what run it is of; None: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
-        self.end = len(first) if self.run is not None else 0  # bytes, up to the end of the last whole line
-        while self.run is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
+        self.end = len(first) if self.head is not None else 0  # bytes, up to the end of the last whole line
+        while self.head is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
             if entry := entry_of(line, labels):
                 keys.append(hash(entry.path))
                 offsets.append(self.end)
@@ -237,13 +242,13 @@ class Done:
             yield self.at(int(offset)).path
 
 
-def run_of(path: str) -> dict[str, Any] | None:
-    """What run a journal is of; None if it does not say."""
+def head_of(path: str) -> dict[str, Any] | None:
+    """What a journal says of its run; None if it does not say."""
     with writing(shown(path)), open(path, "rb") as stream:
-        return _run(stream.readline(LONGEST))
+        return _head(stream.readline(LONGEST))
 
 
-def _run(line: bytes) -> dict[str, Any] | None:
+def _head(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:

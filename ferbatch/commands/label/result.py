@@ -30,7 +30,7 @@ from ferbatch.sources.listing import Listing
 from ferbatch.stream.classifier import Classifier
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
-GONE_SHARE = 0.1  # of the images that were done before; as well
+GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class Result:
     """A finished run, for the console and the sidecar."""
 
     tally: Tally
@@ -193,7 +193,7 @@ def _others(listing: Listing) -> Counter[str]:
 
 
 def write_beside(
-    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Result, began: datetime
 ) -> None:
     """The report and the sidecar."""
     if result.report is None:
@@ -208,7 +208,7 @@ def write_beside(
 
 
 def _sidecar(
-    options: Options, output: Output, classifier: Classifier, decoder: str, result: Run, began: datetime
+    options: Options, output: Output, classifier: Classifier, decoder: str, result: Result, began: datetime
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,

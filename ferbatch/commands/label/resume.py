@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferbatch.commands.label.identity import differences_between, named
-from ferbatch.commands.label.journal import Done, Entry
+from ferbatch.commands.label.identity import Identity, named
+from ferbatch.commands.label.journal import Done, Entry, head_of
 from ferbatch.commands.label.output import Output
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import version_of
@@ -35,8 +35,22 @@ class Past:
     base: Done | None = None  # of the finished run that an incremental one brings up to date
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def any(self) -> bool:
+        """Whether there is something to go on from."""
+        return bool(self.journal or self.base)
 
-def past(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str]) -> Past:
+
+def begun_as(output: Output, existing: Existing) -> Identity | None:
+    """The identity of the run that this one goes on from; None if it goes on from none, or that does not say."""
+    for path in (output.journal, output.state) if output.is_file and (existing.resume or existing.incremental) else ():
+        if os.path.exists(path):
+            head = head_of(path)
+            return Identity.from_journal(head) if head else None
+    return None
+
+
+def past(output: Output, existing: Existing, identity: Identity, labels: Sequence[str]) -> Past:
     """What there is to go on from, by the states of DESIGN's "outputs that exist".
 
     Raises Finished, or UsageError where the output is not one that this run may continue.
@@ -46,29 +60,29 @@ def past(output: Output, existing: Existing, run: Mapping[str, Any], labels: Seq
     if not output.is_file or not (existing.resume or existing.incremental):
         return found
     if begun:
-        _unfinished(output, existing, run, labels, found)
+        _unfinished(output, existing, identity, labels, found)
     if not os.path.exists(output.path):
         return found
     finished = Done(output.state, labels) if os.path.exists(output.state) else None
     if found.journal is not None:
-        same = finished is not None and finished.run is not None and not differences_between(finished.run, run)
-        found.base = finished if same and found.journal.run and found.journal.run.get("incremental") else None
+        same = finished is not None and finished.head is not None and not _differences(finished.head, identity)
+        found.base = finished if same and found.journal.head and found.journal.head.get("incremental") else None
     elif existing.incremental:
-        _bring_up_to_date(output, existing, run, found, finished, begun=begun)
+        _bring_up_to_date(output, existing, identity, found, finished, begun=begun)
     elif existing.resume and not begun:
-        _finish(output, existing, run, found, finished)
+        _finish(output, existing, identity, found, finished)
     return found
 
 
-def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], labels: Sequence[str], found: Past) -> None:
+def _unfinished(output: Output, existing: Existing, identity: Identity, labels: Sequence[str], found: Past) -> None:
     """The journal of a run that was killed or stopped."""
     done = Done(output.journal, labels)
     if done.foreign and not existing.overwrite:
         raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
-    _check_untouched(output, existing, (done.run or {}).get("labels"))
-    if done.run is None:
+    _check_untouched(output, existing, (done.head or {}).get("labels"))
+    if done.head is None:
         return
-    differences = differences_between(done.run, run)
+    differences = _differences(done.head, identity)
     if not differences:
         found.journal = done
         if len(done):
@@ -83,16 +97,16 @@ def _unfinished(output: Output, existing: Existing, run: Mapping[str, Any], labe
 
 
 def _bring_up_to_date(
-    output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None, *, begun: bool
+    output: Output, existing: Existing, identity: Identity, found: Past, finished: Done | None, *, begun: bool
 ) -> None:
     """An incremental run on the output of a finished one."""
-    if finished is None or finished.run is None:
+    if finished is None or finished.head is None:
         if begun:  # a first run was cut short just as it put its files in place
             return
         raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {TOUCHED}")
     if not begun:
         _check_untouched(output, existing, None)
-    differences = differences_between(finished.run, run)
+    differences = _differences(finished.head, identity)
     if "PATHS" in differences:
         raise UsageError(f"{output.shown} is of other images ({named(differences)}) and {TOUCHED}")
     if differences:
@@ -101,11 +115,10 @@ def _bring_up_to_date(
         found.base = finished
 
 
-def _finish(output: Output, existing: Existing, run: Mapping[str, Any], found: Past, finished: Done | None) -> None:
+def _finish(output: Output, existing: Existing, identity: Identity, found: Past, finished: Done | None) -> None:
     """--resume on the output of a finished run."""
-    differences = (
-        differences_between(finished.run, run) if finished and finished.run else {"run": ("unknown", "another")}
-    )
+    known = finished is not None and len(finished) and finished.head
+    differences = _differences(known, identity) if known else {"run": ("unknown", "another")}
     if not differences and not existing.retry_failed:
         raise Finished
     if not differences:
@@ -122,6 +135,11 @@ def _check_untouched(output: Output, existing: Existing, begun_on: str | None) -
         raise UsageError(f"{output.shown} is not as ferbatch wrote it and {TOUCHED}")
 
 
+def _differences(head: Mapping[str, Any], identity: Identity) -> dict[str, tuple[Any, Any]]:
+    """In what this run is another than the one whose journal begins with `head`."""
+    return identity.differences(Identity.from_journal(head))
+
+
 class Work(Sequence[ImageRef]):
     """The images of a listing that have to be labelled; the others have their line in the past."""
 
@@ -129,10 +147,10 @@ class Work(Sequence[ImageRef]):
         self.listing, self.past = listing, past
         self.lines = array("q", [FRESH]) * len(listing)  # offset in the journal; in the base, negative
         self.old = bytearray(len(listing))  # 1 where the base has the line, whether the journal does as well or not
-        self.fresh = array("q")  # numbers in the listing
-        for at in range(len(listing)) if past.journal or past.base else ():
-            self.lines[at], self.old[at] = self._known(listing[at], retry_failed)
-        self.fresh.extend(at for at, line in enumerate(self.lines) if line == FRESH)
+        self.fresh = array("q")  # indices in the listing
+        for index in range(len(listing)) if past.any else ():
+            self.lines[index], self.old[index] = self._known(listing[index], retry_failed)
+        self.fresh.extend(index for index, line in enumerate(self.lines) if line == FRESH)
 
     def _known(self, ref: ImageRef, retry_failed: bool) -> tuple[int, bool]:
         """Where the line is, and whether it is an old one."""
@@ -155,17 +173,17 @@ class Work(Sequence[ImageRef]):
     def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
         return self.listing[self.fresh[index]]
 
-    def done(self, at: int) -> tuple[Entry, bool, bool] | None:
+    def done(self, index: int) -> tuple[Entry, bool, bool] | None:
         """What is known of an image of the listing, whether of old, and whether the journal lacks it.
 
         None if it has to be labelled.
         """
-        offset = self.lines[at]
+        offset = self.lines[index]
         if offset == FRESH:
             return None
         done = self.past.journal if offset > 0 else self.past.base
         assert done is not None
-        return done.at(abs(offset)), bool(self.old[at]), offset < 0
+        return done.at(abs(offset)), bool(self.old[index]), offset < 0
 
     def gone(self) -> Iterator[str]:
         """The paths of images that were done before and are not listed any more."""

@@ -5,35 +5,38 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from ferbatch.commands.label.faces import FaceFolder, annotated, remove_copy
-from ferbatch.commands.label.identity import identity_of, shown_paths
+from ferbatch.commands.label.identity import Identity, identity_of, shown_paths
 from ferbatch.commands.label.journal import Journal, line_of
 from ferbatch.commands.label.output import Output
-from ferbatch.commands.label.result import Run, Tally, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import Finished, Work, past
+from ferbatch.commands.label.recorder import Recorder
+from ferbatch.commands.label.result import Result, report_of, unscored, write_beside
+from ferbatch.commands.label.resume import Finished, Work, begun_as, past
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
-from ferbatch.core.records import ImageRef, Prediction
+from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import crops, faces, jpeg
 from ferbatch.model import weights
-from ferbatch.scoring.outcomes import Outcomes
+from ferbatch.model.weights import Card
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import Decoded
 
 BYTES_AN_IMAGE = 190  # of labels and journal, at the least and without its path, for each image
+
+Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
 
 
 class Watcher(Protocol):
@@ -50,96 +53,101 @@ class StoppedAtError(FerbatchError):
     exit_code = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that may begin: what was asked for, and what it goes by."""
+
+    options: Options
+    output: Output
+    identity: Identity
+    work: Work
+    classifier: Classifier
+    began: datetime
+
+
 def predictions(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
-    listing = _list(options, None)
-    classifier = Classifier.load(options.model, options.device, precision=options.precision, tta=options.tta)
+    card = weights.read_card(options.model)
+    listing = _list(options, card, None)
+    classifier = _load(options, card, options.device, options.precision)
     faces.version(options.search)
     return (prediction for _, rows in _stream(classifier, listing, options) for prediction in rows)
 
 
-def _list(options: Options, listed: Iterable[bytes] | None) -> Listing:
-    labels = weights.read_card(options.model).labels if options.truth else ()
+def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
+    labels = card.labels if options.truth else ()
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
 
 
-def _stream(
-    classifier: Classifier, refs: Sequence[ImageRef], options: Options, decoder: str = ""
-) -> Generator[tuple[Decoded, list[Prediction]], None, None]:
+def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
+    return Classifier.load(options.model, device, precision=precision, tta=options.tta, card=card)
+
+
+def _stream(classifier: Classifier, refs: Sequence[ImageRef], options: Options, *, by_pillow: bool = False) -> Labelled:
     return classifier.stream(
         refs,
-        batch_size=options.batch_size,
-        workers=options.workers,
+        Decoding(classifier.card.size, by_pillow, options.search),
+        Workers(options.workers, options.isolate, options.timeout),
         min_confidence=options.min_confidence,
-        isolate=options.isolate,
-        timeout=options.timeout,
-        by_pillow=decoder == jpeg.decoders()[-1],
-        search=options.search,
+        batch_size=options.batch_size,
     )
 
 
 def run(
     options: Options, output: Output, *, existing: Existing, listed: Iterable[bytes] | None, watcher: Watcher
-) -> Run | None:
+) -> Result | None:
     """Label every image and write `output`, its sidecar and its report; None where this very run is finished already.
 
     Raises UsageError, NoImagesError, ModelError, OutputError or LockedError before or instead of writing anything;
     StoppedAtError, OutputError or process.Stopped later: what is done by then is in the journal.
+
+    options: what to label, and how.
+    output: where the labels go; that it may be written is checked once it is held.
+    existing: what may be done about labels that are there already.
+    listed: the paths of a list on stdin, where `-` is among the paths.
+    watcher: told how the run goes.
     """
     began = datetime.now(UTC)
-    output.check(existing)
     folders = _folders(options, output)
     for folder in folders:
         folder.check(existing)
-    listing = _list(options, listed)
+    card = weights.read_card(options.model)
+    listing = _list(options, card, listed)
     if not listing:
         where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
         raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
     with output.held(existing) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
-        identity = identity_of(options, output, existing)
-        labels = weights.read_card(options.model).labels
+        identity = identity_of(options, card, begun_as(output, existing))
         try:
-            known = past(output, existing, identity, labels)
+            known = past(output, existing, identity, card.labels)
         except Finished:
             return None
         for note in known.notes:
             watcher.warned(note)
-        going_on = bool(known.journal or known.base)
-        for folder in folders:
-            if going_on and not folder.is_there:
-                raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
+        _check_there(folders, output, going_on=known.any)
         output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
         work = Work(listing, known, existing.retry_failed)
-        device, precision = torch.device(identity["--device"]), identity["--precision"]
-        classifier = Classifier.load(options.model, device, precision=precision, tta=options.tta)
+        classifier = _load(options, card, torch.device(str(identity.device)), str(identity.precision))
         watcher.started(listing, classifier, len(work))
         for folder in folders:
-            folder.begin(keep=going_on)
-        end = known.journal.end if known.journal else None
-        with ExitStack() as stack:
-            stream = stack.enter_context(output.stream())
-            journal = stack.enter_context(_journal(output, end, identity)) if output.is_file else None
-            labelled = _stream(classifier, work, options, identity["decoder"])
-            if options.annotate is not None:
-                labelled = annotated(labelled, options.annotate, labels)
-            result, scores = _label(options, work, labelled, classifier.card.labels, stream, output, journal, watcher)
-            result = replace(result, report=report_of(options, classifier, listing, scores))
-            if output.is_file:  # before the labels appear under their name
-                write_beside(options, output, classifier, identity["decoder"], result, began)
-        if journal:
-            journal.finish(output.state)
-    return result
+            folder.begin(keep=known.any)
+        return _do(Job(options, output, identity, work, classifier, began), existing, watcher)
 
 
-def _journal(output: Output, end: int | None, identity: Mapping[str, Any]) -> Journal:
-    """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
-    journal = Journal(output.journal, end, {**identity, "labels": output.sha256()})
-    with writing(journal.shown):
-        if os.path.exists(output.path):
-            os.chmod(output.journal, stat.S_IMODE(os.stat(output.path).st_mode))
-    return journal
+def _folders(options: Options, output: Output) -> list[FaceFolder]:
+    """The folders that files about faces go to."""
+    named = {"--crops": options.search.crops, "--annotate": options.annotate}
+    owner = os.path.abspath(output.path) if output.is_file else output.path
+    return [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
+
+
+def _check_there(folders: Sequence[FaceFolder], output: Output, *, going_on: bool) -> None:
+    """UsageError where a run that goes on from another lacks the files about faces that this one wrote."""
+    for folder in folders:
+        if going_on and not folder.is_there:
+            raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
 
 
 def _room(listing: Listing) -> int:
@@ -149,37 +157,81 @@ def _room(listing: Listing) -> int:
     return BYTES_AN_IMAGE * len(listing) + 2 * (int(folders) + sum(map(len, listing.names)))
 
 
-def _label(
-    options: Options,
-    work: Work,
-    labelled: Generator[tuple[Decoded, list[Prediction]], None, None],
-    labels: tuple[str, ...],
-    stream: BinaryIO,
-    output: Output,
-    journal: Journal | None,
-    watcher: Watcher,
-) -> tuple[Run, Outcomes | None]:
-    """Write every row of the output, and every new one into the journal."""
-    listing = work.listing
-    tally, start = Tally(), time.perf_counter()
-    this_run = Tally() if work.past.base else tally  # all rows are of this run
-    writer = WRITERS[output.format](stream, labels)
-    scores = unscored(listing, labels)
-    with signals_deferred(), closing(labelled):
-        for at, (rows, whole_picture, old) in enumerate(_rows(work, labelled, options, journal, watcher)):
-            for prediction in rows:
-                writer.write(prediction)
-            tally.add(rows, whole_picture)
-            if not old and this_run is not tally:
-                this_run.add(rows, whole_picture)
-            if scores:
-                scores.put(at, rows[0])
-    assert tally.images == len(listing)  # or a signal was raised
-    writer.close()
-    stream.flush()
-    seconds = time.perf_counter() - start
-    gone = _gone(work, options)
-    return Run(tally, this_run, len(work), *gone, labels, listing, seconds, None, options.max_errors), scores
+def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
+    """Label what there is to label, and put every file in its place."""
+    options, output, work, labels = job.options, job.output, job.work, job.classifier.card.labels
+    decoder = str(job.identity.decoder)
+    with ExitStack() as stack:
+        stream = stack.enter_context(output.stream())
+        journal = stack.enter_context(_journal(job, existing)) if output.is_file else None
+        labelled = _stream(job.classifier, work, options, by_pillow=decoder == jpeg.PILLOW)
+        if options.annotate is not None:
+            labelled = annotated(labelled, options.annotate, labels)
+        start = time.perf_counter()
+        writer = WRITERS[output.format](stream, labels)
+        recorder = Recorder(writer, journal, unscored(work.listing, labels), bool(work.past.base))
+        with signals_deferred(), closing(labelled):
+            _record(job, labelled, recorder, watcher)
+        assert recorder.tally.images == len(work.listing)  # or a signal was raised
+        writer.close()
+        stream.flush()
+        seconds = time.perf_counter() - start
+        gone, gone_example = _gone(work, options)
+        result = Result(
+            tally=recorder.tally,
+            this_run=recorder.this_run,
+            processed=len(work),
+            gone=gone,
+            gone_example=gone_example,
+            labels=labels,
+            listing=work.listing,
+            seconds=seconds,
+            report=report_of(options, job.classifier, work.listing, recorder.scores),
+            max_errors=options.max_errors,
+        )
+        if output.is_file:  # before the labels appear under their name
+            write_beside(options, output, job.classifier, decoder, result, job.began)
+    if journal:
+        journal.finish(output.state)
+    return result
+
+
+def _journal(job: Job, existing: Existing) -> Journal:
+    """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
+    output, before = job.output, job.work.past.journal
+    head = {**job.identity.for_journal(), "incremental": existing.incremental, "labels": output.sha256()}
+    journal = Journal(output.journal, before.end if before else None, head)
+    with writing(journal.shown):
+        if os.path.exists(output.path):
+            os.chmod(output.journal, stat.S_IMODE(os.stat(output.path).st_mode))
+    return journal
+
+
+def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) -> None:
+    """Hand the recorder the rows of every image of the listing: of one that is done already, and of one as it comes.
+
+    Ends early where `labelled` does, which it does for a signal.
+    """
+    work = job.work
+    for index in range(len(work.listing)):
+        if known := work.done(index):
+            if stopped():
+                return
+            entry, old, lacking = known
+            rows = entry.predictions(work.listing[index])
+            recorder.add(rows, entry.whole_picture, entry.line if lacking else None, old=old)
+            continue
+        found = next(labelled, None)
+        if found is None:
+            return
+        decoded, rows = found
+        first, journal = rows[0], recorder.journal
+        if first.error_kind and job.options.on_error == "stop":
+            why = f"stopped at {first.path}: {first.error_kind}: {first.error}"
+            raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
+        line = line_of(first.path, decoded.version, decoded.whole_picture, rows) if journal else None
+        recorder.add(rows, decoded.whole_picture, line)
+        watcher.progressed(first)
 
 
 def _gone(work: Work, options: Options) -> tuple[int, str]:
@@ -192,44 +244,3 @@ def _gone(work: Work, options: Options) -> tuple[int, str]:
         if options.annotate is not None:
             remove_copy(options.annotate, path)
     return n, example
-
-
-def _rows(
-    work: Work,
-    labelled: Iterator[tuple[Decoded, list[Prediction]]],
-    options: Options,
-    journal: Journal | None,
-    watcher: Watcher,
-) -> Iterator[tuple[list[Prediction], bool, bool]]:
-    """For every image its rows, whether it is a whole picture, and whether an incremental run found it done.
-
-    Ends early where `labelled` does, which it does for a signal.
-    """
-    for at in range(len(work.listing)):
-        if known := work.done(at):
-            if stopped():
-                return
-            entry, old, lacking = known
-            if journal and lacking:
-                journal.add(entry.line)
-            yield entry.predictions(work.listing[at]), entry.whole_picture, old
-            continue
-        found = next(labelled, None)
-        if found is None:
-            return
-        decoded, rows = found
-        first = rows[0]
-        if first.error_kind and options.on_error == "stop":
-            why = f"stopped at {first.path}: {first.error_kind}: {first.error}"
-            raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
-        if journal:
-            journal.add(line_of(first.path, decoded.version, decoded.whole_picture, rows))
-        watcher.progressed(first)
-        yield rows, decoded.whole_picture, False
-
-
-def _folders(options: Options, output: Output) -> list[FaceFolder]:
-    """The folders that files about faces go to."""
-    named = {"--crops": options.search.crops, "--annotate": options.annotate}
-    owner = os.path.abspath(output.path) if output.is_file else output.path
-    return [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]

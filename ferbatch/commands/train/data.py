@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, escape, shown
-from ferbatch.core.records import NONE, ImageRef
+from ferbatch.core.records import NONE, Decoding, ImageRef
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
 from ferbatch.sources.labels import LABELS
@@ -208,12 +208,12 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
     good: list[int] = []
     with tempfile.TemporaryFile() as file:
         index = 0
-        for batch in loader(ImageFiles(refs, SIZE), AT_ONCE):
+        for batch in loader(ImageFiles(refs, Decoding(SIZE)), AT_ONCE):
             for decoded in batch:
-                if decoded.pixels is None:
-                    skipped.append((decoded.ref.path, decoded.error.message if decoded.error else ""))
+                if decoded.error:
+                    skipped.append((decoded.ref.path, decoded.error.message))
                 else:
-                    file.write(decoded.pixels.tobytes())
+                    file.write(decoded.inputs.tobytes())
                     good.append(index)
                 index += 1
             tick(len(batch))
