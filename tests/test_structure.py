@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +105,26 @@ def test_the_lowest_floor_is_standard_library_only(module: str) -> None:
     roots = {n.module.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     roots |= {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     assert roots <= set(sys.stdlib_module_names) | {"ferbatch"}
+
+
+def named_on_the_map() -> set[str]:
+    """What ferbatch/README.md names, from the package on: files and folders in its tree, and paths elsewhere."""
+    before, tree, after = (PACKAGE / "README.md").read_text().split("```")
+    named = set(re.findall(r"`([a-z_./]+(?:/|\.py|\.json|\.toml))`", before + after)) - {"tests/test_structure.py"}
+    room = wing = ""
+    for line in tree.splitlines():
+        if top := re.match(r"([a-z]+/)|[a-z]", line):
+            room, wing = top[1] or "", ""
+        elif inner := re.match(r"  ([a-z]+/)", line):
+            wing = inner[1]
+        named |= {room + wing + name for name in ["", *re.findall(r"[a-z_.]+\.(?:py|json)\b", line)]}
+    return named - {""}
+
+
+def test_the_map_names_every_room_and_nothing_that_is_not_there() -> None:
+    rooms = {f"{path.parent.relative_to(PACKAGE)}/" for path in PACKAGE.rglob("__init__.py")} - {"./"}
+    assert rooms <= named_on_the_map()
+    assert not [name for name in named_on_the_map() if not (PACKAGE / name).exists()]
 
 
 def loaded_after(code: str) -> set[str]:
