@@ -1,4 +1,4 @@
-"""Bytes -> upright gray image -> model input. The one door around the decoder, and the one preprocessing.
+"""Bytes -> upright gray image: the one door around the decoder.
 
 What a person sees is what counts: EXIF orientation is applied, transparency is laid over white, 16-bit values are
 scaled, the first frame of an animation is taken. ICC profiles are not applied.
@@ -19,14 +19,15 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import UNLISTABLE
-from ferbatch.images.formats import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
+from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
-from ferbatch.images.limits import MAX_BYTES, MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
+from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
 
 RUN_OUT = re.compile(
     "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
 )
 BLANK = "every pixel has the same value"
+SEARCHED_SIDE = 1_280  # pixels; where faces are looked for, a large JPEG is reduced while both sides stay this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class GrayImage:
 
     pixels: Image.Image
     width: int  # pixels, upright, before any reduction
-    height: int
+    height: int  # pixels, upright, before any reduction
 
 
 def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
@@ -175,10 +176,8 @@ def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
 
 
 def not_blank(gray: Image.Image) -> Image.Image:
+    """The image itself; UnreadableImageError where all its pixels have one value."""
     low, high = gray.getextrema()
     if low == high:
         raise UnreadableImageError("blank", BLANK)
     return gray
-
-
-SEARCHED_SIDE = 1_280  # pixels; a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides stay this long

@@ -74,6 +74,11 @@ def detector(name: str) -> Detector:
     return found
 
 
+def check(search: Search) -> None:
+    """ModelError where a search needs a detector that is not there."""
+    version(search)
+
+
 def version(search: Search) -> str | None:
     """The detector that a search goes by, with its version; None without one. ModelError if it is not there."""
     return None if search.mode == "whole" else FACES[search.detector].version()

@@ -16,7 +16,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags
 OVERSHOOT = 1.1  # how far resampling may push a value over its range
 PNG_SCALES = {"L;2": 85, "L;4": 17}  # by Pillow's name for the file's own depth
-LARGE, LARGE_PIXELS = threading.Lock(), 2**24  # decoded in colour, one at a time
+LARGE_PIXELS = 2**24  # in colour, images of more are decoded one at a time
+ONE_IN_COLOUR = threading.Lock()  # held by the thread that decodes a large image in colour
 STRIP_PIXELS = 2**20  # converted to gray at a time
 
 
@@ -54,30 +55,29 @@ def to_colour(image: Image.Image, side: int | None) -> Image.Image:
 
     Of large images one at a time, whatever the number of threads: it is their pixels that memory goes into.
     """
-    with LARGE if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+    with ONE_IN_COLOUR if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
         if image.mode[0] in "IF":
             return to_gray(image).convert("RGB")
         transparent = transparent_value(image)
         image.load()
         by = max(1, min(max(image.size) // side, *image.size)) if side else 1
         picture = Image.new("RGB", (-(-image.width // by), -(-image.height // by)))
-        rows = max(1, STRIP_PIXELS // image.width // by) * by
-        for top in range(0, image.height, rows):
-            strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        for top, strip in _strips(image, by):
             if transparent is not None:
                 strip.info["transparency"] = transparent
             picture.paste(_strip_to_colour(strip).reduce(by), (0, top // by))
         return picture
 
 
-def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in strips of whole rows, each with the row that it begins at."""
-    rows = max(1, STRIP_PIXELS // image.width)
+def _strips(image: Image.Image, by: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """The image in strips of so many rows as can be divided `by` this, each with the row that it begins at."""
+    rows = max(1, STRIP_PIXELS // image.width // by) * by
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _strip_to_colour(strip: Image.Image) -> Image.Image:
+    """RGB, over white where it is transparent; of a LAB image its lightness."""
     if strip.has_transparency_data:
         colours = strip.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("RGB")
@@ -85,12 +85,7 @@ def _strip_to_colour(strip: Image.Image) -> Image.Image:
 
 
 def _strip_to_gray(strip: Image.Image) -> Image.Image:
-    if strip.has_transparency_data:
-        colours = strip.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours).convert("L")
-    if strip.mode == "LAB":
-        return strip.getchannel("L")
-    return strip.convert("RGB").convert("L")
+    return _strip_to_colour(strip).convert("L")
 
 
 def _scaler(image: Image.Image) -> Callable[[Image.Image], Image.Image]:

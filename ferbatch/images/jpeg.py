@@ -17,7 +17,7 @@ except ImportError:  # no wheel for every machine; Pillow does it all
 
 PILLOW = f"pillow {PIL.__version__}"  # alone, as it stands in a sidecar
 BEGINNING = b"\xff\xd8\xff"
-MOST_BYTES = 2**16  # of a file; in a larger one the time goes into what both decoders do alike
+QUICK_BYTES = 2**16  # of a file, at the most; in a larger one the time goes into what both decoders do alike
 SPACES = ("Gray", "YCbCr")  # those that hold luma as such
 SCAN = 0xDA  # the marker before the pixels
 PLAIN = {0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDD, 0xFE, SCAN}  # tables, sizes, comments: markers that turn nothing round
@@ -36,7 +36,7 @@ def luma(data: bytes, limit: int) -> NDArray[np.uint8] | None:
     None for whatever else there is to see to: an orientation, another colour space, the least damage. Pillow, the
     reference, has the word then.
     """
-    if simplejpeg is None or len(data) > MOST_BYTES or not data.startswith(BEGINNING):
+    if simplejpeg is None or len(data) > QUICK_BYTES or not data.startswith(BEGINNING):
         return None
     with suppress(Exception):  # whatever it raises for damage, mere warnings of libjpeg's among it
         if not _is_plain(data):

@@ -13,15 +13,11 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from ferbatch.core.errors import UnreadableImageError
+from ferbatch.images.formats import HEAVY_PIXELS, IMAGE_TYPES, MAX_PIXELS
 
-MAX_BYTES = 256 * 2**20  # of one file
-MAX_PIXELS = 2 * 89_478_485  # of one image; where Pillow itself begins to refuse
 MAX_SIDE = 2**24  # pixels; scaling down takes 16 bytes for each
-HEAVY_PIXELS = 2**26  # where a decoder holds many copies of the image at once
-MOST_PIXELS = {"WEBP": HEAVY_PIXELS, "AVIF": HEAVY_PIXELS, "JPEG2000": HEAVY_PIXELS, "ICNS": 2**20}
 SLOW_PIXELS = 2**22  # where a decoder is written in Python: a microsecond each
 SLOW_DECODERS = {"bmp_rle", "dds_rgb", "ppm", "ppm_plain", "qoi"}
-MOST_BYTES = {"AVIF": 2**25, "ICNS": 2**24}  # what is not pixels costs these thirty times its size
 MAX_READS = 10_000_000  # of one file, where it is read piece by piece: a microsecond and 100 bytes each
 MAX_SCANNED = 2**31  # scans times pixels of a JPEG: an empty scan is ten bytes long and goes over them all
 MAX_EXIF_PARTS = 256  # of a JPEG: Pillow copies all that it has for every further one
@@ -52,7 +48,7 @@ class Reader(BytesIO):
 
 def check_file(data: bytes, kind: str) -> None:
     """Raise where opening alone would take too much."""
-    if len(data) > (limit := MOST_BYTES.get(kind, MAX_BYTES)):
+    if len(data) > (limit := IMAGE_TYPES[kind].max_bytes):
         raise UnreadableImageError("too_large", f"{len(data):,} bytes, the limit for {kind} is {limit:,}")
     if kind == "TIFF" and _tag_values(data) > MAX_TAG_VALUES:
         raise UnreadableImageError("too_large", f"more than {MAX_TAG_VALUES:,} values in its tags")
@@ -60,7 +56,7 @@ def check_file(data: bytes, kind: str) -> None:
         raise UnreadableImageError("too_large", f"more than {MAX_EXIF_PARTS} segments of EXIF data")
     if kind in ("ICNS", "ICO"):  # say nothing of the images that they hold
         for size in INNER_IMAGE.finditer(data):
-            _check_pixels(int.from_bytes(size[1]), int.from_bytes(size[2]), MOST_PIXELS.get(kind, MAX_PIXELS))
+            _check_pixels(int.from_bytes(size[1]), int.from_bytes(size[2]), IMAGE_TYPES[kind].max_pixels)
     if kind == "ICO":
         _check_bitmaps(data)
 
@@ -86,7 +82,7 @@ def check_image(image: Image.Image, data: bytes, kind: str) -> None:
     width, height = image.size
     tiles = getattr(image, "tile", [])
     codec = tiles[0][0] if tiles else ""
-    limit = SLOW_PIXELS if codec in SLOW_DECODERS else MOST_PIXELS.get(kind, MAX_PIXELS)
+    limit = SLOW_PIXELS if codec in SLOW_DECODERS else IMAGE_TYPES[kind].max_pixels
     _check_pixels(width, height, HEAVY_PIXELS if image.info.get("default_image") else limit)
     if kind == "JPEG" and (scans := data.count(b"\xff\xda\0")) * width * height > MAX_SCANNED:
         raise UnreadableImageError("too_large", f"{scans:,} scans of {width} x {height} pixels")

