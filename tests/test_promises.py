@@ -172,8 +172,8 @@ def test_cnn_lite_is_several_times_as_fast_as_cnn() -> None:
     light, heavy = (Classifier.load(name, "cpu") for name in ("cnn-lite", "cnn"))
     rates: dict[str, list[float]] = {"light": [], "heavy": []}
     for _ in range(6):
-        rates["light"].append(rate(n, lambda: light.probabilities_of(pixels)))
-        rates["heavy"].append(rate(n, lambda: heavy.probabilities_of(pixels)))
+        rates["light"].append(rate(n, lambda: light.probabilities(pixels)))
+        rates["heavy"].append(rate(n, lambda: heavy.probabilities(pixels)))
     fast, slow = (statistics.median(each[1:]) for each in rates.values())
     print(f"{light.card.name} {fast:,.0f} images/s, {heavy.card.name} {slow:,.0f}: {fast / slow:.1f} times as fast")
     assert fast > 4 * slow
@@ -234,10 +234,10 @@ def test_pixels_travel_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPat
     classifier = Classifier.load(device="cuda")
     pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
     monkeypatch.setattr(torch.Tensor, "to", watched)
-    found = classifier.probabilities_of(pixels)
+    found = classifier.probabilities(pixels)
     monkeypatch.undo()
     assert set(pinned) == {(True, True)}
-    np.testing.assert_array_equal(found, classifier.probabilities_of(pixels))
+    np.testing.assert_array_equal(found, classifier.probabilities(pixels))
 
 
 @cuda
@@ -250,12 +250,12 @@ def test_cudnn_is_as_its_host_had_it_afterwards(chosen_by_speed: bool, allow_tf3
 
     pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
     classifier = Classifier.load(device="cuda", precision="fp32")
-    wanted = classifier.probabilities_of(pixels)
+    wanted = classifier.probabilities(pixels)
     with torch.backends.cudnn.flags(
         enabled=True, benchmark=chosen_by_speed, deterministic=False, allow_tf32=allow_tf32
     ):
         before = flags()
-        found = classifier.probabilities_of(pixels)
+        found = classifier.probabilities(pixels)
         assert flags() == before
     assert np.array_equal(found, wanted)
 

@@ -76,13 +76,9 @@ class Engine:
         self.features = features.to(memory_format=torch.channels_last)
         self.head = in_float64(network.head)
 
-    def probabilities(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N model inputs, each (size, size) uint8, a block after the other."""
-        return self._begin(inputs).result()
-
-    def probabilities_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N model inputs in one array (N, size, size) uint8, several blocks at a time."""
-        blocks = (list(pixels[start : start + self.block]) for start in range(0, len(pixels), self.block))
+    def probabilities(self, inputs: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs, each (size, size) uint8, several blocks at a time."""
+        blocks = (list(inputs[start : start + self.block]) for start in range(0, len(inputs), self.block))
         found = [rows for _, rows in self.ahead((block, block) for block in blocks)]
         return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
 

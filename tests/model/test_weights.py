@@ -133,7 +133,7 @@ def test_a_model_that_is_loaded_says_to_the_bit_what_the_saved_one_did(
     )
     loaded = Classifier.load(str(tmp_path / "a.safetensors"), "cpu")
     faces = np.stack([np.asarray(draw_face(seed)) for seed in range(3)])
-    assert np.array_equal(loaded.probabilities_of(faces), Classifier(card, network, "cpu").probabilities_of(faces))
+    assert np.array_equal(loaded.probabilities(faces), Classifier(card, network, "cpu").probabilities(faces))
     assert loaded.card == dataclasses.replace(card, scores=list(card.scores))
 
 

@@ -94,7 +94,7 @@ def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.Fixture
         pixels = np.concatenate([read(files[at], Decoding(48)).inputs for at in some])
     except pytest.skip.Exception:  # drawn faces will do
         pass
-    found = {one: Classifier.load(name, "cpu", precision=one).probabilities_of(pixels) for one in PRECISIONS}
+    found = {one: Classifier.load(name, "cpu", precision=one).probabilities(pixels) for one in PRECISIONS}
     difference = np.abs(found["bf16"] - found["fp32"]).max()
     other = (found["bf16"].argmax(1) != found["fp32"].argmax(1)).mean()
     print(f"{name}: largest difference of a probability {difference:.3f}, other labels {100 * other:.2f} %")
@@ -266,9 +266,9 @@ def test_the_api_leaves_its_host_as_it_was(precision: str, folder: Path) -> None
 def test_a_model_may_be_used_by_several_threads_at_once() -> None:
     model = Classifier.load(device="cpu")
     pixels = drawn(200)
-    wanted = model.probabilities_of(pixels)
+    wanted = model.probabilities(pixels)
     found: list[NDArray[np.float64]] = []
-    threads = [threading.Thread(target=lambda: found.append(model.probabilities_of(pixels))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: found.append(model.probabilities(pixels))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

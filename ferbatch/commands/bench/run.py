@@ -228,10 +228,10 @@ class _Bench:
 def _forward(classifier: Classifier, inputs: Sequence[Any]) -> float:
     """images/s of the network alone, on all cores or the GPU."""
     pixels = np.stack(inputs[: len(inputs) // classifier.block * classifier.block] or inputs)
-    classifier.probabilities_of(pixels[: 4 * classifier.block])
+    classifier.probabilities(pixels[: 4 * classifier.block])
     start, n = time.perf_counter(), 0
     while time.perf_counter() - start < FORWARD:
-        n += len(classifier.probabilities_of(pixels))
+        n += len(classifier.probabilities(pixels))
     return n / (time.perf_counter() - start)
 
 

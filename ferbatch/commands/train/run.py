@@ -213,6 +213,6 @@ def _taught(teachers: Sequence[Classifier], part: Split, watcher: Watcher) -> ND
         for teacher in teachers:
             for start in range(0, len(part), AT_ONCE):
                 block = part.pixels[start : start + AT_ONCE]
-                found[start : start + AT_ONCE] += teacher.probabilities_of(block) / len(teachers)
+                found[start : start + AT_ONCE] += teacher.probabilities(block) / len(teachers)
                 progress.tick(len(block))
     return found.astype(np.float32)

@@ -187,7 +187,7 @@ class Trainer:
     def asked(self, network: Network) -> NDArray[np.float64]:
         """(N, labels) what a network says of the validation images."""
         self.validator.take(network)
-        return self.validator.probabilities_of(self.data.validation.pixels)
+        return self.validator.probabilities(self.data.validation.pixels)
 
     def _order(self) -> NDArray[np.int64]:
         """Indices of the training images as this epoch shows them."""
