@@ -36,7 +36,7 @@ def computes_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bf16, which is then about twice as fast as fp32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest PyTorch that will do
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest PyTorch that will do has none
     return device.type == "cpu" and any(known.get(name) for name in NATIVE_BF16)
 
 

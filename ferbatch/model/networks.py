@@ -62,7 +62,7 @@ class Cnn(Network):
             nn.BatchNorm2d(outputs, **KERAS_BATCH_NORM),  # type: ignore[arg-type]
             nn.MaxPool2d(
                 2
-            ),  # pooled before the activation, which is monotonic: equal numbers for a quarter of the work
+            ),  # the activation is monotonic: after the pooling it gives the same for a quarter of the work
             nn.LeakyReLU(0.1),
             nn.Dropout(dropout),
         )

@@ -26,10 +26,8 @@ MODELS: dict[str, Callable[..., Network]] = {  # networks that can be trained
     "cnn-lite": CnnLite,
     **{name: partial(Backbone, name) for name in BACKBONES},
 }
-ARCHITECTURES: dict[str, Callable[..., Network]] = {
-    **MODELS,
-    "sequential": Sequential,
-}  # networks that weights may have
+# Networks that weights may have.
+ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential}
 
 MOST_LAYER_VALUES = 2**22  # that a layer may make of one image; VGG16 has as many at 256 pixels
 MOST_WORK = 25_000_000_000  # multiply-adds, or values looked at, for one image; VGG16 at 256 pixels: 20 billion

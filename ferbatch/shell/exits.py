@@ -26,7 +26,6 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of images that become rows with an error
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # --workers is the user's choice
         with process.native_code_hushed(), process.stopping_in_order(_farewell):
             try:
                 command(*args, **kwargs)

@@ -14,7 +14,7 @@ SPELLINGS = {  # what people call a folder -> its label
     "surprised": "surprise",
 }
 
-OTHER_EXPRESSIONS = frozenset(  # that people name folders by
+OTHER_EXPRESSIONS = frozenset(  # what people name folders by besides the labels
     ["anger", "angry", "contempt", "disgust", "disgusted", "fear", "fearful", "afraid", "calm", "confused", "bored"]
 )
 

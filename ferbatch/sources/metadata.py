@@ -19,7 +19,7 @@ from ferbatch.sources.matching import UNMATCHED, Match, match
 from ferbatch.sources.truth import Truth
 
 VOTES_PREFIX = "votes_"
-MOST_VOTES = 1e9  # for one answer to one image
+MOST_VOTES = 1e9  # more votes for one answer to one image are no votes
 NOT_THERE, EMPTY = "(no row)", "(empty)"  # what a slice calls images without a row, or with an empty value
 
 

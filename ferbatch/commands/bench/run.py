@@ -35,7 +35,7 @@ BENCH_SCHEMA = 1
 MOST_INPUTS = 4_096  # decoded images that are kept for the network, which sees them again and again
 MOST_FOR_PEERS = 2_000  # images: other programs may be slow
 FORWARD = 2.0  # seconds, about, of one measurement of the network alone
-CLEARLY = 1.1  # times as fast as the default has another choice to be, to be recommended
+CLEARLY = 1.1  # another choice is recommended where it is so many times as fast as the default
 OUTPUT = "labels.csv"
 
 Rounds = dict[str, list[float]]  # what was measured -> its value in each round

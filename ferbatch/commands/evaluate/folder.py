@@ -16,9 +16,8 @@ from ferbatch.core.options import Existing
 from ferbatch.core.records import MARKER
 
 REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
-LEFTOVERS = re.compile(
-    r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part"
-)  # what a report that was cut short leaves
+# What a report that was cut short leaves.
+LEFTOVERS = re.compile(r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part")
 
 
 @dataclass(frozen=True, slots=True)

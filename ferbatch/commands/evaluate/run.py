@@ -123,7 +123,7 @@ def _of_models(
 
     UsageError where an option, a table or a gate does not fit the images, ModelError where a model cannot be loaded.
     """
-    with importing():  # torch with it: labels given earlier need none
+    with importing():  # both load torch, which a labels file does not need
         from ferbatch.model.devices import choose_device
         from ferbatch.stream.classifier import Classifier
 

@@ -282,10 +282,7 @@ LAYERS: dict[str, Callable[[Layer], Found]] = {
 }
 ACTIVATIONS: dict[str, Part] = {
     "relu": {"kind": "leaky_relu", "slope": 0.0},
-    "leaky_relu": {
-        "kind": "leaky_relu",
-        "slope": 0.2,
-    },  # of the function `leaky_relu`; the layer LeakyReLU says its own
+    "leaky_relu": {"kind": "leaky_relu", "slope": 0.2},  # the function's slope; a layer LeakyReLU says its own
     "elu": {"kind": "elu", "alpha": 1.0},
     "tanh": {"kind": "tanh"},
     "sigmoid": {"kind": "sigmoid"},

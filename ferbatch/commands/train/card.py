@@ -24,7 +24,7 @@ from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.labels import LABELS
 
-TEMPERATURES = (0.2, 5.0)  # to look between
+TEMPERATURES = (0.2, 5.0)  # between which the best one is looked for
 
 
 def arguments_of(recipe: Recipe) -> dict[str, Any]:

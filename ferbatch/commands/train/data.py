@@ -143,7 +143,7 @@ def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mas
     if column is None or set(frame[column].str.strip().str.casefold()) <= TRAIN_WORDS:
         return ~nothing, nothing, votes
     slices, _ = read_slices(str(path), images)
-    if column not in slices.columns:  # one value, or very many
+    if column not in slices.columns:  # it has one value only, or very many
         raise UsageError(f"the column {escape(column)} of {shown(path)} names no training and validation images")
     values, codes = slices.columns[column]
     words = (TRAIN_WORDS, VALIDATION_WORDS)
@@ -219,9 +219,8 @@ def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], ti
             tick(len(batch))
         file.flush()
         shape = (len(good), SIZE, SIZE)
-        pixels = (
-            np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
-        )  # the mapping outlives `file`
+        # The mapping outlives the file that it is of.
+        pixels = np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
     chosen = np.array(good, np.int64)
     counts = votes.counts[chosen] if votes else np.zeros((len(good), len(LABELS)))
     voted = counts.sum(1) > 0

@@ -55,7 +55,7 @@ class Recipe:
     precision: str = "auto"  # bf16 where the device computes with it (fp16 on older CUDA), else fp32
 
     # the target: what each image is said to show
-    votes: float = 0.5  # share of people's votes in it, the label has the rest; where there are votes
+    votes: float = 0.5  # share of people's votes in the target, where there are votes; the label has the rest
     distill: float = 0.5  # share of the teachers' probabilities in the target; with --distill
     teachers: Sequence[str] = ()  # recipes of the teachers that the shipped weights had; --distill gives teachers
     label_smoothing: float = 0.0  # share of "anything"

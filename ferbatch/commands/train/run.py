@@ -33,7 +33,7 @@ from ferbatch.model.weights import Card
 from ferbatch.sources.labels import LABELS
 from ferbatch.stream.classifier import Classifier
 
-FEW_STEPS = 200  # under so many, the weights have hardly moved
+FEW_STEPS = 200  # after fewer, the weights have hardly moved
 
 
 class Progress(Protocol):
@@ -84,7 +84,9 @@ def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files
     going_on = existing.resume and files.checkpoint.exists()
     network = _network(recipe, options.pretrained)
     data = _data(options, recipe, watcher)
-    start = "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)  # a checkpoint knows better
+    start = (
+        "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)
+    )  # else the checkpoint says it
     card = first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     fingerprint = checkpoint.fingerprint_of(recipe, data, marks)
