@@ -122,6 +122,7 @@ def load_pretrained(network: Backbone, path: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by their names; whatever error the readers raise where there are none."""
     if path.suffix == ".safetensors":
         import safetensors.torch
 

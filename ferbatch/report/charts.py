@@ -44,6 +44,7 @@ Result = Mapping[str, Any]
 
 
 def _confusion_matrix(axes: Axes, result: Result) -> None:
+    """Counts and shares of each truth's row; the darker, the larger the share."""
     labels, matrix = list(result["labels"]), result["confusion_matrix"]
     shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
     axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
@@ -62,6 +63,7 @@ def _confusion_matrix(axes: Axes, result: Result) -> None:
 
 
 def _reliability(axes: Axes, result: Result) -> None:
+    """Accuracy over confidence per bin, with intervals, over bars for how many images a bin has."""
     bins = [one for one in result["calibration"] if one["n"]]
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--")
     color = SERIES[0][0]
@@ -83,6 +85,7 @@ def _reliability(axes: Axes, result: Result) -> None:
 
 
 def _precision_recall(axes: Axes, result: Result) -> None:
+    """A curve for each label that has one."""
     for index, (label, measures) in enumerate(result["labels"].items()):
         if measures["curve"]:
             color, dashes = SERIES[index % len(SERIES)]
@@ -95,6 +98,7 @@ def _precision_recall(axes: Axes, result: Result) -> None:
 
 
 def _coverage(axes: Axes, result: Result) -> None:
+    """Accuracy over the share of images kept, with its interval and the threshold that was chosen."""
     points = [one for one in result["coverage"] if one["accuracy"]["value"] is not None]
     share = [one["coverage"]["value"] for one in points]
     low, high = ([one["accuracy"]["interval_95"][end] for one in points] for end in (0, 1))

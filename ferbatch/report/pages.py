@@ -117,6 +117,7 @@ def _around(box: Sequence[int], gray: GrayImage) -> tuple[int, int, int, int]:
 
 
 def _page(report: Report, thumbnails: Mapping[str, str]) -> str:
+    """The HTML page: everything in one file, its script named by hash to browsers."""
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (

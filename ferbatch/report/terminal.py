@@ -32,6 +32,7 @@ def render(report: Mapping[str, Any], *, coloured: bool) -> Iterator[Table | Tex
 
 
 def _result(result: Result, coloured: bool) -> Iterator[Table | Text]:
+    """One result: sentences, tables, then what votes, slices and other classes say."""
     for line in result["words"]:
         yield Text(line)
     yield Text()
@@ -161,6 +162,7 @@ def _others(result: Result) -> Table:
 
 
 def _side_by_side(report: Mapping[str, Any]) -> Iterator[Table | Text]:
+    """A row per model, and how each differs from the first."""
     table = _plain("model", "accuracy", "macro F1", "NLL", "ECE", "parameters")
     for result in report["results"]:
         rates = result["accuracy"], result["macro_avg"]["f1"]

@@ -117,6 +117,7 @@ def _agreed(outcomes: Outcomes, top: NDArray[np.int64]) -> Majority:
 
 
 def _distribution(outcomes: Outcomes, votes: Votes) -> Distribution:
+    """How labels, truths and probabilities agree with the votes of images that have some."""
     rows, k = np.arange(len(outcomes)), len(outcomes.labels)
     shares = votes.counts / votes.counts.sum(1, keepdims=True)
     of_labels = votes.counts[:, :k].sum(1)
@@ -133,6 +134,7 @@ def _distribution(outcomes: Outcomes, votes: Votes) -> Distribution:
 
 
 def _blame(outcomes: Outcomes, top: NDArray[np.int64]) -> Blame:
+    """Images with a majority, by who of model, truth and people agree."""
     clear = top != NONE
     truth, model, people = outcomes.truth[clear], outcomes.predicted[clear], top[clear]
     right, with_model, with_truth = model == truth, people == model, people == truth

@@ -123,6 +123,7 @@ def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
 
 
 def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str) -> Averages:
+    """Precision, recall and F1 averaged over the labels, with the intervals of resampled matrices."""
     if samples is None:
         return Averages(*[Measure(None, 0, reason=nothing)] * 3)
     present = _present(matrix)
@@ -151,6 +152,7 @@ def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Measure:
 def _label_measures(
     outcomes: Outcomes, matrix: Counts, samples: Counts | None, curves: bool
 ) -> dict[str, LabelMeasures]:
+    """The measures of each label; those of its ranking need the probabilities."""
     hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
     f1 = per_label(matrix)["f1"]
     spread = per_label(samples)["f1"] if samples is not None else None

@@ -209,6 +209,7 @@ def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
 
 
 def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    """The parts of a stream between separators, the last one too; UsageError for a NUL that separates nothing."""
     begun: list[bytes] = []  # parts of a path that the next chunk goes on with
     while chunk := stream.read(CHUNK):
         if separator != b"\0" and b"\0" in chunk:

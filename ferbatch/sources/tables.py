@@ -87,6 +87,7 @@ def _parsed(path: str, texts: Any) -> pd.DataFrame:
 
 
 def _read(path: str, texts: Any) -> pd.DataFrame:
+    """The table as pandas reads it by its suffix; `texts` says which columns of a CSV file stay text."""
     suffix = check_format(os.path.splitext(path)[1].lstrip(".").lower())
     if suffix == "csv":
         with warnings.catch_warnings():  # a comma at the end of every row is no column

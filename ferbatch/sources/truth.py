@@ -131,6 +131,7 @@ def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> 
 
 
 def _refuse(path: str, truth: Truth) -> None:
+    """UsageError that says why nothing there has a label, and what would help."""
     others = [escape(name) for name, _ in truth.others().most_common(8)]
     numbers = [name for name in others if re.fullmatch(r"\d+", name)]
     if numbers:
@@ -147,6 +148,7 @@ def _refuse(path: str, truth: Truth) -> None:
 
 
 def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+    """The images of class folders, each with the class of the folders that it lies in."""
     listing = list_images([path], labels, classes=classes)
     number = {name: index for index, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
@@ -164,6 +166,7 @@ def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) ->
 
 
 def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+    """The images of a table, each path once; one that is given two classes is left out."""
     frame = tables.read_table(path)
     paths = [decode_path(value) for value in frame[tables.column(frame, tables.PATH_COLUMNS, path)]]
     label_column = tables.column(frame, LABEL_COLUMNS, path)

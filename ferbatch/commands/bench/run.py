@@ -147,6 +147,7 @@ class _Bench:
         return sidecar["images_per_second"], done.seconds
 
     def _command(self, model: str, more: Sequence[str], *, watched: bool = False) -> processes.Command:
+        """`ferbatch label` with the options of the benchmark and some more; UsageError where it fails."""
         listed = self.options.paths and self.options.images is not None
         argv = [*_ferbatch("label"), "-o", self.output, "--model", model, "--no-truth", "-q", "--overwrite"]
         argv += ["--device", self.options.device, "--precision", self.options.precision]

@@ -95,6 +95,7 @@ class LabelsFile:
         return Outcomes(self.labels, of_labels(truth, self.labels), predicted, probabilities, _boxes(chosen))
 
     def _match(self, truth: Truth, strip_prefix: str | None) -> Match:
+        """The row of each image; UsageError where no path begins with `strip_prefix`."""
         rows: list[bytes | None] = [decode_path(path) for path in self.frame["path"]]
         if strip_prefix is not None:
             rows = [stripped(row, os.fsencode(strip_prefix)) for row in rows if row is not None]
@@ -106,6 +107,7 @@ class LabelsFile:
         return match([ref.file for ref in truth.images], list(truth.below), rows)
 
     def _too_few(self, truth: Truth, found: Match) -> str:
+        """Why the file cannot be of these images, with an example of each that is left over."""
         wanted = np.flatnonzero(truth.has_label)
         lonely = next(int(index) for index in wanted if found.rows[index] == UNMATCHED)
         other = self.frame["path"].iloc[int(found.surplus[0])] if len(found.surplus) else "none left over"

@@ -107,6 +107,7 @@ def _scale(text: str) -> tuple[float, float]:
 
 
 def _load(source: Path) -> Any:
+    """The Keras model; UsageError for what is no Sequential, or cannot be read safely here."""
     if source.suffix not in SUFFIXES:
         raise UsageError(f"{shown(source)}: Keras models end in {', '.join(SUFFIXES)}")
     if not source.is_file():

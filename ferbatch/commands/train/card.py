@@ -127,6 +127,7 @@ def _calibration(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def _rate(metric: str, right: NDArray[np.bool_]) -> dict[str, Any]:
+    """A share of the validation images with its interval, for the card."""
     correct, n = int(right.sum()), len(right)
     low, high = measures.wilson(correct, n)
     return {

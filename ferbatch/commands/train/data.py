@@ -204,6 +204,7 @@ def read(data: Path, splits: Splits, tick: Callable[[int], None] = lambda n: Non
 
 
 def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Split:
+    """The readable images of one split; paths and reasons of the others go to `skipped`."""
     refs: Sequence[ImageRef] = images.images
     good: list[int] = []
     with tempfile.TemporaryFile() as file:

@@ -53,6 +53,7 @@ class Files:
 
 
 def write_history(files: Files, history: Sequence[Epoch]) -> None:
+    """Write a row per epoch as a table, and the curves as pictures. OutputError where one cannot be written."""
     text = io.StringIO()
     rows = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
     rows.writeheader()

@@ -84,9 +84,8 @@ def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files
     going_on = existing.resume and files.checkpoint.exists()
     network = _network(recipe, options.pretrained)
     data = _data(options, recipe, watcher)
-    start = (
-        "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)
-    )  # else the checkpoint says it
+    # A run that goes on learns from the checkpoint what it began with.
+    start = "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)
     card = first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     fingerprint = checkpoint.fingerprint_of(recipe, data, marks)

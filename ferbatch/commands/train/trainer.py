@@ -169,6 +169,7 @@ class Trainer:
         blend(averages, currents, updates)
 
     def _validated(self, rate: float, loss: float, accuracy: float) -> Epoch:
+        """What an epoch reached, by validation too; its weights are kept where they are the best so far."""
         part = self.data.validation
         network = cast(Network, self.average.module) if self.average is not None else self.network
         found = self.asked(network)
