@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,9 @@ import torch
 
 from ferbatch.commands.label.identity import shown_paths
 from ferbatch.commands.label.output import Output
-from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file, writing
 from ferbatch.core.names import escape
-from ferbatch.core.options import Options
+from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
 from ferbatch.core.version import __version__
 from ferbatch.images import faces
@@ -233,15 +230,3 @@ def _sidecar(
 def _sha256(path: str) -> str:
     with writing(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def failures_allowed(max_errors: str, images: int) -> Fraction:
-    """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
-    try:
-        value = Fraction(max_errors.removesuffix("%"))
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(-1)
-    percent = max_errors.endswith("%")
-    if not 0 <= value <= (100 if percent else math.inf) or (not percent and value.denominator != 1):
-        raise UsageError(f"--max-errors is a number of images or a percentage (10 or 0.5%), not '{escape(max_errors)}'")
-    return images * value / 100 if percent else value
