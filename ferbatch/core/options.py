@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from ferbatch.core.errors import UsageError
+from ferbatch.core.names import escape
 from ferbatch.core.records import Search
 
 ON_ERROR = ("record", "stop")
@@ -14,11 +18,15 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `ferbatch label` or `ferbatch.label` was asked to do; goes into the sidecar."""
+    """What `ferbatch label` or `ferbatch.label` was asked to do; goes into the sidecar.
+
+    ValueError for a number out of its range, UsageError for what only the command line can say.
+    """
 
     paths: tuple[str | os.PathLike[str], ...]
     model: str = DEFAULT_MODEL
@@ -44,16 +52,51 @@ class Options:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, not 0 or more")
+        if self.timeout is not None and not (self.isolate and _can_time(self.timeout)):
+            seconds = f"{SHORTEST_TIMEOUT} to {LONGEST_TIMEOUT:,} seconds"
+            raise UsageError(f"--timeout needs --isolate, {seconds}, and a system with interval timers")
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
+        if self.max_errors is not None:
+            check_max_errors(self.max_errors)
+
+
+def _can_time(timeout: float) -> bool:
+    """Whether an image can be given so many seconds here."""
+    return SHORTEST_TIMEOUT <= timeout <= LONGEST_TIMEOUT and hasattr(signal, "setitimer")
+
+
+def check_max_errors(max_errors: str) -> None:
+    """UsageError for what is neither a number of images nor a percentage."""
+    failures_allowed(max_errors, 0)
+
+
+def failures_allowed(max_errors: str, images: int) -> Fraction:
+    """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
+    try:
+        value = Fraction(max_errors.removesuffix("%"))
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(-1)
+    percent = max_errors.endswith("%")
+    if not 0 <= value <= (100 if percent else math.inf) or (not percent and value.denominator != 1):
+        raise UsageError(f"--max-errors is a number of images or a percentage (10 or 0.5%), not '{escape(max_errors)}'")
+    return images * value / 100 if percent else value
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """What may be done about an output that is there already."""
+    """What may be done about an output that is there already; UsageError for what contradicts itself."""
 
     overwrite: bool = False  # begin again
     resume: bool = False  # go on with an unfinished run
     incremental: bool = False  # bring a finished one up to date
     retry_failed: bool = False  # do what failed again, though its file is as it was
+
+    def __post_init__(self) -> None:
+        if self.incremental and self.overwrite:
+            raise UsageError("--incremental keeps what --overwrite replaces: say one of them")
+        if self.retry_failed and not (self.resume or self.incremental):
+            raise UsageError("--retry-failed needs --resume or --incremental")
 
     @property
     def any(self) -> bool:

@@ -96,6 +96,14 @@ def decode(data: bytes, suffix_type: str | None = None, side: int | None = None,
 
 
 def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: bool) -> GrayImage:
+    """The upright image; raises whatever the decoder does.
+
+    data: the file's content.
+    stream: over the same content.
+    kind: the file's type.
+    side: pixels that both sides of a reduced JPEG stay long; None: it is not reduced.
+    colour: RGB, not gray.
+    """
     with Image.open(stream, formats=[kind]) as image:
         check_image(image, data, kind)
         width, height = image.size

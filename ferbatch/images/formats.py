@@ -31,7 +31,13 @@ def _type(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
 ) -> ImageType:
-    """An ImageType, its suffixes in one text and its signature as a regular expression."""
+    """An ImageType.
+
+    suffixes: the extensions, with spaces between them.
+    signature: a regular expression for the bytes it begins with; None: nothing reliable.
+    decoded: whether it is read.
+    max_pixels, max_bytes: of one image, of one file.
+    """
     pattern = re.compile(signature, re.DOTALL) if signature else None
     return ImageType(tuple(suffixes.split()), pattern, decoded, max_pixels, max_bytes)
 

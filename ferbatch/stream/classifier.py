@@ -27,6 +27,9 @@ from ferbatch.stream.loader import decode_all
 from ferbatch.stream.pool import SPAN_OF_PIXELS, Pool, can_compute, pays_for
 from ferbatch.stream.read import Decoded, Scored, searched
 
+Place = tuple[int | None, Box | None]  # the number of a face and where it is
+WHOLE_IMAGE: Place = (None, None)
+
 
 class Classifier(Engine):
     """An Engine that labels images: files by their references, or what is in memory.
@@ -133,26 +136,24 @@ class Classifier(Engine):
         return _best_and_rounded(self.alone(inputs))
 
     def _predictions(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
-        ref, error, boxes = decoded.ref, decoded.error, decoded.boxes
+        """The image's rows."""
+        ref, error = decoded.ref, decoded.error
         if error:
             return [Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)]
-        if boxes is None:
-            return [self._prediction(ref, decoded.scored[0], min_confidence)]
-        if not boxes:
+        places: list[Place] = [WHOLE_IMAGE] if decoded.boxes is None else list(enumerate(decoded.boxes))
+        if not places:
             return [Prediction(ref.path, ref.truth, "no_face")]
         return [
-            self._prediction(ref, scored, min_confidence, face, box)
-            for face, (scored, box) in enumerate(zip(decoded.scored, boxes, strict=True))
+            self._prediction(ref, scored, min_confidence, place)
+            for scored, place in zip(decoded.scored, places, strict=True)
         ]
 
-    def _prediction(
-        self, ref: ImageRef, scored: Scored, min_confidence: float, face: int | None = None, box: Box | None = None
-    ) -> Prediction:
+    def _prediction(self, ref: ImageRef, scored: Scored, min_confidence: float, place: Place) -> Prediction:
         best, values = scored
         labels, confidence = self.card.labels, values[best]
         status = "ok" if confidence >= min_confidence else "uncertain"
         probabilities = dict(zip(labels, values, strict=True))
-        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, face=face, box=box)
+        return Prediction(ref.path, ref.truth, status, labels[best], confidence, probabilities, None, None, *place)
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
 
 import typer
 
 from ferbatch.core import process
 from ferbatch.core.errors import OutputError, UsageError, WorkerError
-from ferbatch.core.names import escape
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, ON_ERROR, Existing, Options
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell import log
 from ferbatch.shell.exits import end_with, ended, exits
@@ -35,8 +33,6 @@ from ferbatch.shell.options import (
 
 if TYPE_CHECKING:
     from ferbatch.commands.label.output import Output
-
-DAY = 86_400  # seconds
 
 
 @exits
@@ -111,7 +107,6 @@ def label(
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
     from ferbatch.commands.label.output import plan
-    from ferbatch.commands.label.result import failures_allowed
 
     log.speak(log_format)
     target = plan(output, format_)
@@ -124,20 +119,10 @@ def label(
     chosen = [EXAMPLE] if example else paths or []
     if null and "-" not in chosen:
         raise UsageError("--null needs - among the PATHS")
-    if incremental and overwrite:
-        raise UsageError("--incremental keeps what --overwrite replaces: say one of them")
-    if retry_failed and not (resume or incremental):
-        raise UsageError("--retry-failed needs --resume or --incremental")
-    if timeout is not None and not (isolate and 0.001 <= timeout <= DAY and hasattr(signal, "setitimer")):
-        raise UsageError(f"--timeout needs --isolate, 0.001 to {DAY:,} seconds, and a system with interval timers")
-    if on_error not in ON_ERROR:
-        raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(on_error)}'")
-    if max_errors is not None:
-        failures_allowed(max_errors, 0)
+    existing = Existing(overwrite, resume, incremental, retry_failed)
     check_faces(faces)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
-    existing = Existing(overwrite, resume, incremental, retry_failed)
     if (resume or incremental) and not target.is_file:
         raise UsageError("--resume and --incremental need an output that is a file")
     options = Options(
@@ -159,13 +144,26 @@ def label(
         annotate=annotate,
     )
     target.check(existing)
-    process.be_quick()
+    _run(options, target, existing, separator=b"\0" if null else b"\n", quiet=quiet, verbose=verbose)
 
+
+def _run(
+    options: Options, target: Output, existing: Existing, *, separator: bytes, quiet: bool, verbose: bool
+) -> NoReturn:
+    """Label, and end with the run's exit code.
+
+    options: what to label, and how.
+    target: where the labels go.
+    existing: what may be done about labels that are there already.
+    separator: what ends a path in the list on stdin, where there is one.
+    quiet, verbose: how much to say.
+    """
+    process.be_quick()
     with process.importing():
         from ferbatch.commands.label import console, run
         from ferbatch.sources import listing
 
-    listed = listing.read_list(_stdin(), b"\0" if null else b"\n") if "-" in chosen else None
+    listed = listing.read_list(_stdin(), separator) if "-" in options.paths else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
         try:
             result = run.run(options, target, existing=existing, listed=listed, watcher=watcher)

@@ -145,7 +145,7 @@ def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -
     picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BILINEAR)
     across, down = picture.width / image.width, picture.height / image.height
     pen = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(11, max(picture.size) // 60))
+    pen.font = ImageFont.load_default(max(11, max(picture.size) // 60))
     line = max(1, max(picture.size) // 400)
     for row in rows:
         colour = COLOURS[labels.index(row.label) % len(COLOURS)] if row.label else "white"
@@ -155,22 +155,15 @@ def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -
             left, top = box.x * across, box.y * down
             right, bottom = left + box.width * across, top + box.height * down
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
-        _write(pen, text, (left, top), colour, font, picture)
+        _write(pen, text, (left, top), colour)
     return picture
 
 
-def _write(
-    pen: ImageDraw.ImageDraw,
-    text: str,
-    corner: tuple[float, float],
-    colour: str,
-    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
-    picture: Image.Image,
-) -> None:
+def _write(pen: ImageDraw.ImageDraw, text: str, corner: tuple[float, float], colour: str) -> None:
     """Text on a ground of its own above a corner, or as near to that as the picture's borders let it."""
-    x0, y0, x1, y1 = pen.textbbox((0, 0), text, font=font)
+    x0, y0, x1, y1 = pen.textbbox((0, 0), text)
     width, height = x1 - x0 + 4, y1 - y0 + 4
-    left = min(max(0.0, corner[0]), max(0.0, picture.width - width))
+    left = min(max(0.0, corner[0]), max(0.0, pen.im.size[0] - width))
     top = corner[1] - height if corner[1] >= height else corner[1]
     pen.rectangle((left, top, left + width, top + height), fill=colour)
-    pen.text((left + 2 - x0, top + 2 - y0), text, fill="black", font=font)
+    pen.text((left + 2 - x0, top + 2 - y0), text, fill="black")

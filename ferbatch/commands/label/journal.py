@@ -95,7 +95,7 @@ def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
     try:
         path, size, mtime_ns, whole_picture, *rows = json.loads(line)
         version = None if size is None else Version(int(size), int(mtime_ns))
-        if not isinstance(path, str) or not rows or not all(_can_be(*row, labels=labels) for row in rows):
+        if not isinstance(path, str) or not rows or not all(_can_be(row, labels) for row in rows):
             return None
         if len(rows) > 1 and [row[5] for row in rows] != list(range(len(rows))):
             return None
@@ -104,14 +104,13 @@ def entry_of(line: bytes, labels: Sequence[str]) -> Entry | None:
     return Entry(line, path, version, bool(whole_picture), rows)
 
 
-def _can_be(
-    status: Any, label: Any, probabilities: Any, kind: Any, error: Any, *face: Any, labels: Sequence[str]
-) -> bool:
-    """Whether these can be the values of a row."""
+def _can_be(row: Any, labels: Sequence[str]) -> bool:
+    """Whether this can be a row of a model with these labels; ValueError or TypeError for what is no row at all."""
+    status, label, probabilities, kind, error, *face = row
     if status == "error":
         return label is None and probabilities == {} and kind in ERROR_KINDS and isinstance(error, str) and not face
     if status == "no_face":
-        return (label, probabilities, kind, error, face) == (None, {}, None, None, ())
+        return (label, probabilities, kind, error, face) == (None, {}, None, None, [])
     if face and not (len(face) == 6 and all(type(one) is int for one in face[:5]) and isinstance(face[5], float)):
         return False
     found = list(probabilities.values())

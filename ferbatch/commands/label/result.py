@@ -1,29 +1,26 @@
-"""What a run of label came to: counts, exit code, report, sidecar."""
+"""A run of label and what it came to: counts, exit code, report, sidecar."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import torch
 
-from ferbatch.commands.label.identity import shown_paths
+from ferbatch.commands.label.identity import Identity, shown_paths
 from ferbatch.commands.label.output import Output
-from ferbatch.core.errors import UsageError
+from ferbatch.commands.label.resume import Work
 from ferbatch.core.files import replace_file, writing
 from ferbatch.core.names import escape
-from ferbatch.core.options import Options
+from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
 from ferbatch.core.version import __version__
-from ferbatch.images import faces
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
@@ -31,6 +28,18 @@ from ferbatch.stream.classifier import Classifier
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
 GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run that may begin: what was asked for, and what it goes by."""
+
+    options: Options
+    output: Output
+    identity: Identity
+    work: Work
+    classifier: Classifier
+    began: datetime
 
 
 @dataclass
@@ -159,15 +168,13 @@ def unscored(listing: Listing, labels: Sequence[str]) -> Outcomes | None:
     return Outcomes.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
 
 
-def report_of(
-    options: Options, classifier: Classifier, listing: Listing, scores: Outcomes | None
-) -> Mapping[str, Any] | None:
+def report_of(job: Job, scores: Outcomes | None) -> Mapping[str, Any] | None:
     """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
     if scores is None or len(set(scores.truth[scores.labelled].tolist()) - {NONE}) < 2:
         return None
     from ferbatch.report import build  # scikit-learn and SciPy with it: most runs need neither
 
-    card = classifier.card
+    options, card, listing = job.options, job.classifier.card, job.work.listing
     counts = np.bincount(scores.truth[scores.truth != NONE], minlength=len(card.labels)).tolist()
     subject = build.Subject(
         truth=", ".join(shown_paths(options)),
@@ -192,24 +199,20 @@ def _others(listing: Listing) -> Counter[str]:
     return found
 
 
-def write_beside(
-    options: Options, output: Output, classifier: Classifier, decoder: str, result: Result, began: datetime
-) -> None:
+def write_beside(job: Job, result: Result) -> None:
     """The report and the sidecar."""
     if result.report is None:
-        output.remove_old_report()
+        job.output.remove_old_report()
     else:
         from ferbatch.report import pages  # draws with matplotlib
 
-        pages.write(result.report, output.report)
-    sidecar = _sidecar(options, output, classifier, decoder, result, began)
-    with replace_file(output.sidecar) as stream:
-        stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
+        pages.write(result.report, job.output.report)
+    with replace_file(job.output.sidecar) as stream:
+        stream.write((json.dumps(_sidecar(job, result), indent=2) + "\n").encode())
 
 
-def _sidecar(
-    options: Options, output: Output, classifier: Classifier, decoder: str, result: Result, began: datetime
-) -> dict[str, Any]:
+def _sidecar(job: Job, result: Result) -> dict[str, Any]:
+    options, output, classifier = job.options, job.output, job.classifier
     return {
         "schema": SCHEMA,
         "ferbatch": __version__,
@@ -218,11 +221,11 @@ def _sidecar(
         "options": asdict(options)
         | {"paths": shown_paths(options)}
         | {"output": output.shown, "format": output.format}
-        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": decoder}
-        | {"detector": faces.version(options.search)},
+        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": job.identity.decoder}
+        | {"detector": job.identity.detector},
         "sha256": _sha256(output.part),
         **result.counts(),
-        "started": began.isoformat(timespec="seconds"),
+        "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(result.seconds, 3),
         "images_per_second": round(result.images_per_second, 1),
@@ -233,15 +236,3 @@ def _sidecar(
 def _sha256(path: str) -> str:
     with writing(path), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def failures_allowed(max_errors: str, images: int) -> Fraction:
-    """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
-    try:
-        value = Fraction(max_errors.removesuffix("%"))
-    except (ValueError, ZeroDivisionError):
-        value = Fraction(-1)
-    percent = max_errors.endswith("%")
-    if not 0 <= value <= (100 if percent else math.inf) or (not percent and value.denominator != 1):
-        raise UsageError(f"--max-errors is a number of images or a percentage (10 or 0.5%), not '{escape(max_errors)}'")
-    return images * value / 100 if percent else value

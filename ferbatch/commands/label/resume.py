@@ -50,39 +50,53 @@ def begun_as(output: Output, existing: Existing) -> Identity | None:
     return None
 
 
-def past(output: Output, existing: Existing, identity: Identity, labels: Sequence[str]) -> Past:
-    """What there is to go on from, by the states of DESIGN's "outputs that exist".
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The output that a run wants, what it may do about one that is there, and the run's identity."""
+
+    output: Output
+    existing: Existing
+    identity: Identity
+
+    def differences(self, head: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """In what the run is another than the one whose journal begins with `head`."""
+        return self.identity.differences(Identity.from_journal(head))
+
+
+def past(claim: Claim, labels: Sequence[str]) -> Past:
+    """What there is to go on from, for a model with these labels.
 
     Raises Finished, or UsageError where the output is not one that this run may continue.
     """
-    found = Past()
+    output, existing, found = claim.output, claim.existing, Past()
     begun = output.is_file and os.path.exists(output.journal)
     if not output.is_file or not (existing.resume or existing.incremental):
         return found
     if begun:
-        _unfinished(output, existing, identity, labels, found)
+        _unfinished(claim, labels, found)
     if not os.path.exists(output.path):
         return found
     finished = Done(output.state, labels) if os.path.exists(output.state) else None
     if found.journal is not None:
-        same = finished is not None and finished.head is not None and not _differences(finished.head, identity)
+        same = finished is not None and finished.head is not None and not claim.differences(finished.head)
         found.base = finished if same and found.journal.head and found.journal.head.get("incremental") else None
     elif existing.incremental:
-        _bring_up_to_date(output, existing, identity, found, finished, begun=begun)
+        _bring_up_to_date(claim, found, finished, begun=begun)
     elif existing.resume and not begun:
-        _finish(output, existing, identity, found, finished)
+        _finish(claim, found, finished)
     return found
 
 
-def _unfinished(output: Output, existing: Existing, identity: Identity, labels: Sequence[str], found: Past) -> None:
+def _unfinished(claim: Claim, labels: Sequence[str], found: Past) -> None:
     """The journal of a run that was killed or stopped."""
+    output, existing = claim.output, claim.existing
     done = Done(output.journal, labels)
     if done.foreign and not existing.overwrite:
         raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
-    _check_untouched(output, existing, (done.head or {}).get("labels"))
+    _check_untouched(claim, (done.head or {}).get("labels"))
     if done.head is None:
         return
-    differences = _differences(done.head, identity)
+    differences = claim.differences(done.head)
     if not differences:
         found.journal = done
         if len(done):
@@ -96,17 +110,16 @@ def _unfinished(output: Output, existing: Existing, identity: Identity, labels: 
         )
 
 
-def _bring_up_to_date(
-    output: Output, existing: Existing, identity: Identity, found: Past, finished: Done | None, *, begun: bool
-) -> None:
+def _bring_up_to_date(claim: Claim, found: Past, finished: Done | None, *, begun: bool) -> None:
     """An incremental run on the output of a finished one."""
+    output = claim.output
     if finished is None or finished.head is None:
         if begun:  # a first run was cut short just as it put its files in place
             return
         raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {TOUCHED}")
     if not begun:
-        _check_untouched(output, existing, None)
-    differences = _differences(finished.head, identity)
+        _check_untouched(claim, None)
+    differences = claim.differences(finished.head)
     if "PATHS" in differences:
         raise UsageError(f"{output.shown} is of other images ({named(differences)}) and {TOUCHED}")
     if differences:
@@ -115,29 +128,26 @@ def _bring_up_to_date(
         found.base = finished
 
 
-def _finish(output: Output, existing: Existing, identity: Identity, found: Past, finished: Done | None) -> None:
+def _finish(claim: Claim, found: Past, finished: Done | None) -> None:
     """--resume on the output of a finished run."""
+    output, existing = claim.output, claim.existing
     known = finished is not None and len(finished) and finished.head
-    differences = _differences(known, identity) if known else {"run": ("unknown", "another")}
+    differences = claim.differences(known) if known else {"run": ("unknown", "another")}
     if not differences and not existing.retry_failed:
         raise Finished
     if not differences:
-        _check_untouched(output, existing, None)
+        _check_untouched(claim, None)
         found.base = finished
     elif not existing.overwrite:
         raise UsageError(f"{output.shown} exists and is of another run ({named(differences)}); --overwrite replaces it")
 
 
-def _check_untouched(output: Output, existing: Existing, begun_on: str | None) -> None:
+def _check_untouched(claim: Claim, begun_on: str | None) -> None:
     """UsageError where the labels file is neither what its sidecar speaks of nor what a run was begun on (a sha256)."""
+    output, existing = claim.output, claim.existing
     there = output.sha256()
     if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
         raise UsageError(f"{output.shown} is not as ferbatch wrote it and {TOUCHED}")
-
-
-def _differences(head: Mapping[str, Any], identity: Identity) -> dict[str, tuple[Any, Any]]:
-    """In what this run is another than the one whose journal begins with `head`."""
-    return identity.differences(Identity.from_journal(head))
 
 
 class Work(Sequence[ImageRef]):

@@ -7,7 +7,6 @@ import stat
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 
 from ferbatch.commands.label.faces import FaceFolder, annotated, remove_copy
-from ferbatch.commands.label.identity import Identity, identity_of, shown_paths
+from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.journal import Journal, line_of
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.recorder import Recorder
-from ferbatch.commands.label.result import Result, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import Finished, Work, begun_as, past
+from ferbatch.commands.label.result import Job, Result, report_of, unscored, write_beside
+from ferbatch.commands.label.resume import Claim, Finished, Work, begun_as, past
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.options import Existing, Options
@@ -53,18 +52,6 @@ class StoppedAtError(FerbatchError):
     exit_code = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run that may begin: what was asked for, and what it goes by."""
-
-    options: Options
-    output: Output
-    identity: Identity
-    work: Work
-    classifier: Classifier
-    began: datetime
-
-
 def predictions(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     card = weights.read_card(options.model)
@@ -77,6 +64,15 @@ def predictions(options: Options) -> Iterator[Prediction]:
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
     labels = card.labels if options.truth else ()
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
+
+
+def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
+    """The listing; NoImagesError where there is nothing in it."""
+    listing = _list(options, card, listed)
+    if not listing:
+        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
+        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
+    return listing
 
 
 def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
@@ -112,16 +108,13 @@ def run(
     for folder in folders:
         folder.check(existing)
     card = weights.read_card(options.model)
-    listing = _list(options, card, listed)
-    if not listing:
-        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
-        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
+    listing = _list_some(options, card, listed)
     with output.held(existing) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         identity = identity_of(options, card, begun_as(output, existing))
         try:
-            known = past(output, existing, identity, card.labels)
+            known = past(Claim(output, existing, identity), card.labels)
         except Finished:
             return None
         for note in known.notes:
@@ -160,11 +153,10 @@ def _room(listing: Listing) -> int:
 def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
     """Label what there is to label, and put every file in its place."""
     options, output, work, labels = job.options, job.output, job.work, job.classifier.card.labels
-    decoder = str(job.identity.decoder)
     with ExitStack() as stack:
         stream = stack.enter_context(output.stream())
         journal = stack.enter_context(_journal(job, existing)) if output.is_file else None
-        labelled = _stream(job.classifier, work, options, by_pillow=decoder == jpeg.PILLOW)
+        labelled = _stream(job.classifier, work, options, by_pillow=job.identity.decoder == jpeg.PILLOW)
         if options.annotate is not None:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
@@ -186,11 +178,11 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             labels=labels,
             listing=work.listing,
             seconds=seconds,
-            report=report_of(options, job.classifier, work.listing, recorder.scores),
+            report=report_of(job, recorder.scores),
             max_errors=options.max_errors,
         )
         if output.is_file:  # before the labels appear under their name
-            write_beside(options, output, job.classifier, decoder, result, job.began)
+            write_beside(job, result)
     if journal:
         journal.finish(output.state)
     return result
