@@ -53,6 +53,15 @@ def test_folders_are_understood_by_their_common_spellings() -> None:
     assert set(chosen.below) == {f"{name[:-4]}/{name}".encode() for name in wanted}
 
 
+def test_a_choice_of_a_choice_still_knows_what_was_met_besides() -> None:
+    touch("test/happy/1.jpg", "test/sad/2.jpg", "test/angry/3.jpg", "test/notes.txt")
+    truth = read_truth("test", LABELS, parse_classes("grin=happy", LABELS))
+    chosen = truth.where(truth.has_label).where(np.array([False, True]))
+    assert [ref.path for ref in chosen.images] == ["test/sad/2.jpg"]
+    assert list(chosen.below) == [b"sad/2.jpg"]
+    assert (chosen.aside, chosen.unused) == ("1 other file left aside", ("grin",))
+
+
 def test_numbers_need_a_map_and_the_map_may_say_more() -> None:
     touch("raf/1/a.jpg", "raf/4/b.jpg", "raf/5/c.jpg", "raf/7/d.jpg", "raf/6/e.jpg", "raf/Grin/f.jpg")
     with pytest.raises(UsageError, match="--classes 1=LABEL,4=LABEL,5=LABEL,6=LABEL,7=LABEL"):
