@@ -19,7 +19,7 @@ from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
 from ferbatch.core.records import Box, Decoding, Failure, ImageRef, Version
 from ferbatch.stream.read import Decoded, Scored, read
 
-MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
+MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large
 Compute = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Scored]]
 
 # What travels back for a span: the model inputs of its images on end or, if the worker computes, what the model says of
@@ -78,7 +78,7 @@ def work(
     compute: makes of model inputs what a model says of them; None: the inputs themselves are answered.
     forked: whether the process holds the files that its parent has open.
     """
-    for number in STOPPING:  # whoever stops the run ends its workers as well
+    for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     os.environ[ONE_CORE] = "1"
@@ -92,7 +92,7 @@ def work(
                 pipe.send(pack(images, compute))
             except FerbatchError as error:
                 pipe.send(error)
-            except Exception:  # a bug, to be one in the main process as well
+            except Exception:  # a bug: let it be one in the main process
                 pipe.send(RuntimeError(traceback.format_exc()))
 
 

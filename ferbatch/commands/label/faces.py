@@ -29,10 +29,10 @@ OF = "faces of "  # what a marker begins with; then comes the output that the fa
 
 @dataclass(frozen=True, slots=True)
 class FaceFolder:
-    """A folder of such files. It carries a marker that names the output they belong to; it is never a source."""
+    """A folder of crops or copies. It carries a marker that names the output they belong to; it is never a source."""
 
     path: str
-    option: str  # that names it
+    option: str  # of the command line, that names the folder
     output: str  # as a path from the root; - for stdout
 
     @property
@@ -98,8 +98,8 @@ def remove_copy(folder: str, path: str) -> None:
 
 
 LONGEST_SIDE = 1_600  # pixels of a copy
-MOST_THREADS = 8  # each holds a photo in colour
-# In the order of the labels, round and round.
+MOST_THREADS = 8  # that draw; each holds a photo in colour
+# Of the boxes, in the order of the labels, round and round.
 COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
 
 Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]

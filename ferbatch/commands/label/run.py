@@ -52,7 +52,7 @@ class StoppedAtError(FerbatchError):
     exit_code = 3
 
 
-def predictions(options: Options) -> Iterator[Prediction]:
+def rows_of(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     card = weights.read_card(options.model)
     listing = _list(options, card, None)
