@@ -15,6 +15,11 @@ from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 KEPT_BLOCK = 2**30  # bytes of a block of memory that is kept when it is freed, at the most
+MOST_WORKERS = 32  # processes, where their number is not given
+ONE_CORE = "FERBATCH_ONE_CORE"  # in the environment of a process that is one of many, each on a core of its own
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+T = TypeVar("T")
 
 
 def share_cores() -> None:
@@ -43,12 +48,6 @@ def keep_memory() -> None:
     glibc = hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version")
     if glibc and libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):  # older ones refuse so much, and are then best left alone
         libc.mallopt(M_TRIM_THRESHOLD, 2 * KEPT_BLOCK - 1)  # as much as an int holds
-
-
-T = TypeVar("T")
-
-
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stopped(BaseException):
@@ -187,13 +186,7 @@ def _writes_to_2(stream: object) -> bool:
         return False
 
 
-MOST_WORKERS = 32  # processes, where their number is not given
-
-
 def default_workers() -> int:
     """As many as there are cores for this process, within reason."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MOST_WORKERS, cores or 1)
-
-
-ONE_CORE = "FERBATCH_ONE_CORE"  # in the environment of a process that is one of many, each on a core of its own

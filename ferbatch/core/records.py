@@ -1,4 +1,4 @@
-"""The records that travel: an image's reference, what the model said of it, a model's card.
+"""The records that travel: an image's reference, how it is decoded, what the model said of it.
 
 Standard library only, so that importing ferbatch stays cheap.
 """

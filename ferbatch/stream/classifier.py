@@ -84,7 +84,7 @@ class Classifier(Engine):
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
             for image in waiting if pool and pool.compute else self._scored(waiting):
-                yield image, self._predictions(image, min_confidence)
+                yield image, self._rows_of(image, min_confidence)
 
     def _pool(self, refs: Sequence[ImageRef], decoding: Decoding, workers: Workers) -> Pool | None:
         """The processes that are to decode these images; None where this process does."""
@@ -129,7 +129,7 @@ class Classifier(Engine):
         """What the model says of inputs, in a process of its own, which is to take one core."""
         return _best_and_rounded(self.alone(inputs))
 
-    def _predictions(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
+    def _rows_of(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
         """The image's rows."""
         ref, error = decoded.ref, decoded.error
         if error:
@@ -156,7 +156,7 @@ class Classifier(Engine):
         taken for one face; `faces` looks for them. An image that cannot be used (all one value) gives status `error`.
         """
         many = image if isinstance(image, list | tuple) else [image]
-        predictions = [self._predictions(one, 0.0)[0] for one in self._scored(map(self._from_memory, many))]
+        predictions = [self._rows_of(one, 0.0)[0] for one in self._scored(map(self._from_memory, many))]
         return predictions if many is image else predictions[0]
 
     def faces(
@@ -180,7 +180,7 @@ class Classifier(Engine):
         except UnreadableImageError:
             return []
         found = searched(ref, gray, faces.find(gray, search), Decoding(self.card.size, search=search))
-        return [row for one in self._scored([found]) for row in self._predictions(one, 0.0) if row.label is not None]
+        return [row for one in self._scored([found]) for row in self._rows_of(one, 0.0) if row.label is not None]
 
     def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
         ref = ImageRef("", b"")
