@@ -134,12 +134,13 @@ class Classifier(Engine):
         ref, error = decoded.ref, decoded.error
         if error:
             return [Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)]
-        places: list[Place] = [WHOLE_IMAGE] if decoded.boxes is None else list(enumerate(decoded.boxes))
-        if not places:
+        if decoded.boxes is None:
+            return [self._prediction(ref, decoded.scored[0], min_confidence, WHOLE_IMAGE)]
+        if not decoded.boxes:
             return [Prediction(ref.path, ref.truth, "no_face")]
         return [
             self._prediction(ref, scored, min_confidence, place)
-            for scored, place in zip(decoded.scored, places, strict=True)
+            for scored, place in zip(decoded.scored, enumerate(decoded.boxes), strict=True)
         ]
 
     def _prediction(self, ref: ImageRef, scored: Scored, min_confidence: float, place: Place) -> Prediction:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ferbatch.core.errors import FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
 from ferbatch.core.records import Box, Decoding, Failure, ImageRef, Version
-from ferbatch.stream.read import Decoded, Scored, read
+from ferbatch.stream.read import NOTHING, Decoded, Scored, read
 
 MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large
 Compute = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Scored]]
@@ -53,10 +53,10 @@ def unpack(answer: Answer, refs: Sequence[ImageRef], size: int) -> list[Decoded]
     images, start = [], 0
     for ref, (error, whole_picture, file, boxes) in zip(refs, said, strict=True):
         end = start + (0 if error else 1 if boxes is None else len(boxes))
-        image = Decoded(ref, pixels[start:end], error, whole_picture, Version(*file) if file else None)
-        image.boxes = None if boxes is None else [Box(*box) for box in boxes]
-        image.scored = scored[start:end]
-        images.append(image)
+        inputs = pixels[start:end] if data else NOTHING
+        version = Version(*file) if file else None
+        faces = None if boxes is None else [Box(*box) for box in boxes]
+        images.append(Decoded(ref, inputs, error, whole_picture, version, faces, scored[start:end]))
         start = end
     return images
 
