@@ -72,7 +72,7 @@ def label(
         tta=tta,
         search=Search(faces, min_face, face_margin, largest_face),
     )
-    return run.predictions(options)
+    return run.rows_of(options)
 
 
 def load_model(

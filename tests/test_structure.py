@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +34,8 @@ MODULES = {  # commands.label.run -> its file
     for path in sorted(PACKAGE.rglob("*.py"))
     if path.name != "__init__.py"
 }
+LONGEST_MODULE, LONGEST_FUNCTION = 300, 40  # lines
+MOST_PARAMETERS = 6  # self and cls aside
 TALK = {"shell.log", "commands.bench.peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
 
@@ -93,6 +95,26 @@ def test_only_the_consoles_talk(module: str) -> None:
     tree = ast.parse(MODULES[module].read_text())
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     assert not called & {"print", "say", "show", "log.say", "log.show", "tqdm", "Console"}
+
+
+def functions_of(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Every function, but the commands: their parameters are the options of the command line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and "exits" not in map(ast.unparse, node.decorator_list):
+            yield node
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_and_functions_are_short(module: str) -> None:
+    text = MODULES[module].read_text()
+    tree = ast.parse(text)
+    said = ast.get_docstring(tree) or ""
+    assert text.count("\n") <= LONGEST_MODULE or "This module is long" in said, f"{MODULES[module]}: say why it is long"
+    for function in functions_of(tree):
+        where = f"{MODULES[module]}:{function.lineno} {function.name}"
+        assert (function.end_lineno or 0) - function.lineno < LONGEST_FUNCTION, f"{where} is long"
+        names = [one.arg for one in ast.walk(function.args) if isinstance(one, ast.arg)]
+        assert len({*names} - {"self", "cls"}) <= MOST_PARAMETERS, f"{where} has many parameters"
 
 
 LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in ("core.locks", "core.writers")]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what tells a file from what it was."""
+"""Whether a file may be written, files that are there whole or not at all, and what tells a file from what it was."""
 
 from __future__ import annotations
 

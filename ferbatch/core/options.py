@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
 DEFAULT_MODEL = "cnn-lite-v1"
 BATCH_SIZE = 256  # images a decode step hands on at once
-SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds
+SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Options:
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
-    max_errors: str | None = None  # N or P%
+    max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
 
@@ -112,18 +112,18 @@ class EvaluateOptions:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     classes: str | None = None  # NAME=LABEL,...
     others: bool = False
-    votes: str | None = None  # a table, as the next
-    slices: str | None = None
+    votes: str | None = None  # a table of what people said of the images
+    slices: str | None = None  # a table of what else is known of them
     strip_prefix: str | None = None  # of the paths in `predictions`
     min_confidence: float = 0.0  # 0..1
     report: str | None = None  # the folder to write
     thumbnails: bool = False
     fail_under: tuple[str, ...] = ()  # FIGURE=NUMBER
     device: str = "auto"
-    precision: str = "auto"  # as in Options, as are the next three
+    precision: str = "auto"  # one of PRECISIONS
     batch_size: int = BATCH_SIZE
-    workers: int | None = None
-    tta: bool = False  # test-time augmentation, as in Options
+    workers: int | None = None  # decode processes; None: what suits the device
+    tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
     search: Search = field(default_factory=lambda: Search("auto", largest=True))
 
     def __post_init__(self) -> None:
@@ -152,10 +152,10 @@ class BenchOptions:
     models: tuple[str, ...] = (DEFAULT_MODEL,)
     images: int | None = None  # how many to draw, or to take of PATHS
     generate: str = "faces"  # a key of samples.KINDS
-    repeat: int = 5  # rounds
+    repeat: int = 5  # rounds, each of every measurement
     compare: tuple[str, ...] = ()  # keys of peers.PEERS
     faces: str = "auto"  # one of FACES_MODES
-    peer_python: str | None = None  # the interpreter that has them installed
+    peer_python: str | None = None  # the interpreter that has the programs to compare with
     recommend: bool = True  # try other choices of --workers and --batch-size
     device: str = "auto"
     precision: str = "auto"
@@ -169,5 +169,5 @@ class TrainOptions:
     output: Path  # .safetensors
     votes: Path | None = None  # a table
     pretrained: Path | None = None  # a file of ImageNet weights
-    distill: tuple[str, ...] = ()  # models to learn from
+    distill: tuple[str, ...] = ()  # names of models to learn from
     device: str = "auto"

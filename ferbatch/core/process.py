@@ -14,7 +14,12 @@ from types import FrameType
 from typing import TypeVar
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-LARGE = 2**30  # bytes
+KEPT_BLOCK = 2**30  # bytes of a block of memory that is kept when it is freed, at the most
+MOST_WORKERS = 32  # processes, where their number is not given
+ONE_CORE = "FERBATCH_ONE_CORE"  # in the environment of a process that is one of many, each on a core of its own
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+T = TypeVar("T")
 
 
 def share_cores() -> None:
@@ -41,14 +46,8 @@ def keep_memory() -> None:
         return
     libc = ctypes.CDLL(None)
     glibc = hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version")
-    if glibc and libc.mallopt(M_MMAP_THRESHOLD, LARGE):  # older ones refuse so much, and are then best left alone
-        libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGE - 1)  # an int
-
-
-T = TypeVar("T")
-
-
-STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if glibc and libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):  # older ones refuse so much, and are then best left alone
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * KEPT_BLOCK - 1)  # as much as an int holds
 
 
 class Stopped(BaseException):
@@ -161,7 +160,7 @@ def native_code_hushed() -> Iterator[None]:
     except OSError:  # closed
         stderr = -1
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)  # also where it was closed: no file of ours may come to lie there
+    os.dup2(nowhere, 2)  # even if it was closed: else a file of ours may come to lie there
     if nowhere != 2:
         os.close(nowhere)
     before = sys.stderr
@@ -187,13 +186,7 @@ def _writes_to_2(stream: object) -> bool:
         return False
 
 
-MOST_WORKERS = 32  # by default
-
-
 def default_workers() -> int:
     """As many as there are cores for this process, within reason."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(MOST_WORKERS, cores or 1)
-
-
-ONE_CORE = "FERBATCH_ONE_CORE"  # in the environment of a process that is one of many, each on a core of its own

@@ -1,4 +1,4 @@
-"""The records that travel: an image's reference, what the model said of it, a model's card.
+"""The records that travel: an image's reference, how it is decoded, what the model said of it.
 
 Standard library only, so that importing ferbatch stays cheap.
 """
@@ -26,24 +26,29 @@ PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
 STATUSES = ("ok", "uncertain", "no_face", "error")
 
-NONE = -1  # in place of a label's index
-NO_FACE = -2  # as well, where no face was found
+NONE = -1  # in place of a label's index, where there is none
+NO_FACE = -2  # in place of a label's index, where no face was found
 
 MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
 
 REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
-REPORT_ENDINGS = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report's files
+REPORT_SUFFIXES = (
+    "json",
+    "md",
+    "html",
+    *(f"{chart}.svg" for chart in REPORT_CHARTS),
+)  # of the files of one model's report
 
-DIGITS = 4  # of a probability, wherever it is written
+DIGITS = 4  # after the point of a probability, wherever it is written
 
 MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
 
 FACES_MODES = ("auto", "whole", "detect")
 MIN_FACE = 20  # pixels of the photo; a smaller face tells little
-MARGINS = (-0.25, 1.0)  # that may be added to the training faces' frame, as shares of it
+MARGINS = (-0.25, 1.0)  # the least and the most that may be added to the training faces' frame, as shares of it
 
-LARGE_SIDE = 512  # pixels; over this on a side, or wider than 3:2, an image is hardly a cropped face
-WIDE_RATIO = 1.5
+LARGE_SIDE = 512  # pixels; an image with a longer side is hardly a cropped face
+WIDE_RATIO = 1.5  # of width to height; an image that is wider is hardly a cropped face
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ class Search:
     min_face: int = MIN_FACE  # pixels of the upright image that a face is wide and high, at the least
     margin: float = 0.0  # added on each side of the training faces' frame, as a share of it; in MARGINS
     largest: bool = False  # keep the largest face alone
-    detector: str = "yunet"  # a key of faces.FACES
+    detector: str = "yunet"  # a key of faces.DETECTORS
     crops: str | None = None  # the folder to write crops to
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from ferbatch.images.yunet import YuNet
 TEMPLATE = np.array([(0.312, 0.386), (0.688, 0.386), (0.5, 0.592), (0.347, 0.752), (0.653, 0.752)])
 SMALL_SIDE = 128  # pixels; up to this on its longer side, `auto` takes an image for a crop without a search
 FILLS = 1.25  # a face whose crop is larger than the image's shorter side by this fills it: the image is the crop
-CLOSE, AROUND = 320, 0.1  # pixels of the square for a second look, and how much wider it is than the crop
+CLOSE, AROUND = 320, 0.1  # pixels of the square for a second look at a face; its margin round the crop, as a share
 SMALLEST_CROP = 48  # pixels on a side: a smaller face is scaled up
 
 Points = NDArray[np.float64]
@@ -62,14 +62,14 @@ class Kind:
     version: Callable[[], str]  # ModelError where it is not installed as it should be
 
 
-OF_THREAD = threading.local()
-FACES = {"yunet": Kind(YuNet, YuNet.version)}
+OF_THREAD = threading.local()  # each thread's detectors by name
+DETECTORS = {"yunet": Kind(YuNet, YuNet.version)}
 
 
 def detector(name: str) -> Detector:
     """This thread's detector of this name."""
     if not hasattr(OF_THREAD, name):
-        setattr(OF_THREAD, name, FACES[name].make())
+        setattr(OF_THREAD, name, DETECTORS[name].make())
     found: Detector = getattr(OF_THREAD, name)
     return found
 
@@ -81,7 +81,7 @@ def check(search: Search) -> None:
 
 def version(search: Search) -> str | None:
     """The detector that a search goes by, with its version; None without one. ModelError if it is not there."""
-    return None if search.mode == "whole" else FACES[search.detector].version()
+    return None if search.mode == "whole" else DETECTORS[search.detector].version()
 
 
 def find(image: GrayImage, search: Search) -> list[Face]:

@@ -18,7 +18,7 @@ OVERSHOOT = 1.1  # how far resampling may push a value over its range
 PNG_SCALES = {"L;2": 85, "L;4": 17}  # by Pillow's name for the file's own depth
 LARGE_PIXELS = 2**24  # in colour, images of more are decoded one at a time
 ONE_IN_COLOUR = threading.Lock()  # held by the thread that decodes a large image in colour
-STRIP_PIXELS = 2**20  # converted to gray at a time
+STRIP_PIXELS = 2**20  # converted at a time
 
 
 def transparent_value(image: Image.Image) -> Any:

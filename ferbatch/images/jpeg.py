@@ -18,11 +18,14 @@ except ImportError:  # no wheel for every machine; Pillow does it all
 PILLOW = f"pillow {PIL.__version__}"  # alone, as it stands in a sidecar
 BEGINNING = b"\xff\xd8\xff"
 QUICK_BYTES = 2**16  # of a file, at the most; in a larger one the time goes into what both decoders do alike
-SPACES = ("Gray", "YCbCr")  # those that hold luma as such
+SPACES = ("Gray", "YCbCr")  # the colour spaces that hold luma as such
 SCAN = 0xDA  # the marker before the pixels
 PLAIN = {0xDB, 0xC0, 0xC1, 0xC2, 0xC4, 0xDD, 0xFE, SCAN}  # tables, sizes, comments: markers that turn nothing round
-APPLICATION = {0xE0: b"JFIF\0", 0xEE: b"Adobe"}  # the other markers that are known, and what they begin with
-APPLICATION_BYTES = 14  # of these, at the least
+APPLICATION = {
+    0xE0: b"JFIF\0",
+    0xEE: b"Adobe",
+}  # segments of programs' own that turn nothing round
+APPLICATION_BYTES = 14  # of such a segment, at the least
 
 
 def decoders() -> list[str]:
@@ -49,12 +52,12 @@ def luma(data: bytes, limit: int) -> NDArray[np.uint8] | None:
 
 def _is_plain(data: bytes) -> bool:
     """Whether there is nothing before the pixels but what every JPEG has. IndexError where the file ends before."""
-    at, marker = 2, 0
+    offset, marker = 2, 0
     while marker != SCAN:
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4])
+        marker, length = data[offset + 1], int.from_bytes(data[offset + 2 : offset + 4])
         start = APPLICATION.get(marker)
-        known = marker in PLAIN if start is None else data.startswith(start, at + 4) and length >= APPLICATION_BYTES
-        if data[at] != 0xFF or not known:
+        known = marker in PLAIN if start is None else data.startswith(start, offset + 4) and length >= APPLICATION_BYTES
+        if data[offset] != 0xFF or not known:
             return False
-        at += 2 + length
+        offset += 2 + length
     return True

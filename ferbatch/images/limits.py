@@ -21,11 +21,11 @@ SLOW_DECODERS = {"bmp_rle", "dds_rgb", "ppm", "ppm_plain", "qoi"}
 MAX_READS = 10_000_000  # of one file, where it is read piece by piece: a microsecond and 100 bytes each
 MAX_SCANNED = 2**31  # scans times pixels of a JPEG: an empty scan is ten bytes long and goes over them all
 MAX_EXIF_PARTS = 256  # of a JPEG: Pillow copies all that it has for every further one
-MAX_EXIF_BYTES = 2**24  # with more, orientation is not looked for
+MAX_EXIF_BYTES = 2**24  # of EXIF data; where there is more, the orientation is not looked for
 MAX_COMMENTS = 2**16  # of a PPM in plain text: Pillow copies a megabyte for every one
 MAX_TAGS, MAX_TAG_VALUES = 2**16, 2**19  # of a TIFF
 TAG_NUMBERS = {3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 16}  # types of TIFF tags whose values become objects, 200 bytes each
-TAG_FOLDERS = {34665, 34853, 40965}  # TIFF tags that hold tags that are read as well: EXIF, GPS, interoperability
+TAG_FOLDERS = {34665, 34853, 40965}  # TIFF tags that hold further tags that are read: EXIF, GPS, interoperability
 TILE_WIDTH, TILE_LENGTH = 322, 323  # TIFF tags
 # The beginning of a PNG or JPEG 2000 and its width and height.
 INNER_IMAGE = re.compile(rb"(?:\x89PNG\r\n\x1a\n.{4}IHDR|\xff\x4f\xff\x51.{4})(.{4})(.{4})", re.DOTALL)
@@ -102,13 +102,13 @@ def _tag_values(data: bytes) -> int:
     number, entry = struct.Struct(order + "HQ"[big]), struct.Struct(order + ("HHQQ" if big else "HHLL"))
     folders = [struct.unpack_from(order + "LQ"[big], data.ljust(16, b"\0"), 8 if big else 4)[0]]
     values = 0
-    for at in folders:  # which grows
-        if at + number.size > len(data):
+    for offset in folders:  # which grows
+        if offset + number.size > len(data):
             continue
-        count = number.unpack_from(data, at)[0]
+        count = number.unpack_from(data, offset)[0]
         if count > MAX_TAGS or len(folders) > 2 * len(TAG_FOLDERS):
             return MAX_TAG_VALUES + 1
-        entries = data[at + number.size : at + number.size + count * entry.size]
+        entries = data[offset + number.size : offset + number.size + count * entry.size]
         for tag, kind, amount, value in entry.iter_unpack(entries[: len(entries) // entry.size * entry.size]):
             if kind in TAG_NUMBERS and amount <= len(data):  # Pillow leaves out what is not there
                 values += amount

@@ -26,7 +26,7 @@ OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-head
 # Pixels that an image's longer side is scaled down to, for the smallest faces, for large ones, and for what fills it; a
 # smaller image is scaled up to the least of them.
 SIDES = (1280, 320, 160)
-APART = 1.5  # times as large is one pass's image as the next one's, at the least
+APART = 1.5  # how many times as large one pass's image is as that of the pass after it, at the least
 THINNEST = 10  # pixels; a narrower image holds no face
 MIN_SCORE = 0.6  # of a face, 0..1: with less it is left out
 SAME = 0.4  # two boxes whose intersection is more than this share of their union are of one face

@@ -83,8 +83,8 @@ class Classifier(Engine):
         decoded = pool.decode(refs) if pool else decode_all(refs, decoding, batch_size)
         with contextlib.closing(decoded):  # whatever ends this, the processes end
             waiting = until_stopped(decoded)
-            for one in waiting if pool and pool.compute else self._scored(waiting):
-                yield one, self._predictions(one, min_confidence)
+            for image in waiting if pool and pool.compute else self._scored(waiting):
+                yield image, self._rows_of(image, min_confidence)
 
     def _pool(self, refs: Sequence[ImageRef], decoding: Decoding, workers: Workers) -> Pool | None:
         """The processes that are to decode these images; None where this process does."""
@@ -105,47 +105,42 @@ class Classifier(Engine):
             )
         return None
 
-    def predict(
-        self, decoded: Iterable[Decoded], min_confidence: float = 0.0
-    ) -> Iterator[tuple[Decoded, list[Prediction]]]:
-        """Each Decoded with its rows, in order; one with status `error` for what could not be read."""
-        for one in self._scored(decoded):
-            yield one, self._predictions(one, min_confidence)
-
-    def _scored(self, decoded: Iterable[Decoded]) -> Iterator[Decoded]:
-        """Each Decoded with what the model says of it."""
-        waiting = iter(decoded)
+    def _scored(self, images: Iterable[Decoded]) -> Iterator[Decoded]:
+        """Each image with what the model says of it."""
+        waiting = iter(images)
         groups = iter(lambda: self._group(waiting), [])
-        for group, rows in self.ahead((group, [one for image in group for one in image.inputs]) for group in groups):
-            scored = iter(_best_and_rounded(rows))
-            for one in group:
-                one.scored = list(itertools.islice(scored, len(one.inputs)))
-                yield one
+        inputs = ((group, [pixels for image in group for pixels in image.inputs]) for group in groups)
+        for group, probabilities in self.ahead(inputs):
+            scored = iter(_best_and_rounded(probabilities))
+            for image in group:
+                image.scored = list(itertools.islice(scored, len(image.inputs)))
+                yield image
 
     def _group(self, waiting: Iterator[Decoded]) -> list[Decoded]:
         """The next images, about as many as make a block."""
         group: list[Decoded] = []
         inputs = 0
-        while len(group) < self.block and inputs < self.block and (one := next(waiting, None)):
-            group.append(one)
-            inputs += len(one.inputs)
+        while len(group) < self.block and inputs < self.block and (image := next(waiting, None)):
+            group.append(image)
+            inputs += len(image.inputs)
         return group
 
     def _scored_alone(self, inputs: Sequence[NDArray[np.uint8]]) -> list[Scored]:
         """What the model says of inputs, in a process of its own, which is to take one core."""
         return _best_and_rounded(self.alone(inputs))
 
-    def _predictions(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
+    def _rows_of(self, decoded: Decoded, min_confidence: float) -> list[Prediction]:
         """The image's rows."""
         ref, error = decoded.ref, decoded.error
         if error:
             return [Prediction(ref.path, ref.truth, "error", error_kind=error.kind, error=error.message)]
-        places: list[Place] = [WHOLE_IMAGE] if decoded.boxes is None else list(enumerate(decoded.boxes))
-        if not places:
+        if decoded.boxes is None:
+            return [self._prediction(ref, decoded.scored[0], min_confidence, WHOLE_IMAGE)]
+        if not decoded.boxes:
             return [Prediction(ref.path, ref.truth, "no_face")]
         return [
             self._prediction(ref, scored, min_confidence, place)
-            for scored, place in zip(decoded.scored, places, strict=True)
+            for scored, place in zip(decoded.scored, enumerate(decoded.boxes), strict=True)
         ]
 
     def _prediction(self, ref: ImageRef, scored: Scored, min_confidence: float, place: Place) -> Prediction:
@@ -162,7 +157,7 @@ class Classifier(Engine):
         taken for one face; `faces` looks for them. An image that cannot be used (all one value) gives status `error`.
         """
         many = image if isinstance(image, list | tuple) else [image]
-        predictions = [rows[0] for _, rows in self.predict(map(self._from_memory, many))]
+        predictions = [self._rows_of(one, 0.0)[0] for one in self._scored(map(self._from_memory, many))]
         return predictions if many is image else predictions[0]
 
     def faces(
@@ -186,7 +181,7 @@ class Classifier(Engine):
         except UnreadableImageError:
             return []
         found = searched(ref, gray, faces.find(gray, search), Decoding(self.card.size, search=search))
-        return [row for _, rows in self.predict([found]) for row in rows if row.label is not None]
+        return [row for one in self._scored([found]) for row in self._rows_of(one, 0.0) if row.label is not None]
 
     def _from_memory(self, image: Image.Image | NDArray[np.uint8]) -> Decoded:
         ref = ImageRef("", b"")
@@ -197,5 +192,5 @@ class Classifier(Engine):
         return Decoded(ref, model_input(gray.pixels, self.card.size)[np.newaxis])
 
 
-def _best_and_rounded(rows: NDArray[np.float64]) -> list[Scored]:
-    return list(zip(rows.argmax(axis=1).tolist(), rows.round(DIGITS).tolist(), strict=True))
+def _best_and_rounded(probabilities: NDArray[np.float64]) -> list[Scored]:
+    return list(zip(probabilities.argmax(axis=1).tolist(), probabilities.round(DIGITS).tolist(), strict=True))

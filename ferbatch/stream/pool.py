@@ -26,7 +26,7 @@ from ferbatch.stream.worker import Answer, Compute, unpack, work
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
 FROM_BYTES = 2**24  # of files: with more, starting processes saves time, however few the files are
 FROM_SEARCHED, FROM_BYTES_SEARCHED = 4, 2**20  # images, and bytes of their files, where faces are looked for in them
-SAMPLE = 64  # files looked at to tell how large all of them are
+SAMPLE = 64  # the number of files looked at to tell how large all of them are
 SPAN = 64  # images handed to a worker at once, the most
 SPAN_OF_PIXELS = 256  # images handed out at once where their pixels come back: small messages would keep a GPU waiting
 SPAN_BYTES = 2**23  # of files, as far as those before tell: large photos are handed out few at a time
@@ -91,7 +91,7 @@ class Pool:
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
         self.decoding, self.timeout, self.compute = decoding, workers.timeout, compute
-        self.most = self.span = span  # images to hand out at once
+        self.most = self.span = span  # images to hand out at once: at the most, and just now
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
         self.decoded: dict[int, Decoded] = {}
@@ -129,7 +129,7 @@ class Pool:
             self.kill()
 
     def _decode(self, refs: Sequence[ImageRef]) -> Iterator[Decoded]:
-        handed = 0  # images
+        handed = 0  # images that were handed out so far
         for index in range(len(refs)):
             if index not in self.decoded:
                 handed = self._hand_out(refs, handed, index)
@@ -149,7 +149,7 @@ class Pool:
                     handed += len(span)
         for worker in self.workers if handed == len(refs) else ():
             if not worker.spans:
-                worker.pipe.close()  # which ends it, while others are still at work
+                worker.pipe.close()  # which ends the process, while others are still at work
         return handed
 
     def _hand(self, worker: _Worker, span: Task) -> None:

@@ -34,7 +34,7 @@ class Decoded:
     whole_picture: bool = False  # too large or too wide for a cropped face, and taken for one
     version: Version | None = None  # of the file, as it was before it was read; None: there was none
     boxes: Sequence[Box] | None = None  # of its faces, the largest first; None: the image is taken whole
-    scored: Sequence[Scored] = ()  # of its inputs, where the process that decoded it computed as well
+    scored: Sequence[Scored] = ()  # what a model says of each input, once it was asked
 
 
 def read(ref: ImageRef, decoding: Decoding) -> Decoded:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ferbatch.core.errors import FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
 from ferbatch.core.records import Box, Decoding, Failure, ImageRef, Version
-from ferbatch.stream.read import Decoded, Scored, read
+from ferbatch.stream.read import NOTHING, Decoded, Scored, read
 
-MEMORY = 4 * 2**30  # bytes a worker may take; more is an image that is too large
+MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large
 Compute = Callable[[Sequence[NDArray[np.uint8]]], Sequence[Scored]]
 
 # What travels back for a span: the model inputs of its images on end or, if the worker computes, what the model says of
@@ -53,10 +53,10 @@ def unpack(answer: Answer, refs: Sequence[ImageRef], size: int) -> list[Decoded]
     images, start = [], 0
     for ref, (error, whole_picture, file, boxes) in zip(refs, said, strict=True):
         end = start + (0 if error else 1 if boxes is None else len(boxes))
-        image = Decoded(ref, pixels[start:end], error, whole_picture, Version(*file) if file else None)
-        image.boxes = None if boxes is None else [Box(*box) for box in boxes]
-        image.scored = scored[start:end]
-        images.append(image)
+        inputs = pixels[start:end] if data else NOTHING
+        version = Version(*file) if file else None
+        faces = None if boxes is None else [Box(*box) for box in boxes]
+        images.append(Decoded(ref, inputs, error, whole_picture, version, faces, scored[start:end]))
         start = end
     return images
 
@@ -78,7 +78,7 @@ def work(
     compute: makes of model inputs what a model says of them; None: the inputs themselves are answered.
     forked: whether the process holds the files that its parent has open.
     """
-    for number in STOPPING:  # whoever stops the run ends its workers as well
+    for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     os.environ[ONE_CORE] = "1"
@@ -92,7 +92,7 @@ def work(
                 pipe.send(pack(images, compute))
             except FerbatchError as error:
                 pipe.send(error)
-            except Exception:  # a bug, to be one in the main process as well
+            except Exception:  # a bug: let it be one in the main process
                 pipe.send(RuntimeError(traceback.format_exc()))
 
 

@@ -28,7 +28,7 @@ from test_paths import HOSTILE
 import ferbatch
 from ferbatch.core.names import encode_path
 from ferbatch.core.options import DEFAULT_MODEL
-from ferbatch.core.records import REPORT_ENDINGS, columns, row
+from ferbatch.core.records import REPORT_SUFFIXES, columns, row
 from ferbatch.model.weights import SHIPPED
 from ferbatch.scoring.outcomes import UNIT
 
@@ -365,8 +365,8 @@ def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferb
     text = ferbatch_in("evaluate", "--truth", "test", *models).stdout.decode()
     assert "other against cnn-v1: accuracy" in text
     assert "McNemar p" in text
-    names = {f"report.{ending}" for ending in REPORT_ENDINGS} | {".ferbatch", "labels.csv", "labels-2.csv"}
-    names |= {f"report.{ending.replace('.svg', '-2.svg')}" for ending in REPORT_ENDINGS if ending.endswith("svg")}
+    names = {f"report.{suffix}" for suffix in REPORT_SUFFIXES} | {".ferbatch", "labels.csv", "labels-2.csv"}
+    names |= {f"report.{suffix.replace('.svg', '-2.svg')}" for suffix in REPORT_SUFFIXES if suffix.endswith("svg")}
     assert set(os.listdir(tmp_path / "out")) == names
 
 
@@ -424,7 +424,7 @@ def test_a_report_folder_is_only_ever_ferbatchs_own(ferbatch_in: Ferbatch, tmp_p
     labels_file(tmp_path)
     command = ("evaluate", "--predictions", "labels.csv", "-q", "--report")
     assert ferbatch_in(*command, "out").returncode == 0
-    assert set(os.listdir(tmp_path / "out")) == {".ferbatch", *(f"report.{ending}" for ending in REPORT_ENDINGS)}
+    assert set(os.listdir(tmp_path / "out")) == {".ferbatch", *(f"report.{suffix}" for suffix in REPORT_SUFFIXES)}
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     (tmp_path / "out/mine.txt").write_text("keep")
     done = ferbatch_in(*command, "out")

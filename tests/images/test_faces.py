@@ -100,7 +100,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_detector_is_the_one_that_is_expected_and_comes_with_the_plain_install() -> None:
     assert len(yunet.onnx()) == 232_589
-    assert faces.version(DETECT) == faces.FACES["yunet"].version()
+    assert faces.version(DETECT) == faces.DETECTORS["yunet"].version()
     assert (faces.version(DETECT) or "").startswith("face_detection_yunet_2023mar, opencv ")
     assert faces.version(Search("whole")) is None
     requirements = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[0]

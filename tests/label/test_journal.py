@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_names import NAMES, TEXTS
 
 import ferbatch
-from ferbatch.commands.label.journal import BATCH, ENCODER, Done, Journal, line_of
+from ferbatch.commands.label.journal import ENCODER, LINES_AT_ONCE, Done, Journal, line_of
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import ERROR_KINDS, Box, ImageRef, Prediction, Version
 from ferbatch.images.formats import type_of_name
@@ -191,7 +191,7 @@ def test_the_journal_is_written_batch_by_batch(tmp_path: Path) -> None:
     path = str(tmp_path / "j")
     with Journal(path, None, {}) as journal:
         sizes = []
-        for number in range(3 * BATCH):
+        for number in range(3 * LINES_AT_ONCE):
             journal.add(b"%d\n" % number)
             sizes.append(os.path.getsize(path))
     assert len(set(sizes)) == 4

@@ -27,7 +27,7 @@ from test_paths import HOSTILE
 
 import ferbatch
 from ferbatch.core import writers
-from ferbatch.core.records import ERROR_KINDS, REPORT_ENDINGS, Prediction, columns
+from ferbatch.core.records import ERROR_KINDS, REPORT_SUFFIXES, Prediction, columns
 from ferbatch.core.writers import WRITERS, CsvWriter
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -277,7 +277,7 @@ def test_an_overwritten_output_leaves_no_stale_report(
 ) -> None:
     truth_folders(faces, 2)
     ferbatch_in("label", "test")
-    assert {path.name.partition(".report.")[2] for path in tmp_path.glob("*.report.*")} == set(REPORT_ENDINGS)
+    assert {path.name.partition(".report.")[2] for path in tmp_path.glob("*.report.*")} == set(REPORT_SUFFIXES)
     assert ferbatch_in("label", "test", "--no-truth", "--overwrite").returncode == 0
     assert not list(tmp_path.glob("*.report.*"))
 

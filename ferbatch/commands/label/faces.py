@@ -25,14 +25,20 @@ from ferbatch.stream.read import Decoded
 
 OURS = re.compile(r".+(\.face\d+\.png|\.faces\.jpg)(\.part)?", re.DOTALL)
 OF = "faces of "  # what a marker begins with; then comes the output that the faces belong to
+LONGEST_SIDE = 1_600  # pixels of a copy
+MOST_THREADS = 8  # that draw; each holds a photo in colour
+# Of the boxes, in the order of the labels, round and round.
+COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
+
+Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class FaceFolder:
-    """A folder of such files. It carries a marker that names the output they belong to; it is never a source."""
+    """A folder of crops or copies. It carries a marker that names the output they belong to; it is never a source."""
 
     path: str
-    option: str  # that names it
+    option: str  # of the command line, that names the folder
     output: str  # as a path from the root; - for stdout
 
     @property
@@ -95,14 +101,6 @@ def copy_file(folder: str, path: str) -> str:
 def remove_copy(folder: str, path: str) -> None:
     """Take away an image's copy, if there is one."""
     remove_file(folder, copy_file(folder, path))
-
-
-LONGEST_SIDE = 1_600  # pixels of a copy
-MOST_THREADS = 8  # each holds a photo in colour
-# In the order of the labels, round and round.
-COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
-
-Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:

@@ -26,10 +26,10 @@ from ferbatch.core.records import ERROR_KINDS, STATUSES, Box, ImageRef, Predicti
 
 FORMAT = 2
 BEGINNING = b'{"ferbatch_journal"'
-BATCH = 64  # images whose lines are written at once
-SYNC_EVERY = 1.0  # seconds between two times that the lines are forced to the disk
+LINES_AT_ONCE = 64  # written together
+SYNC_EVERY = 1.0  # seconds after which lines are forced to the disk
 ENCODER = json.JSONEncoder(separators=(",", ":"))
-LONGEST = 2**22  # bytes of a line; a longer one is none of ours
+LONGEST_LINE = 2**22  # bytes; a longer line is none of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +142,11 @@ class Journal:
             sync_folder(os.path.dirname(path) or ".")
 
     def add(self, line: bytes) -> None:
-        """One more line; it may wait a second, or until a batch is full."""
+        """One more line; it may wait a second, or until there are LINES_AT_ONCE."""
         self.lines.append(line)
         if time.monotonic() - self.synced > SYNC_EVERY:
             self.sync()
-        elif len(self.lines) >= BATCH:
+        elif len(self.lines) >= LINES_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
@@ -193,19 +193,19 @@ class Done:
         self.shown = shown(path)
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
-        first = self.stream.readline(LONGEST)
+        first = self.stream.readline(LONGEST_LINE)
         self.head = _head(first)  # what run it is of; None: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
         self.end = len(first) if self.head is not None else 0  # bytes, up to the end of the last whole line
-        while self.head is not None and (line := self.stream.readline(LONGEST)).endswith(b"\n"):
+        while self.head is not None and (line := self.stream.readline(LONGEST_LINE)).endswith(b"\n"):
             if entry := entry_of(line, labels):
                 keys.append(hash(entry.path))
                 offsets.append(self.end)
             self.end += len(line)
         every = np.array(keys, np.int64)
         order = every.argsort(kind="stable")
-        newest = np.ones(len(order), bool)  # of the lines about one image
+        newest = np.ones(len(order), bool)  # whether a line is the last one about its image
         newest[:-1] = every[order][1:] != every[order][:-1]
         self.keys, self.offsets = every[order][newest], np.array(offsets, np.int64)[order][newest]
         self.asked = np.zeros(len(self.keys), bool)
@@ -216,21 +216,21 @@ class Done:
     def find(self, path: str) -> tuple[int, Entry] | None:
         """Where the line about an image begins, and what it says; None if there is none."""
         key = hash(path)
-        at = int(np.searchsorted(self.keys, key))
-        if at == len(self.keys) or self.keys[at] != key:
+        index = int(np.searchsorted(self.keys, key))
+        if index == len(self.keys) or self.keys[index] != key:
             return None
-        offset = int(self.offsets[at])
-        entry = self.at(offset)
+        offset = int(self.offsets[index])
+        entry = self.read(offset)
         if entry.path != path:  # two paths with one hash
             return None
-        self.asked[at] = True
+        self.asked[index] = True
         return offset, entry
 
-    def at(self, offset: int) -> Entry:
+    def read(self, offset: int) -> Entry:
         """What the line that begins at this byte says; OutputError if it is not the one that was there."""
         with writing(self.shown):
             self.stream.seek(offset)
-            entry = entry_of(self.stream.readline(LONGEST), self.labels)
+            entry = entry_of(self.stream.readline(LONGEST_LINE), self.labels)
         if entry is None:
             raise OutputError(f"{self.shown} was changed by somebody else")
         return entry
@@ -238,13 +238,13 @@ class Done:
     def gone(self) -> Iterator[str]:
         """The paths of images it holds that `find` was not asked for."""
         for offset in np.sort(self.offsets[~self.asked]):
-            yield self.at(int(offset)).path
+            yield self.read(int(offset)).path
 
 
 def head_of(path: str) -> dict[str, Any] | None:
     """What a journal says of its run; None if it does not say."""
     with writing(shown(path)), open(path, "rb") as stream:
-        return _head(stream.readline(LONGEST))
+        return _head(stream.readline(LONGEST_LINE))
 
 
 def _head(line: bytes) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, 
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
-from ferbatch.core.records import REPORT_ENDINGS
+from ferbatch.core.records import REPORT_SUFFIXES
 from ferbatch.core.writers import WRITERS, check_format
 
 STDOUT = "-"
@@ -29,7 +29,7 @@ MOST_SIDECAR = 2**24  # characters of a sidecar, to read
 class Output:
     """One labels file, or stdout, and the files beside it."""
 
-    path: str  # STDOUT for none
+    path: str  # of the labels; STDOUT where they go there
     format: str  # a key of WRITERS
 
     @property
@@ -62,7 +62,7 @@ class Output:
 
     @property
     def report_files(self) -> list[str]:
-        return [f"{self.report}.{ending}" for ending in REPORT_ENDINGS]
+        return [f"{self.report}.{suffix}" for suffix in REPORT_SUFFIXES]
 
     @property
     def shown(self) -> str:

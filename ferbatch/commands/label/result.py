@@ -26,7 +26,7 @@ from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
 from ferbatch.stream.classifier import Classifier
 
-WHOLE_PICTURE_SHARE = 0.1  # of the images; above it the user is warned
+WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
 
 
@@ -49,10 +49,10 @@ class Tally:
     images: int = 0
     labels: Counter[str] = field(default_factory=Counter)  # given to faces and to images that were taken whole
     searched: int = 0  # images that faces were looked for in
-    faces: int = 0  # found in these
-    no_face: int = 0  # of these, in which none was found
+    faces: int = 0  # found in the images that were searched
+    no_face: int = 0  # images that were searched without finding a face
     errors: Counter[str] = field(default_factory=Counter)  # by error_kind
-    failed_example: str = ""  # the first path of those
+    failed_example: str = ""  # the path of the first image that failed
     unlistable: int = 0  # folders that could not be looked into
     uncertain: int = 0
     whole_pictures: int = 0
@@ -99,7 +99,7 @@ class Result:
 
     tally: Tally
     this_run: Tally  # without the rows that an incremental run found done
-    processed: int  # images, by this very process, those that failed among them
+    processed: int  # images that this very process read, those that failed among them
     gone: int  # images that were done before and are not there any more
     gone_example: str
     labels: tuple[str, ...]

@@ -155,9 +155,9 @@ class Work(Sequence[ImageRef]):
 
     def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
         self.listing, self.past = listing, past
-        self.lines = array("q", [FRESH]) * len(listing)  # offset in the journal; in the base, negative
-        self.old = bytearray(len(listing))  # 1 where the base has the line, whether the journal does as well or not
-        self.fresh = array("q")  # indices in the listing
+        self.lines = array("q", [FRESH]) * len(listing)  # where the journal has an image's line; negative: the base
+        self.old = bytearray(len(listing))  # 1 where the base has the image's line, be it in the journal or not
+        self.fresh = array("q")  # the listing's indices of the images to label
         for index in range(len(listing)) if past.any else ():
             self.lines[index], self.old[index] = self._known(listing[index], retry_failed)
         self.fresh.extend(index for index, line in enumerate(self.lines) if line == FRESH)
@@ -193,7 +193,7 @@ class Work(Sequence[ImageRef]):
             return None
         done = self.past.journal if offset > 0 else self.past.base
         assert done is not None
-        return done.at(abs(offset)), bool(self.old[index]), offset < 0
+        return done.read(abs(offset)), bool(self.old[index]), offset < 0
 
     def gone(self) -> Iterator[str]:
         """The paths of images that were done before and are not listed any more."""

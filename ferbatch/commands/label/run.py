@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol
@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ferbatch.commands.label.faces import FaceFolder, annotated, remove_copy
+from ferbatch.commands.label.faces import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.journal import Journal, line_of
 from ferbatch.commands.label.output import Output
@@ -31,11 +31,8 @@ from ferbatch.model import weights
 from ferbatch.model.weights import Card
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import Decoded
 
 BYTES_AN_IMAGE = 190  # of labels and journal, at the least and without its path, for each image
-
-Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
 
 
 class Watcher(Protocol):
@@ -52,7 +49,7 @@ class StoppedAtError(FerbatchError):
     exit_code = 3
 
 
-def predictions(options: Options) -> Iterator[Prediction]:
+def rows_of(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     card = weights.read_card(options.model)
     listing = _list(options, card, None)
