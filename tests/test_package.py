@@ -1,4 +1,4 @@
-"""What is installed works from an empty folder, and the README tells the truth."""
+"""What is installed works from an empty folder, and the examples of the README and of the guide run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import typer
 from conftest import ROOT
+from option_tables import GUIDE
 
-from ferbatch.cli import app
 from ferbatch.core.options import EXAMPLE
-from ferbatch.core.records import ERROR_KINDS, columns
-from ferbatch.model.weights import SHIPPED, read_card, shipped
+from ferbatch.model.weights import SHIPPED, shipped
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -63,6 +61,7 @@ def test_the_wheel_carries_the_weights_the_example_and_the_type_marker(wheel: Pa
         wanted | {"ferbatch/example/astronaut.jpg", "ferbatch/py.typed", "ferbatch/report/report.schema.json"} <= names
     )
     assert {f"ferbatch/report/templates/report.{kind}" for kind in ("css", "js", "html.jinja", "md.jinja")} <= names
+    assert {f"ferbatch/guide/{file.name}" for file in GUIDE.glob("*.md")} <= names
     assert not [name for name in names if name.startswith(("tests/", "weights/"))]
 
 
@@ -83,43 +82,21 @@ def test_the_example_is_happy_from_an_empty_folder(kind: str, wheel: Path, tmp_p
     assert os.listdir(empty) == []
 
 
-def commands() -> dict[str, list[str]]:
-    """Every command of the program with its options' long names."""
-    group = typer.main.get_command(app)
-    return {
-        name: [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
-    }
+def page(name: str) -> str:
+    """A page of the guide."""
+    return (GUIDE / name).read_text(encoding="utf-8")
 
 
-def test_the_readme_names_every_command_option_column_and_error_kind() -> None:
-    for command, options in commands().items():
-        assert f"ferbatch {command}" in README
-        for option in options:
-            assert f"`{option}`" in README, f"{command} {option}"
-    for word in (*columns(("happy", "sad", "neutral", "surprise")), *ERROR_KINDS):
-        assert f"`{word}`" in README
-
-
-def test_the_readmes_models_table_is_the_cards() -> None:
-    for name in shipped():
-        card = read_card(name)
-        score = card.scores[0]
-        low, high = score["interval_95"]
-        row = f"| `{name}` | {card.parameters:,} | {score['value']:.3f} ({low:.3f} to {high:.3f}, n = {score['n']:,}) |"
-        assert row in README
-
-
-def block(heading: str, language: str) -> str:
-    """The first code block of a language below a heading."""
-    found = re.search(rf"^## {heading}$.*?^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def block(text: str, language: str) -> str:
+    """The first code block of a language in a page."""
+    found = re.search(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert found
     return found[1]
 
 
 @pytest.fixture
 def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
-    """The folders the README speaks of, and an environment in which `ferbatch` is this one."""
+    """The folders the guide speaks of, and an environment in which `ferbatch` is this one."""
     faces("images", 3)
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/one.jpg")
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/two.png")
@@ -136,8 +113,8 @@ def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
-def test_the_readmes_everyday_examples_run(scene: dict[str, str], tmp_path: Path) -> None:
-    lines = [line for line in block("Everyday use", "sh").splitlines() if line]
+def test_the_guides_examples_of_label_run(scene: dict[str, str], tmp_path: Path) -> None:
+    lines = [line for line in block(page("label.md"), "sh").splitlines() if line]
     assert len(lines) >= 5
     for line in lines:
         done = subprocess.run(
@@ -148,7 +125,7 @@ def test_the_readmes_everyday_examples_run(scene: dict[str, str], tmp_path: Path
     assert outputs <= set(os.listdir(tmp_path))
 
 
-def test_the_readmes_evaluations_run(scene: dict[str, str], tmp_path: Path) -> None:
+def test_the_guides_evaluations_run(scene: dict[str, str], tmp_path: Path) -> None:
     for name in ("surprise", "neutral"):
         shutil.copytree(tmp_path / "test/sad", tmp_path / "test" / name)
     for suffix in ("safetensors", "json"):
@@ -156,7 +133,7 @@ def test_the_readmes_evaluations_run(scene: dict[str, str], tmp_path: Path) -> N
     paths = sorted((tmp_path / "test").rglob("*.jpg"))
     (tmp_path / "truth.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
     subprocess.run([tmp_path / "scripts/ferbatch", "label", "test", "-q"], cwd=tmp_path, env=scene, check=True)
-    lines = [line for line in block("How good are the labels\\?", "sh").splitlines() if line]
+    lines = [line for line in block(page("evaluate.md"), "sh").splitlines() if line]
     assert len(lines) >= 7
     for line in lines:
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True)
@@ -164,14 +141,14 @@ def test_the_readmes_evaluations_run(scene: dict[str, str], tmp_path: Path) -> N
     assert {"report.html", "report.md", "report.json", "labels.csv"} <= set(os.listdir(tmp_path / "report"))
 
 
-def test_the_readmes_training_runs(scene: dict[str, str], faces: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_guides_training_runs(scene: dict[str, str], faces: Callable[..., Path], tmp_path: Path) -> None:
     rows = ["path,label,votes_happy,votes_sad,votes_neutral,votes_surprise,split"]
     for at, label in enumerate(("happy", "sad", "neutral", "surprise")):
         for split, n in (("train", 4), ("validation", 2)):
             for file in faces(f"faces/{split}/{label}", n, first=100 * at + n).iterdir():
                 rows.append(f"{file.relative_to(tmp_path)},{label},4,2,2,2,{split}")
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
-    lines = [line for line in block("Train your own", "sh").splitlines() if line]
+    lines = [line for line in block(page("train.md"), "sh").splitlines() if line]
     assert len(lines) >= 4
     for line in lines:
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True)
@@ -182,7 +159,7 @@ def test_the_readmes_training_runs(scene: dict[str, str], faces: Callable[..., P
 
 
 def as_installed(command: str, tmp_path: Path) -> str:
-    """A command of the README's with its places made this test's; nothing comes from the environment."""
+    """A command of the guide's with its places made this test's; nothing comes from the environment."""
     (tmp_path / "scripts/ferbatch").write_text(
         f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m ferbatch "$@"\n'
     )
@@ -192,10 +169,10 @@ def as_installed(command: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.usefixtures("scene")
-def test_the_readmes_cron_line_labels_what_is_new_and_is_silent_three_times(
+def test_the_guides_cron_line_labels_what_is_new_and_is_silent_three_times(
     faces: Callable[..., Path], tmp_path: Path
 ) -> None:
-    line = as_installed(block("Unattended", "crontab").split(maxsplit=5)[5], tmp_path)
+    line = as_installed(block(page("unattended.md"), "crontab").split(maxsplit=5)[5], tmp_path)
     for night, (rows, labelled) in enumerate([(5, 5), (7, 2), (7, 0)]):
         if night == 1:
             faces("images", 2, first=40)
@@ -206,8 +183,10 @@ def test_the_readmes_cron_line_labels_what_is_new_and_is_silent_three_times(
 
 
 @pytest.mark.usefixtures("scene")
-def test_the_readmes_systemd_units_are_what_systemd_reads_and_the_service_runs(tmp_path: Path) -> None:
-    units = re.findall(r"^```systemd\n# /etc/systemd/system/(\S+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def test_the_guides_systemd_units_are_what_systemd_reads_and_the_service_runs(tmp_path: Path) -> None:
+    units = re.findall(
+        r"^```systemd\n# /etc/systemd/system/(\S+)\n(.*?)^```$", page("unattended.md"), re.DOTALL | re.MULTILINE
+    )
     assert [name for name, _ in units] == ["ferbatch.service", "ferbatch.timer"]
     for name, text in units:
         (tmp_path / name).write_text(as_installed(text, tmp_path))
@@ -223,7 +202,7 @@ def test_the_readmes_systemd_units_are_what_systemd_reads_and_the_service_runs(t
 
 
 def test_the_readmes_python_runs(scene: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-c", block("Python", "python")]
+    command = [sys.executable, "-c", block(README, "python")]
     done = subprocess.run(command, cwd=tmp_path, env=scene, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, draw_face
+from conftest import draw_face
 
 from ferbatch.commands.train import recipe
 from ferbatch.commands.train.augment import Augment, mixed
@@ -73,12 +73,6 @@ def test_what_a_recipe_may_not_say_is_one_sentence(line: str, sentence: str, tmp
         recipe.load(str(tmp_path / "r.toml"))
     assert f"r.toml{'' if 'is no recipe' in sentence else ':'} {sentence}" in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_the_readme_names_every_key_of_a_recipe() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for key in FIELDS:
-        assert f"`{key}`" in readme, key
 
 
 @pytest.fixture(scope="module")
