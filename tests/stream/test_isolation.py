@@ -141,7 +141,7 @@ class HuntedPool(Pool):
     def _take(self, span: Any, answer: Any) -> None:
         super()._take(span, answer)
         worker = self.workers[self.killed % len(self.workers)]
-        if worker.at.value not in self.suspects:
+        if worker.current.value not in self.suspects:
             worker.process.kill()
             self.killed += 1
 
