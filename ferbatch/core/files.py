@@ -83,11 +83,12 @@ def replace_file(path: str) -> Iterator[OutputStream]:
     early removes the part.
     """
     part, name = f"{path}.part", shown(path)
-    with writing(name):
-        with suppress(FileNotFoundError):
-            os.unlink(part)
-        raw = io.FileIO(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666), "wb")
-    try:
+    try:  # around the opening, too: a signal may come when the part is just there
+        with writing(name):
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        raw = io.FileIO(descriptor, "wb")
         with OutputStream(raw, name) as stream:
             yield stream
             stream.flush()
