@@ -164,7 +164,9 @@ def _unreadable(error: Exception, kind: str, ends_early: bool) -> UnreadableImag
 
 
 def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
-    """An image that is in memory already, as `decode` would give it.
+    """An image that is in memory already, made gray as `decode` makes it.
+
+    A JPEG in colour comes out a little different, for `decode` takes its luma as it stands in the file.
 
     Arrays are (H, W), (H, W, 3) or (H, W, 4), uint8. Of an animation, the frame it stands at counts. Raises TypeError
     or ValueError for anything else, UnreadableImageError for an image of one value.

@@ -13,8 +13,8 @@ from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, ImageRef, Search, Version
 from ferbatch.images import faces
-from ferbatch.images.crops import remove_crops, write_crops
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
+from ferbatch.images.face_files import remove_crops, write_crops
 from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 

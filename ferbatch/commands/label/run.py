@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ferbatch.commands.label.faces import FaceFolder, Labelled, annotated, remove_copy
+from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.journal import Journal, line_of
 from ferbatch.commands.label.output import Output
@@ -26,7 +26,7 @@ from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
 from ferbatch.core.writers import WRITERS
-from ferbatch.images import crops, faces, jpeg
+from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
 from ferbatch.sources.listing import Listing, list_images
@@ -229,7 +229,7 @@ def _gone(work: Work, options: Options) -> tuple[int, str]:
     for path in work.gone():
         n, example = n + 1, example or path
         if options.search.crops is not None:
-            crops.remove_crops(options.search.crops, path)
+            face_files.remove_crops(options.search.crops, path)
         if options.annotate is not None:
             remove_copy(options.annotate, path)
     return n, example

@@ -41,7 +41,7 @@ def _plain(part: str) -> str:
     return part.replace(":", "(colon)") if os.name == "nt" else part
 
 
-def crop_file(folder: str, path: str, number: int) -> str:
+def crop_path(folder: str, path: str, number: int) -> str:
     """The file for the crop of an image's face."""
     return file_for(folder, path) + CROP.format(number)
 
@@ -52,13 +52,13 @@ def write_crops(folder: str, path: str, crops: Sequence[Image.Image]) -> None:
     Raises OutputError.
     """
     for number, one in enumerate(crops):
-        write_picture(folder, crop_file(folder, path, number), one, "PNG")
+        write_picture(folder, crop_path(folder, path, number), one, "PNG")
     remove_crops(folder, path, len(crops))
 
 
 def remove_crops(folder: str, path: str, number: int = 0) -> None:
     """Take away an image's crops from the one with this number on."""
-    while remove_file(folder, crop_file(folder, path, number)):
+    while remove_file(folder, crop_path(folder, path, number)):
         number += 1
 
 

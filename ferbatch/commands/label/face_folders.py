@@ -18,8 +18,8 @@ from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.process import default_workers
 from ferbatch.core.records import MARKER, Prediction
-from ferbatch.images.crops import COPY, file_for, remove_file, write_picture
 from ferbatch.images.decode import GrayImage, decode, read_bytes
+from ferbatch.images.face_files import COPY, file_for, remove_file, write_picture
 from ferbatch.images.formats import type_of_name
 from ferbatch.stream.read import Decoded
 
@@ -93,14 +93,14 @@ class FaceFolder:
                 stream.write(os.fsencode(OF + self.output))
 
 
-def copy_file(folder: str, path: str) -> str:
+def copy_path(folder: str, path: str) -> str:
     """The file for an image's copy."""
     return file_for(folder, path) + COPY
 
 
 def remove_copy(folder: str, path: str) -> None:
     """Take away an image's copy, if there is one."""
-    remove_file(folder, copy_file(folder, path))
+    remove_file(folder, copy_path(folder, path))
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:
@@ -134,7 +134,7 @@ def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Seq
     except (UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
         remove_copy(folder, rows[0].path)
         return
-    write_picture(folder, copy_file(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+    write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
 
 
 def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -> Image.Image:
