@@ -21,10 +21,10 @@ from conftest import ROOT, Ferbatch
 from PIL import Image, ImageDraw
 
 from ferbatch.commands.train import data as train_data
-from ferbatch.commands.train.card import _temperature, _tempered
 from ferbatch.commands.train.data import Split, list_splits
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.targets import with_votes
+from ferbatch.commands.train.temperature import fitted_temperature, tempered
 from ferbatch.core.errors import UsageError
 from ferbatch.model import registry
 from ferbatch.model.weights import read_card
@@ -423,9 +423,9 @@ def test_the_temperature_undoes_what_is_too_sure() -> None:
     honest = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     labels = np.array([rng.choice(4, p=row) for row in honest])
     too_sure = np.exp(2 * logits) / np.exp(2 * logits).sum(1, keepdims=True)
-    temperature = _temperature(too_sure, labels)
+    temperature = fitted_temperature(too_sure, labels)
     assert temperature == pytest.approx(2, abs=0.1)
-    assert np.allclose(_tempered(too_sure, 2), honest)
+    assert np.allclose(tempered(too_sure, 2), honest)
 
 
 def test_a_teacher_is_learned_from(data: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from ferbatch.commands.train.data import SIZE, Data, Split
 from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.temperature import fitted_temperature, tempered
 from ferbatch.commands.train.trainer import Trainer
 from ferbatch.core.options import TrainOptions
 from ferbatch.core.records import NONE
@@ -23,8 +23,6 @@ from ferbatch.scoring import measures
 from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.outcomes import UNIT, Outcomes
 from ferbatch.sources.labels import LABELS
-
-TEMPERATURES = (0.2, 5.0)  # between which the best one is looked for
 
 
 def arguments_of(recipe: Recipe) -> dict[str, Any]:
@@ -67,7 +65,7 @@ def finished_card(trainer: Trainer, teachers: Sequence[Card], fingerprint: str) 
     trainer.network.load_state_dict(trainer.best_tensors)
     part = trainer.data.validation
     found = trainer.asked(trainer.network)
-    temperature = _temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
+    temperature = fitted_temperature(found, part.labels) if trainer.recipe.calibrate else 1.0
     recipe = {
         **trainer.card.recipe,
         "precision": str(trainer.dtype).removeprefix("torch."),
@@ -76,29 +74,8 @@ def finished_card(trainer: Trainer, teachers: Sequence[Card], fingerprint: str) 
         "best_epoch": trainer.best_epoch,
         "fingerprint": fingerprint,
     }
-    scores = _scores(_tempered(found, temperature), part)
+    scores = _scores(tempered(found, temperature), part)
     return dataclasses.replace(trainer.card, temperature=temperature, recipe=recipe, scores=scores)
-
-
-def _tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Probabilities (N, labels) as they are when the logits are divided by a temperature."""
-    logits = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(raised / raised.sum(1, keepdims=True))
-
-
-def _temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The temperature at which the mean confidence is the accuracy: Clarte et al., https://arxiv.org/abs/2303.02644.
-
-    With noisy labels it leaves a smaller calibration error than the temperature that makes the labels likeliest, which
-    a few sure and wrong ones pull about.
-    """
-    accuracy = (probabilities.argmax(1) == labels).mean()
-
-    def gap(temperature: float) -> float:
-        return float((_tempered(probabilities, temperature).max(1).mean() - accuracy) ** 2)
-
-    return round(float(minimize_scalar(gap, bounds=TEMPERATURES, method="bounded").x), 4)
 
 
 def _scores(probabilities: NDArray[np.float64], part: Split) -> list[dict[str, Any]]:

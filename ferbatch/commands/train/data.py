@@ -1,4 +1,4 @@
-"""What `ferbatch train` learns from: class folders or a table, looked at once, as pixels and targets."""
+"""What `ferbatch train` learns from: class folders or a table, looked at once, as pixels, labels and votes."""
 
 from __future__ import annotations
 

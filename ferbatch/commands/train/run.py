@@ -89,11 +89,11 @@ def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files
     card = first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     fingerprint = checkpoint.fingerprint_of(recipe, data, marks)
-    taught = _taught(teachers, data.train, watcher) if teachers else None
-    trainer = Trainer(data, recipe, network, card, device, taught)
     if existing.resume and _done_before(files, fingerprint):
         watcher.note(f"{shown(options.output)} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
+    taught = _taught(teachers, data.train, watcher) if teachers else None
+    trainer = Trainer(data, recipe, network, card, device, taught)
     if going_on:
         checkpoint.restore(files.checkpoint, trainer, fingerprint)
         watcher.note(f"going on after epoch {trainer.done} of {recipe.epochs}")

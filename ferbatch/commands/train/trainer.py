@@ -1,4 +1,4 @@
-"""One training run: a network, its target, its schedule; epochs, checkpoints, the best weights."""
+"""One training run: a network, its targets, its schedule; epochs, the state for a checkpoint, the best weights."""
 
 from __future__ import annotations
 
