@@ -1,4 +1,4 @@
-"""Names of files as text that is safe to print, and back."""
+"""Names of files, and numbers of things, as text that is safe to print; and names back from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classifier: card + tensors + device. Its stream() is the one loop that label, evaluate and train share."""
+"""Classifier: card + tensors + device. Its stream() is the one loop that label, evaluate and the Python API share."""
 
 from __future__ import annotations
 

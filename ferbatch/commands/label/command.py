@@ -53,7 +53,8 @@ def label(
         bool, typer.Option("--incremental", help="Label only what is new or changed since the last run.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="With one of those two: try again what could not be labelled.")
+        bool,
+        typer.Option("--retry-failed", help="With --resume or --incremental: label again what could not be."),
     ] = False,
     model: Model = DEFAULT_MODEL,
     min_confidence: Annotated[
@@ -84,7 +85,7 @@ def label(
         bool | None,
         typer.Option(
             "--isolate/--no-isolate",
-            help="Decode in processes that may crash: it costs an image, not the run.  [default: from 1,000 images on]",
+            help="Decode in processes that may crash: it costs an image, not the run.  [default: where it is quicker]",
         ),
     ] = None,
     timeout: Annotated[

@@ -57,7 +57,7 @@ class LabelConsole(RunConsole):
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
-        if result.whole_pictures:
+        if result.many_whole_pictures:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
                 " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
@@ -66,7 +66,10 @@ class LabelConsole(RunConsole):
             )
         self._failed(result)
         if result.too_many_errors:
-            fail(f"--max-errors: {result.this_run.failed:,} images failed, over {result.max_errors}", result.exit_code)
+            fail(
+                f"--max-errors: {count(result.this_run.failed, 'image')} failed, over {result.max_errors}",
+                result.exit_code,
+            )
 
     def _said(self, result: Result, output: Output) -> None:
         """How many images in which time, and what became of the others."""
@@ -91,8 +94,8 @@ class LabelConsole(RunConsole):
             exit_code=result.exit_code,
         )
         if result.gone:
-            are = "is" if result.gone == 1 else "are"
-            said = f"{count(result.gone, 'image')} labelled before {are} gone, and their rows with them"
+            theirs = "is gone, and its row with it" if result.gone == 1 else "are gone, and their rows with them"
+            said = f"{count(result.gone, 'image')} labelled before {theirs}"
             said += f" ({result.gone_example})"
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:

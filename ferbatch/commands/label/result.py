@@ -129,7 +129,7 @@ class Result:
         return self.gone > GONE_SHARE * (self.tally.images + self.gone) or bool(self.gone and self.this_run.unlistable)
 
     @property
-    def whole_pictures(self) -> bool:
+    def many_whole_pictures(self) -> bool:
         """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
         return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
 

@@ -19,7 +19,7 @@ from ferbatch.core.records import ImageRef
 from ferbatch.sources.listing import Listing
 
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
-TOUCHED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
+NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 FRESH = 0  # in place of an offset: no line about an image begins where the journal does
 
 
@@ -116,12 +116,12 @@ def _bring_up_to_date(claim: Claim, found: Past, finished: Done | None, *, begun
     if finished is None or finished.head is None:
         if begun:  # a first run was cut short just as it put its files in place
             return
-        raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {TOUCHED}")
+        raise UsageError(f"{output.shown}.run.jsonl is not ferbatch's or gone: {output.shown} {NOT_UPDATED}")
     if not begun:
         _check_untouched(claim, None)
     differences = claim.differences(finished.head)
     if "PATHS" in differences:
-        raise UsageError(f"{output.shown} is of other images ({named(differences)}) and {TOUCHED}")
+        raise UsageError(f"{output.shown} is of other images ({named(differences)}) and {NOT_UPDATED}")
     if differences:
         found.notes.append(f"every image of {output.shown} is labelled again: {named(differences)}")
     else:
@@ -147,7 +147,9 @@ def _check_untouched(claim: Claim, begun_on: str | None) -> None:
     output, existing = claim.output, claim.existing
     there = output.sha256()
     if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
-        raise UsageError(f"{output.shown} is not as ferbatch wrote it and {TOUCHED}")
+        if existing.incremental:
+            raise UsageError(f"{output.shown} is not as ferbatch wrote it and {NOT_UPDATED}")
+        raise UsageError(f"{output.shown} is not as ferbatch wrote it; --overwrite, in place of --resume, replaces it")
 
 
 class Work(Sequence[ImageRef]):
