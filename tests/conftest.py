@@ -1,40 +1,45 @@
-"""Pictures are drawn here; nothing is fetched. The real faces are used only where they lie beside the checkout."""
+"""Fixtures of every room. Pictures are drawn; real faces are used only where they lie beside the checkout."""
 
 from __future__ import annotations
 
 import os
-import shlex
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many processes run the tests as there are cores
+
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
+from filelock import FileLock
 from forks import Forks
-from PIL import Image, ImageDraw, ImageFilter
+from hypothesis import HealthCheck, settings
+from support import ROOT, SHARED, Depth, Ferbatch, face_file, made_once
 from typer.testing import CliRunner
 
-ROOT = Path(__file__).resolve().parent.parent
-PYTHON = shlex.quote(sys.executable)  # for a shell's command
-SHARED = Path(os.environ.get("FERBATCH_SHARED", ROOT.parent / "shared"))
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="try every point of what is sampled otherwise")
 
 
-def draw_face(seed: int, side: int = 48) -> Image.Image:
-    """A gray face-like drawing: head, eyes, mouth, and some noise, different for every seed."""
-    rng = np.random.default_rng(seed)
-    picture = Image.new("L", (192, 192), int(rng.integers(20, 120)))
-    pen = ImageDraw.Draw(picture)
-    dx, dy = rng.integers(-12, 12, 2)
-    pen.ellipse((30 + dx, 10 + dy, 162 + dx, 182 + dy), fill=int(rng.integers(140, 230)))
-    for x in (70, 122):
-        pen.ellipse((x - 10 + dx, 70 + dy, x + 10 + dx, 70 + dy + rng.integers(4, 24)), fill=30)
-    curve = rng.integers(-25, 25)
-    points = [(x + dx, 135 + dy + curve * ((x - 96) / 40) ** 2 - curve) for x in range(60, 133, 6)]
-    pen.line(points, fill=40, width=int(rng.integers(3, 14)))
-    noise = rng.normal(0, 6, (192, 192))
-    noisy = Image.fromarray((np.asarray(picture) + noise).clip(0, 255).astype(np.uint8))
-    return noisy.filter(ImageFilter.GaussianBlur(1.5)).resize((side, side))
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is collected, for parameters are sampled as well."""
+    Depth.thorough = config.getoption("thorough")
+    usual = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
+    settings.register_profile("usual", max_examples=40, **usual)
+    settings.register_profile("thorough", max_examples=400, **usual)
+    settings.load_profile("thorough" if Depth.thorough else "usual")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Nothing is forced to the disk but in a thorough run: it takes its time, and no test takes the power away."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not Depth.thorough:
+            patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture
@@ -45,22 +50,27 @@ def faces(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir(parents=True, exist_ok=True)
         for seed in range(first, first + n):
-            draw_face(seed).save(folder / f"{seed:04}.jpg", quality=90)
+            (folder / f"{seed:04}.jpg").write_bytes(face_file(seed))
         return folder
 
     return make
 
 
-Ferbatch = Callable[..., "subprocess.CompletedProcess[bytes]"]
-
-
 @pytest.fixture(scope="session")
 def commands() -> Iterator[Forks | None]:
     """What runs the command in processes that need not import it all again; None where a process cannot be forked."""
-    forks = Forks() if sys.platform == "linux" else None
+    forks = Forks(sync=Depth.thorough) if sys.platform == "linux" else None
     yield forks
     if forks:
         forks.close()
+
+
+@pytest.fixture
+def forks(commands: Forks | None) -> Forks:
+    """The same, for what needs it: commands that are killed at a step, or go on while the test does something."""
+    if not commands:
+        pytest.skip("this system cannot fork")
+    return commands
 
 
 @pytest.fixture
@@ -92,12 +102,29 @@ def ferbatch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ferbatch:
         from ferbatch.cli import app
 
         monkeypatch.chdir(tmp_path)
-        done = CliRunner().invoke(app, [str(arg) for arg in args])
+        monkeypatch.setenv("COLUMNS", "120")
+        done = CliRunner().invoke(app, [os.fsdecode(arg) for arg in args])
         if done.exception and not isinstance(done.exception, SystemExit):
             raise done.exception
         return subprocess.CompletedProcess(args, done.exit_code, done.stdout_bytes, done.stderr_bytes)
 
     return call
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Switch on a fault of faults.py for this test: fault("full_disk", ending=".png")."""
+    import faults
+
+    return partial(faults.switch_on, monkeypatch)
+
+
+@pytest.fixture
+def in_turn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No other test that is bound in time or memory runs beside this one, in whatever process."""
+    base = tmp_path_factory.getbasetemp()
+    with FileLock((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "in_turn.lock"):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +133,17 @@ def real_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     unpack = SHARED / "data" / "unpack.py"
     if not unpack.exists():
         pytest.skip("the real faces are not beside this checkout (they may not be redistributed)")
-    folder = tmp_path_factory.mktemp("faces")
-    subprocess.run([sys.executable, unpack, "--protocol", "fer2013", folder], check=True, capture_output=True)
-    return folder
+
+    def make(folder: Path) -> None:
+        subprocess.run([sys.executable, unpack, "--protocol", "fer2013", folder], check=True, capture_output=True)
+
+    return made_once(tmp_path_factory, "real_faces", make)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, weights and card: for what does not hang on what the labels are."""
+    from tiny import make
+
+    folder = made_once(tmp_path_factory, "tiny", lambda part: make(part / "tiny.safetensors", name="tiny"))
+    return folder / "tiny.safetensors"

@@ -6,9 +6,13 @@ itself reads when it starts is that of the process that was forked.
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import importlib
 import io
 import mmap
 import os
+import pkgutil
 import runpy
 import signal
 import subprocess
@@ -16,14 +20,18 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 300  # seconds that a run may take
+LABELS = ("happy", "sad", "neutral", "surprise")
+LATER = ("ferbatch.__main__", "ferbatch.commands.bench.peers", "ferbatch.commands.train")  # not to import beforehand
 
 
 @dataclass(frozen=True)
@@ -36,27 +44,95 @@ class Ended:
     stderr: str
 
 
+@dataclass
+class Running:
+    """A command that was started and goes on: as subprocess.Popen has it."""
+
+    forks: Forks
+    pid: int
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+    returncode: int | None = field(default=None)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.forks.ask({"poll": self.pid})
+        return self.returncode
+
+    def wait(self, timeout: float = LONGEST) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                raise TimeoutError(f"process {self.pid} did not end within {timeout} s")
+            time.sleep(0.005)
+        return code
+
+    def communicate(self, timeout: float = LONGEST) -> tuple[bytes, bytes]:
+        """What it writes until it ends."""
+        with ThreadPoolExecutor(2) as readers:
+            said = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            self.wait(timeout)
+            return said[0].result(), said[1].result()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Forks:
     """Starts the process, and asks it for runs."""
 
-    def __init__(self, **environment: str) -> None:
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment}
+    def __init__(self, *, sync: bool = True, **environment: str) -> None:
+        """With `sync`, what is forced to the disk goes there: it takes its time, and SIGKILL takes nothing of it away.
+
+        The others are variables of the environment.
+        """
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120", "OMP_NUM_THREADS": "1", **environment}
         self.pipe, theirs = Pipe()
-        command = [sys.executable, __file__, str(theirs.fileno())]
+        command = [sys.executable, __file__, str(theirs.fileno()), *(["sync"] if sync else [])]
         self.process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        self.pipe.send(request)
+        return self._answer(request)
+
+    def _answer(self, request: dict[str, Any]) -> Any:
+        if not self.pipe.poll(LONGEST):
+            self.process.kill()
+            raise TimeoutError(f"no answer to {request} within {LONGEST} s")
+        return self.pipe.recv()
 
     def __call__(self, folder: Path, *argv: str | bytes | Path, **how: Any) -> Ended:
         """Run `ferbatch *argv` in a folder.
 
-        stdin: bytes; kill_at: SIGKILL at this event (a step of writing); kill_after: at this many seconds; touch:
-        {event: shell command}; full_at: the disk is full for every write of the journal from this event on.
+        stdin: bytes.
+        kill_at: SIGKILL at this event (a step of writing).
+        kill_after: SIGKILL at this many seconds.
+        touch: {event: shell command}.
+        full_at: the disk is full for every write of the journal from this event on.
+        faults: {name: settings} of faults.py.
         """
-        self.pipe.send({"cwd": str(folder), "argv": [os.fsdecode(arg) for arg in argv], **how})
-        if not self.pipe.poll(LONGEST):
-            self.process.kill()
-            raise TimeoutError(f"ferbatch {argv} did not end within {LONGEST} s")
-        return Ended(**self.pipe.recv())
+        return Ended(**self.ask({"cwd": str(folder), "argv": [os.fsdecode(arg) for arg in argv], **how}))
+
+    def start(self, folder: Path, *argv: str | bytes | Path, **how: Any) -> Running:
+        """Begin `ferbatch *argv` in a folder and leave it to run; `how` is as above, less kill_after.
+
+        session: True makes it the first process of a session of its own.
+        """
+        request = {"cwd": str(folder), "argv": [os.fsdecode(arg) for arg in argv], "start": True, **how}
+        self.pipe.send(request)
+        ours = []
+        for _ in range(2):
+            reading, writing = os.pipe()
+            send_handle(self.pipe, writing, self.process.pid)
+            os.close(writing)
+            ours.append(os.fdopen(reading, "rb"))
+        return Running(self, self._answer(request), *ours)
 
     def close(self) -> None:
         self.pipe.close()
@@ -103,8 +179,8 @@ class Events:
                 return super().write(data[:half])
 
         journal.io = type("io", (), {"FileIO": File})  # type: ignore[attr-defined]
-        for name in ("replace", "fsync"):
-            setattr(os, name, self._around(getattr(os, name)))
+        os.replace = self._around(os.replace)
+        os.fsync = self._around(os.fsync if "sync" in sys.argv else lambda _: None)
 
     def _around(self, call: Any) -> Any:
         def stepping(*args: Any) -> Any:
@@ -118,13 +194,16 @@ class Events:
 
 def _become(request: dict[str, Any], streams: list[int], events: Events) -> NoReturn:
     """In the fork: what `python -m ferbatch` does."""
+    if request.get("session"):
+        os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.chdir(request["cwd"])
-    events.watch(request)
-    sys.argv = ["ferbatch", *request["argv"]]
     code = 1
     try:
+        events.watch(request)
+        _switch_on(request.get("faults", {}))
+        sys.argv = ["ferbatch", *request["argv"]]
         runpy.run_module("ferbatch", run_name="__main__", alter_sys=True)
     except SystemExit as ended:
         code = int(ended.code or 0)
@@ -136,37 +215,104 @@ def _become(request: dict[str, Any], streams: list[int], events: Events) -> NoRe
         os._exit(code)  # to take a fork down would copy all that it shares, which takes seconds
 
 
-def _answer(request: dict[str, Any], pipe: Connection) -> Ended:
-    """How the run ended."""
-    with ExitStack() as stack:
-        streams = [stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(3)]
-        streams[0].write(request.get("stdin", b""))
-        streams[0].seek(0)
-        events = Events()
+def _switch_on(faults: dict[str, dict[str, Any]]) -> None:
+    import faults as known
+    import pytest
+
+    for name, settings in faults.items():
+        known.switch_on(pytest.MonkeyPatch(), name, **settings)
+
+
+class Server:
+    """The process that forks."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+        self.running: set[int] = set()
+
+    def serve(self) -> None:
+        with suppress(EOFError):
+            while True:
+                request = self.pipe.recv()
+                if "poll" in request:
+                    self.pipe.send(self._poll(request["poll"]))
+                elif "start" in request:
+                    self.pipe.send(self._start(request))
+                else:
+                    self.pipe.send(vars(self._run(request)))
+        for pid in self.running:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _fork(self, request: dict[str, Any], streams: list[int], events: Events) -> int:
+        if "train" in request["argv"][:1]:
+            importlib.import_module("ferbatch.commands.train.run")
         child = os.fork()
         if not child:
-            pipe.close()
-            _become(request, [one.fileno() for one in streams], events)
-        if "kill_after" in request:
-            time.sleep(request["kill_after"])
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        for one in streams:
-            one.seek(0)
-        _, out, err = [one.read() for one in streams]
-    return Ended(os.waitstatus_to_exitcode(status), events.count, out, err.decode(errors="surrogateescape"))
+            self.pipe.close()
+            _become(request, streams, events)
+        return child
+
+    def _start(self, request: dict[str, Any]) -> int:
+        streams = [os.open(os.devnull, os.O_RDONLY), recv_handle(self.pipe), recv_handle(self.pipe)]
+        child = self._fork(request, streams, Events())
+        for stream in streams:
+            os.close(stream)
+        self.running.add(child)
+        return child
+
+    def _poll(self, pid: int) -> int | None:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if not ended:
+            return None
+        self.running.discard(pid)
+        return os.waitstatus_to_exitcode(status)
+
+    def _run(self, request: dict[str, Any]) -> Ended:
+        with ExitStack() as stack:
+            streams = [stack.enter_context(tempfile.TemporaryFile(buffering=0)) for _ in range(3)]
+            streams[0].write(request.get("stdin", b""))
+            streams[0].seek(0)
+            events = Events()
+            child = self._fork(request, [one.fileno() for one in streams], events)
+            if "kill_after" in request:
+                time.sleep(request["kill_after"])
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            for one in streams:
+                one.seek(0)
+            _, out, err = [one.read() for one in streams]
+        return Ended(os.waitstatus_to_exitcode(status), events.count, out, err.decode(errors="surrogateescape"))
 
 
-def serve(pipe: Connection) -> None:
-    import ferbatch.commands.label.console
-    import ferbatch.commands.label.run
-    import ferbatch.report.build
-    import ferbatch.report.pages  # noqa: F401
+def warm_up() -> None:
+    """Import now what every command would import in its fork. Nothing is computed: no thread outlives a fork."""
+    import faults  # noqa: F401
+    import matplotlib.backends.backend_svg
+    import pyarrow.parquet
+    import rich.table  # noqa: F401
+    from typer.testing import CliRunner
 
-    with suppress(EOFError):
-        while True:
-            pipe.send(vars(_answer(pipe.recv(), pipe)))
+    import ferbatch
+    from ferbatch.cli import app
+
+    for module in pkgutil.walk_packages(ferbatch.__path__, "ferbatch."):
+        if not module.name.startswith(LATER):
+            importlib.import_module(module.name)
+    columns = f"path,truth,label,confidence,{','.join(LABELS)},status,error_kind,error"
+    rows = [f"{at}.jpg,{label},{label},0.7,0.7,0.1,0.1,0.1,ok,," for at, label in enumerate(LABELS)]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("labels.csv").write_text("\n".join([columns, *rows, ""]))
+        for argv in (
+            ["evaluate", "--predictions", "labels.csv", "--report", "report"],  # fonts are looked for, templates read
+            ["models"],
+        ):
+            done = CliRunner().invoke(app, argv)
+            assert done.exit_code == 0, done.output
+    gc.collect()
+    gc.freeze()  # what is there already need not be copied to be looked through
 
 
 if __name__ == "__main__":
-    serve(Connection(int(sys.argv[1])))
+    warm_up()
+    Server(Connection(int(sys.argv[1]))).serve()

