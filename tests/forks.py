@@ -288,8 +288,6 @@ class Server:
 def warm_up() -> None:
     """Import now what every command would import in its fork. Nothing is computed: no thread outlives a fork."""
     import faults  # noqa: F401
-    import matplotlib.backends.backend_svg
-    import pyarrow.parquet
     import rich.table  # noqa: F401
     from typer.testing import CliRunner
 

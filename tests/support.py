@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 from filelock import FileLock
-from PIL import Image, ImageDraw, ImageFilter
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from ferbatch.scoring.outcomes import UNIT, Scores
+from ferbatch.scoring.outcomes import UNIT, Outcomes
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -116,6 +117,19 @@ def face_file(seed: int, kind: str = "JPEG") -> bytes:
     return saved(_drawn_face(seed, 48), kind, **({"quality": 90} if kind == "JPEG" else {}))
 
 
+FACE = draw_face(3, 96)
+ORIENTATIONS = {  # EXIF value -> how the pixels were laid down
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     """The file that a picture is."""
     stream = BytesIO()
@@ -123,8 +137,13 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return stream.getvalue()
 
 
+def tinted(face: Image.Image = FACE) -> Image.Image:
+    """A face in colours."""
+    return ImageOps.colorize(face, (20, 0, 60), (255, 240, 220))
+
+
 def linked(folder: Path, n: int, *, first: int = 1) -> Path:
-    """The folder with images up to number n - 1, from `first` on, that are all its 0000.jpg, which is made if need be."""
+    """The folder with images `first` to n - 1 that are all its 0000.jpg, which is made if need be."""
     folder.mkdir(exist_ok=True)
     image = folder / "0000.jpg"
     if not image.exists():
@@ -143,16 +162,14 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def draw_scores(
-    n: int, seed: int = 0, weights: Sequence[float] = (0.4, 0.3, 0.2, 0.1), hits: float = 0.4
-) -> Scores:
+def draw_scores(n: int, seed: int = 0, weights: Sequence[float] = (0.4, 0.3, 0.2, 0.1), hits: float = 0.4) -> Outcomes:
     """Random truths and rounded probabilities that lean towards them."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(4, n, p=weights).astype(np.int16)
     p = rng.dirichlet([0.2] * 4, n)
     p[np.arange(n), truth] += hits * rng.integers(0, 2, n)
     p /= p.sum(1, keepdims=True)
-    return Scores(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
+    return Outcomes(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
 
 
 HOSTILE = [  # names of files, which are bytes
@@ -179,3 +196,49 @@ HOSTILE = [  # names of files, which are bytes
     b"a" * 251 + b".jpg",
     b" spaces .jpg",
 ]
+
+ACTING = [
+    "\r",
+    "\n",
+    "\r\n",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\u202e",
+    "\u2066",
+    "\u061c",
+    "\x1b[31m",
+    "\x9b",
+    "\x7f",
+    "\t",
+]
+PLAIN = [
+    "\ufeff",
+    "\u200b",
+    "\u200d",
+    "NA",
+    "nan",
+    "null",
+    "1e5",
+    "\\",
+    "\\x41",
+    '"',
+    "'",
+    ",",
+    ";",
+    "é",
+    "e\u0301",
+    "日",
+]
+MARKUP = [*"=+-@<>&`| ~#", "\U0001f600"]
+NO_UTF8 = [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xed\xb2\x80", b"\xc0\xaf", b"\xf5\x80\x80\x80", b"\xe2\x80"]
+# File names and texts that have it in them to break something.
+PIECES = st.sampled_from([*map(str.encode, [*ACTING, *PLAIN, *MARKUP]), *NO_UTF8]) | st.binary(max_size=8)
+NAMES = (
+    st.lists(PIECES, min_size=1, max_size=60)
+    .map(lambda pieces: b"".join(pieces).replace(b"\0", b"").replace(b"/", b"")[:255])
+    .filter(lambda name: name not in (b"", b".", b".."))
+)
+TEXTS = st.lists(st.sampled_from([*ACTING, *PLAIN, *MARKUP, "\0", "\ud800", "\udcff"]) | st.text(max_size=8)).map(
+    "".join
+)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Ferbatch, draw_face
 from PIL import Image
+from support import Ferbatch, draw_face
 
 import ferbatch
 from ferbatch.core.records import Box

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from option_tables import GUIDE
+from support import ROOT
 
 from ferbatch.core.options import EXAMPLE
 from ferbatch.model.weights import SHIPPED, shipped

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Ferbatch, draw_face
 from numpy.typing import NDArray
 from PIL import Image
+from support import ROOT, Ferbatch, draw_face
 
 from ferbatch.commands.label import run as label_run
 from ferbatch.commands.label.output import plan

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Ferbatch
 from PIL import Image
+from support import Ferbatch
 
 from ferbatch.commands.bench import peers, processes, samples
 

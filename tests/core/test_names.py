@@ -17,10 +17,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import Ferbatch, draw_face
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_paths import HOSTILE
+from support import HOSTILE, LABELS, NAMES, TEXTS, Ferbatch, draw_face
 
 import ferbatch
 from ferbatch.core.errors import UsageError
@@ -29,52 +28,6 @@ from ferbatch.core.records import Prediction
 from ferbatch.core.writers import WRITERS, check_format
 from ferbatch.sources.listing import list_images
 
-LABELS = ("happy", "sad", "neutral", "surprise")
-
-ACTING = [
-    "\r",
-    "\n",
-    "\r\n",
-    "\x85",
-    "\u2028",
-    "\u2029",
-    "\u202e",
-    "\u2066",
-    "\u061c",
-    "\x1b[31m",
-    "\x9b",
-    "\x7f",
-    "\t",
-]
-PLAIN = [
-    "\ufeff",
-    "\u200b",
-    "\u200d",
-    "NA",
-    "nan",
-    "null",
-    "1e5",
-    "\\",
-    "\\x41",
-    '"',
-    "'",
-    ",",
-    ";",
-    "é",
-    "e\u0301",
-    "日",
-]
-MARKUP = [*"=+-@<>&`| ~#", "\U0001f600"]
-NO_UTF8 = [b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xed\xb2\x80", b"\xc0\xaf", b"\xf5\x80\x80\x80", b"\xe2\x80"]
-PIECES = st.sampled_from([*map(str.encode, [*ACTING, *PLAIN, *MARKUP]), *NO_UTF8]) | st.binary(max_size=8)
-NAMES = (
-    st.lists(PIECES, min_size=1, max_size=60)
-    .map(lambda pieces: b"".join(pieces).replace(b"\0", b"").replace(b"/", b"")[:255])
-    .filter(lambda name: name not in (b"", b".", b".."))
-)
-TEXTS = st.lists(st.sampled_from([*ACTING, *PLAIN, *MARKUP, "\0", "\ud800", "\udcff"]) | st.text(max_size=8)).map(
-    "".join
-)
 EXAMPLES = settings(
     max_examples=100,
     derandomize=True,

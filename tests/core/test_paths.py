@@ -8,35 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import HOSTILE, ROOT
 
 from ferbatch.core.files import replace_file
 from ferbatch.core.names import decode_path, encode_path, escape, shown
-
-HOSTILE = [
-    b"plain.jpg",
-    "größe-日本-😀.jpg".encode(),
-    b"new\nline.jpg",
-    b"carriage\rreturn.jpg",
-    b"tab\there.jpg",
-    b'quo"te,comma.jpg',
-    b"escape\x1b[31mred.jpg",
-    "c1\x9bcontrol.jpg".encode(),
-    b"latin-\xe4\xff.jpg",
-    b"back\\slash.jpg",
-    b"looks\\x41escaped.jpg",
-    "right\u202eto-left.jpg".encode(),
-    "line\u2028separator.jpg".encode(),
-    b"=1+1.jpg",
-    b"+plus.jpg",
-    b"-minus.jpg",
-    b"@at.jpg",
-    b"\ttab-first.jpg",
-    b"NA.jpg",
-    b"<script>alert(1)</script>.jpg".replace(b"/", b"_"),
-    b"a" * 251 + b".jpg",
-    b" spaces .jpg",
-]
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -18,12 +18,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import PYTHON, ROOT, SHARED, Ferbatch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import classification_report
-from test_metrics import LABELS, draw_scores
-from test_paths import HOSTILE
+from support import HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_scores, rows_of
 
 import ferbatch
 from ferbatch.core.names import encode_path
@@ -55,11 +53,6 @@ def labels_file(
                 label = LABELS[scores.predicted[at]]
                 prediction = ferbatch.Prediction(path, truth, "ok", label, p[label], p)
             writer.writerow(row(prediction, LABELS))
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 SCHEMA = json.loads((ROOT / "ferbatch" / "report" / "report.schema.json").read_text())

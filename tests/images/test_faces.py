@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Ferbatch, draw_face
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from support import LABELS, ROOT, Ferbatch, draw_face
 
 import ferbatch
 from ferbatch.commands.label.face_folders import copy_path
@@ -36,7 +36,6 @@ BOX = (181, 63, 87, 111)  # of its face: x, y, width, height
 LANDMARKS = np.array([(202, 103), (247, 105), (224, 126), (205, 142.5), (242, 145)])  # eyes, nose, mouth; by eye
 NEAR = 8  # pixels
 DETECT, AUTO = Search("detect"), Search("auto")
-LABELS = ("happy", "sad", "neutral", "surprise")
 Rows = list[dict[str, str]]
 
 

@@ -14,11 +14,10 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, draw_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from test_images import FACE, saved
+from support import FACE, ROOT, SHARED, TESTS, draw_face, saved
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import ERROR_KINDS
@@ -343,7 +342,7 @@ def test_too_much_is_refused_before_memory_is_taken() -> None:
             costs[f"{kind}, {what}"] = megabytes, time.perf_counter() - start
         print(json.dumps(costs))
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS), str(TESTS / "images")])}
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True)
     costs = json.loads(done.stdout)
     assert len(costs) == sum(expected == "too_large" for *_, expected in HOSTILE)

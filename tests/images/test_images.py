@@ -9,31 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import draw_face
-from PIL import Image, ImageOps
+from PIL import Image
+from support import FACE, ORIENTATIONS, draw_face, saved, tinted
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.images.decode import decode, from_memory, read_bytes
 from ferbatch.images.formats import IMAGE_TYPES, type_of_bytes, type_of_name
 from ferbatch.images.inputs import PREPROCESSING_VERSION, model_input
-
-FACE = draw_face(3, 96)
-ORIENTATIONS = {  # EXIF value -> how the pixels were laid down
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    stream = BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
 
 
 def gray_of(data: bytes, suffix_type: str | None = None, side: int | None = None) -> np.ndarray:
@@ -50,10 +32,6 @@ def gray_of(data: bytes, suffix_type: str | None = None, side: int | None = None
 def assert_looks_like(got: np.ndarray, wanted: Image.Image, tolerance: float = 1.5) -> None:
     assert got.shape == (wanted.height, wanted.width)
     assert np.abs(got - np.asarray(wanted.convert("L")).astype(int)).mean() <= tolerance
-
-
-def tinted(face: Image.Image = FACE) -> Image.Image:
-    return ImageOps.colorize(face, (20, 0, 60), (255, 240, 220))
 
 
 def faded(face: Image.Image = FACE) -> tuple[Image.Image, Image.Image]:

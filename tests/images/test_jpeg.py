@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, draw_face
 from PIL import Image
-from test_images import ORIENTATIONS, saved, tinted
+from support import ORIENTATIONS, ROOT, draw_face, saved, tinted
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.images import jpeg

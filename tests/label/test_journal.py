@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import draw_face
 from forks import Forks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_names import NAMES, TEXTS
+from support import LABELS, NAMES, TEXTS, draw_face
 
 import ferbatch
 from ferbatch.commands.label.journal import ENCODER, LINES_AT_ONCE, Done, Journal, line_of
@@ -21,7 +20,6 @@ from ferbatch.core.names import encode_path
 from ferbatch.core.records import ERROR_KINDS, Box, ImageRef, Prediction, Version
 from ferbatch.images.formats import type_of_name
 
-LABELS = ("happy", "sad", "neutral", "surprise")
 PATHS = NAMES.map(encode_path)
 VERSIONS = st.none() | st.builds(Version, st.integers(0, 2**63), st.integers(-(2**63), 2**63))
 PROBABILITIES = st.lists(st.integers(0, 10_000), min_size=4, max_size=4).map(

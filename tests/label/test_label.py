@@ -20,26 +20,19 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from conftest import PYTHON, ROOT, SHARED, Ferbatch, draw_face
 from PIL import Image
 from sklearn.metrics import classification_report
-from test_paths import HOSTILE
+from support import HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_face, rows_of
 
 import ferbatch
 from ferbatch.core import writers
 from ferbatch.core.records import ERROR_KINDS, REPORT_SUFFIXES, Prediction, columns
 from ferbatch.core.writers import WRITERS, CsvWriter
 
-LABELS = ("happy", "sad", "neutral", "surprise")
 COLUMNS = (
     "path,truth,label,confidence,happy,sad,neutral,surprise,status,error_kind,error,face,x,y,width,height,face_score"
 )
 MODEL = ferbatch.load_model(device="cpu")
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
 
 
 def truth_folders(faces: Callable[..., Path], n: int = 6) -> None:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SHARED, Ferbatch, draw_face
 from PIL import Image
-from test_label import rows_of
+from support import ROOT, SHARED, Ferbatch, draw_face, rows_of
 
 from ferbatch.core.errors import LockedError
 from ferbatch.core.locks import locked

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Ferbatch, draw_face
 from PIL import Image
+from support import ROOT, Ferbatch, draw_face
 
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding, Prediction, Workers

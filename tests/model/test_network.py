@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import draw_face
+from support import draw_face
 
 from ferbatch.model.networks import Cnn
 from ferbatch.model.registry import MODELS, build, multiply_adds, parameters

@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from conftest import Ferbatch, draw_face
 from safetensors.torch import save
+from support import Ferbatch, draw_face
 from torch import Tensor
 
 from ferbatch.commands.models import convert

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Ferbatch
 from safetensors.torch import save_file
+from support import Ferbatch
 
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.model import backbones, registry

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Ferbatch, draw_face
+from support import Ferbatch, draw_face
 
 import ferbatch
 from ferbatch.commands.models.convert import run

@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import draw_face
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from test_metrics import LABELS, draw_scores
-from test_paths import HOSTILE
+from support import HOSTILE, LABELS, draw_face, draw_scores
 
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import ImageRef

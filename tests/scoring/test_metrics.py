@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 from sklearn import metrics as sk
+from support import LABELS, draw_scores
 
 from ferbatch.core.records import NONE
 from ferbatch.report.words import words
@@ -18,21 +19,6 @@ from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import wilson
 from ferbatch.scoring.metrics import confusion_matrix, measures, per_label, table
 from ferbatch.scoring.outcomes import UNIT, Outcomes
-
-LABELS = ("happy", "sad", "neutral", "surprise")
-
-
-def draw_scores(
-    n: int, seed: int = 0, weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1), hits: float = 0.4
-) -> Outcomes:
-    """Random truths and rounded probabilities that lean towards them."""
-    rng = np.random.default_rng(seed)
-    truth = rng.choice(4, n, p=weights).astype(np.int16)
-    p = rng.dirichlet([0.2] * 4, n)
-    p[np.arange(n), truth] += hits * rng.integers(0, 2, n)
-    p /= p.sum(1, keepdims=True)
-    return Outcomes(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
-
 
 SCORES = draw_scores(3_000)
 P = SCORES.probabilities / UNIT

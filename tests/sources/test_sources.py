@@ -12,14 +12,12 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import draw_face
+from support import LABELS, draw_face
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import MARKER
 from ferbatch.sources.labels import label_of
 from ferbatch.sources.listing import Listing, list_images, read_list
-
-LABELS = ("happy", "sad", "neutral", "surprise")
 
 
 def paths_of(listing: Listing) -> list[str]:

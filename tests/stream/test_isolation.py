@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Ferbatch, draw_face
+from support import ROOT, Ferbatch, draw_face
 
 from ferbatch.core import process
 from ferbatch.core.errors import WorkerError

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Ferbatch, draw_face
 from numpy.typing import NDArray
 from PIL import Image
+from support import ROOT, Ferbatch, draw_face
 
 import ferbatch
 from ferbatch.core.errors import UsageError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import draw_face
+from support import draw_face
 
 from ferbatch.commands.train import recipe
 from ferbatch.commands.train.augment import Augment, mixed

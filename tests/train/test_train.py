@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, Ferbatch
 from PIL import Image, ImageDraw
+from support import ROOT, Ferbatch
 
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.data import Split, list_splits
