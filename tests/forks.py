@@ -198,6 +198,9 @@ def _become(request: dict[str, Any], streams: list[int], events: Events) -> NoRe
         os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  # as Python opens them when it starts
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(request["cwd"])
     code = 1
     try:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
@@ -20,24 +18,36 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks, Running
 from PIL import Image
-from support import ROOT, SHARED, Ferbatch, draw_face, rows_of
+from support import ENVIRONMENT, ROOT, SHARED, Ferbatch, draw_face, linked, rows_of
 
 from ferbatch.core.errors import LockedError
 from ferbatch.core.locks import locked
-from ferbatch.stream.classifier import Classifier
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
 
-def begin(tmp_path: Path, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ferbatch", "label", "images", *options]
-    pipe = subprocess.PIPE
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe, start_new_session=True)
+MANY = 1_500  # images, at which processes are started
+SLOW = {"slow_network": {"seconds": 0.2}}  # a block: there is time to stop the run
+Begin = Callable[..., Running]
 
 
-def wait_for_rows(running: subprocess.Popen[bytes], tmp_path: Path) -> None:
+@pytest.fixture
+def begin(forks: Forks, tmp_path: Path) -> Iterator[Begin]:
+    """Begin `ferbatch label images` with these options, in a session of its own."""
+    begun = []
+
+    def start(*options: str, **how: Any) -> Running:
+        begun.append(forks.start(tmp_path, "label", "images", *options, session=True, **{"faults": SLOW, **how}))
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        one.kill()
+
+
+def wait_for_rows(running: Running, tmp_path: Path) -> None:
     """Until some images are done."""
     journal = tmp_path / "labels.csv.journal"
     deadline = time.monotonic() + 120
@@ -47,19 +57,16 @@ def wait_for_rows(running: subprocess.Popen[bytes], tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def many(faces: Callable[..., Path]) -> Path:
-    folder = faces("images", 1)
-    for copy in range(20_000):
-        os.link(folder / "0000.jpg", folder / f"copy{copy}.jpg")
-    return folder
+def many(tmp_path: Path) -> Path:
+    return linked(tmp_path / "images", MANY)
 
 
 @posix
 @pytest.mark.parametrize("options", [(), ("--workers", "0"), ("--no-isolate", "--workers", "2")], ids=" ".join)
 def test_a_signal_to_the_whole_group_ends_the_run_in_order_and_resume_goes_on(
-    options: tuple[str, ...], many: Path, ferbatch_in: Ferbatch, tmp_path: Path
+    options: tuple[str, ...], many: Path, begin: Begin, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
-    running = begin(tmp_path, *options)
+    running = begin(*options)
     wait_for_rows(running, tmp_path)
     begun = time.monotonic()
     os.killpg(running.pid, signal.SIGTERM)  # as systemd does
@@ -68,37 +75,23 @@ def test_a_signal_to_the_whole_group_ends_the_run_in_order_and_resume_goes_on(
     assert time.monotonic() - begun < 15
     assert not (tmp_path / "labels.csv.lock").exists()
     assert not (tmp_path / "labels.csv.part").exists()
-    for extra in list(many.iterdir())[2_000:]:
-        extra.unlink()
     done = ferbatch_in("label", "images", "--resume")
     assert done.returncode == 0
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
-    assert sidecar["counts"]["images"] == 2_000
-    assert len(rows_of(tmp_path / "labels.csv")) == 2_000
+    assert sidecar["counts"]["images"] == MANY > sidecar["this_run"]["processed"]
+    assert len(rows_of(tmp_path / "labels.csv")) == MANY
 
 
 @posix
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=" ".join)
-def test_a_stopped_evaluation_reports_nothing(options: tuple[str, ...], many: Path, tmp_path: Path) -> None:
+def test_a_stopped_evaluation_reports_nothing(
+    options: tuple[str, ...], many: Path, forks: Forks, tmp_path: Path
+) -> None:
     rows = [f"images/{path.name},{'sad' if at % 2 else 'happy'}" for at, path in enumerate(many.iterdir())]
     (tmp_path / "truth.csv").write_text("\n".join(["path,label", *rows, ""]))
-    command = [
-        sys.executable,
-        "-m",
-        "ferbatch",
-        "evaluate",
-        "--truth",
-        "truth.csv",
-        "--report",
-        "report",
-        "-v",
-        *options,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    pipe = subprocess.PIPE
-    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe)
-    assert running.stderr
-    while b"20,001 images" not in running.stderr.readline():
+    command = ("evaluate", "--truth", "truth.csv", "--report", "report", "-v", *options)
+    running = forks.start(tmp_path, *command, faults=SLOW)
+    while b"1,500 images" not in running.stderr.readline():
         assert running.poll() is None
     time.sleep(0.5)
     running.send_signal(signal.SIGINT)
@@ -109,9 +102,12 @@ def test_a_stopped_evaluation_reports_nothing(options: tuple[str, ...], many: Pa
 
 @posix
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
-@pytest.mark.parametrize("options", [(), ("--no-isolate", "--workers", "2")], ids=" ".join)
-def test_no_decode_process_outlives_a_run_that_is_killed(options: tuple[str, ...], many: Path, tmp_path: Path) -> None:
-    running = begin(tmp_path, *options)
+@pytest.mark.parametrize("options", [(), ("--no-isolate",)], ids=" ".join)
+@pytest.mark.usefixtures("many")
+def test_no_decode_process_outlives_a_run_that_is_killed(
+    options: tuple[str, ...], begin: Begin, tmp_path: Path
+) -> None:
+    running = begin("--workers", "2", *options)
     wait_for_rows(running, tmp_path)
     assert len(of_session(running.pid)) > 2
     running.kill()
@@ -146,24 +142,17 @@ def test_a_signal_while_things_are_loaded_ends_the_run_in_order(faces: Callable[
     )
     for number, said in ((signal.SIGINT, b"interrupted"), (signal.SIGTERM, b"terminated"), (signal.SIGHUP, b"hung up")):
         command = [sys.executable, "-c", code.replace("{number}", str(int(number)))]
-        done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
         assert (done.returncode, done.stderr) == (128 + number, b"ferbatch: " + said + b"\n")
         assert os.listdir(tmp_path) == ["images"]
 
 
 @posix
 def test_a_second_signal_ends_the_run_at_once_and_the_dead_runs_lock_is_no_hindrance(
-    ferbatch_in: Ferbatch, faces: Callable[..., Path], tmp_path: Path
+    begin: Begin, ferbatch_in: Ferbatch, faces: Callable[..., Path], tmp_path: Path
 ) -> None:
     faces("images", 3)
-    code = (  # a block of the network that takes for ever
-        "import sys, time; from ferbatch import cli; from ferbatch.stream.classifier import Classifier\n"
-        "Classifier._compute = lambda *_: (print('at it', flush=True), time.sleep(1000))\n"
-        "sys.argv = ['ferbatch', 'label', 'images']; cli.main()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
-    assert running.stdout
+    running = begin(faults={"network_without_end": {}})
     assert running.stdout.readline() == b"at it\n"
     running.send_signal(signal.SIGTERM)
     time.sleep(0.5)
@@ -178,9 +167,9 @@ def test_a_second_signal_ends_the_run_at_once_and_the_dead_runs_lock_is_no_hindr
 
 @posix
 def test_a_decode_process_that_dies_without_isolation_ends_the_run_with_a_sentence(
-    many: Path, ferbatch_in: Ferbatch, tmp_path: Path
+    many: Path, begin: Begin, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
-    running = begin(tmp_path, "--no-isolate", "--workers", "1")
+    running = begin("--no-isolate", "--workers", "1")
     wait_for_rows(running, tmp_path)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
     if not children.exists():
@@ -189,19 +178,17 @@ def test_a_decode_process_that_dies_without_isolation_ends_the_run_with_a_senten
     _, errors = running.communicate(timeout=60)
     assert (running.returncode, errors.count(b"\n")) == (71, 1), errors.decode()
     assert b"--isolate goes on where one does; --resume goes on with what is done" in errors
-    for extra in list(many.iterdir())[1_000:]:
-        extra.unlink()
     assert ferbatch_in("label", "images", "--resume", "-q").returncode == 0
 
 
 @posix
-def test_large_pictures_do_not_keep_a_signal_waiting(tmp_path: Path) -> None:
+def test_large_pictures_do_not_keep_a_signal_waiting(begin: Begin, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     draw_face(0).resize((5_000, 4_000)).convert("RGB").save(tmp_path / "images/0.png", compress_level=1)
     for copy in range(1, 300):
         os.link(tmp_path / "images/0.png", tmp_path / f"images/{copy}.png")
     for options in ((), ("--workers", "2"), ("--isolate",)):
-        running = begin(tmp_path, "--overwrite", *options)
+        running = begin("--overwrite", *options)
         deadline = time.monotonic() + 60
         while not (tmp_path / "labels.csv.journal").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -212,33 +199,36 @@ def test_large_pictures_do_not_keep_a_signal_waiting(tmp_path: Path) -> None:
         assert (running.returncode, time.monotonic() - begun < 15) == (130, True), (options, errors)
 
 
-def hold(path: str, ready: multiprocessing.synchronize.Event, over: multiprocessing.synchronize.Event) -> None:
-    with locked(path):
-        ready.set()
-        over.wait(60)
+HOLDS = """
+import sys
+from ferbatch.core.locks import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    input()
+"""
 
 
 def test_who_holds_an_output_is_said(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
     faces("images", 2)
-    context = multiprocessing.get_context("spawn")
-    ready, over = context.Event(), context.Event()
-    holder = context.Process(target=hold, args=(str(tmp_path / "labels.csv"), ready, over))
-    holder.start()
-    assert ready.wait(60)
-    done = ferbatch_in("label", "images")
-    assert done.returncode == 75
-    said = rf"ferbatch: another run is writing labels.csv: process {holder.pid} on \S+, since \d{{4}}-\S+\n"
-    assert re.fullmatch(said, done.stderr.decode())
-    with pytest.raises(LockedError, match=f"process {holder.pid}"), locked(str(tmp_path / "labels.csv")):
-        pass
-    over.set()
-    holder.join()
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", HOLDS, tmp_path / "labels.csv"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdin=pipe, stdout=pipe) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        done = ferbatch_in("label", "images")
+        assert done.returncode == 75
+        said = rf"ferbatch: another run is writing labels.csv: process {holder.pid} on \S+, since \d{{4}}-\S+\n"
+        assert re.fullmatch(said, done.stderr.decode())
+        with pytest.raises(LockedError, match=f"process {holder.pid}"), locked(str(tmp_path / "labels.csv")):
+            pass
+        holder.communicate(b"\n")
     done = ferbatch_in("label", "images", "-q")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_two_runs_at_once_give_one_output(many: Path, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
-    first = begin(tmp_path, "-q")
+@pytest.mark.usefixtures("many")
+def test_two_runs_at_once_give_one_output(begin: Begin, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+    first = begin("-q")
     wait_for_rows(first, tmp_path)
     os.killpg(first.pid, signal.SIGSTOP)  # so that it is not over before the others have tried
     for option in ((), ("--overwrite",), ("--resume",), ("--incremental",)):
@@ -247,7 +237,7 @@ def test_two_runs_at_once_give_one_output(many: Path, ferbatch_in: Ferbatch, tmp
         assert f"another run is writing labels.csv: process {first.pid} on".encode() in second.stderr
     os.killpg(first.pid, signal.SIGCONT)
     assert first.wait(120) == 0
-    assert len(rows_of(tmp_path / "labels.csv")) == 20_001
+    assert len(rows_of(tmp_path / "labels.csv")) == MANY
 
 
 @pytest.mark.parametrize(
@@ -378,17 +368,11 @@ def test_a_log_file_among_the_outputs_is_refused(
 
 
 def test_a_log_file_whose_folder_goes_costs_no_labels(
-    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path, fault: Callable[..., None]
 ) -> None:
     (faces("images", 2) / "broken.jpg").write_bytes(b"no")
     (tmp_path / "logs").mkdir()
-    load = Classifier.load
-
-    def load_late(*args: Any, **options: Any) -> Classifier:
-        shutil.rmtree(tmp_path / "logs")
-        return load(*args, **options)
-
-    monkeypatch.setattr(Classifier, "load", load_late)
+    fault("folder_lost_while_the_model_loads", folder=tmp_path / "logs")
     done = ferbatch_here("label", "images", "-q", "--log-file", "logs/ferbatch.log")
     assert done.returncode == 3
     assert done.stderr.count(b"ferbatch.log could not be written") == 1
