@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,19 +19,26 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from forks import Forks
 from PIL import Image
 from sklearn.metrics import classification_report
-from support import HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_face, rows_of
+from support import ENVIRONMENT, HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_face, face_file, linked, rows_of
 
 import ferbatch
 from ferbatch.core import writers
 from ferbatch.core.records import ERROR_KINDS, REPORT_SUFFIXES, Prediction, columns
 from ferbatch.core.writers import WRITERS, CsvWriter
+from ferbatch.stream.classifier import Classifier
 
 COLUMNS = (
     "path,truth,label,confidence,happy,sad,neutral,surprise,status,error_kind,error,face,x,y,width,height,face_score"
 )
-MODEL = ferbatch.load_model(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    """The model that labels by default."""
+    return ferbatch.load_model(device="cpu")
 
 
 def truth_folders(faces: Callable[..., Path], n: int = 6) -> None:
@@ -40,7 +46,9 @@ def truth_folders(faces: Callable[..., Path], n: int = 6) -> None:
         faces(f"test/{name}", n, first=at * n)
 
 
-def test_a_folder_becomes_a_labels_file(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_a_folder_becomes_a_labels_file(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, classifier: Classifier, tmp_path: Path
+) -> None:
     faces("images", 70)
     done = ferbatch_in("label", "images")
     assert done.returncode == 0
@@ -62,16 +70,18 @@ def test_a_folder_becomes_a_labels_file(faces: Callable[..., Path], ferbatch_in:
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert sidecar["counts"]["labels"] == counted
     assert sidecar["exit_code"] == 0
-    assert sidecar["model"] == {"name": MODEL.card.name, "sha256": MODEL.card.sha256}
+    assert sidecar["model"] == {"name": classifier.card.name, "sha256": classifier.card.sha256}
     assert sidecar["sha256"] == hashlib.sha256((tmp_path / "labels.csv").read_bytes()).hexdigest()
     assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.run.json", "labels.csv.run.jsonl"]
 
 
-def test_every_row_is_its_images_own(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_every_row_is_its_images_own(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, classifier: Classifier, tmp_path: Path
+) -> None:
     folder = faces("images", 150)
-    ferbatch_in("label", "images", "--batch-size", "7")
+    ferbatch_here("label", "images", "--batch-size", "7")
     for row in rows_of(tmp_path / "labels.csv"):
-        alone = MODEL(Image.open(tmp_path / row["path"]))
+        alone = classifier(Image.open(tmp_path / row["path"]))
         assert row["label"] == alone.label
         assert [float(row[label]) for label in LABELS] == pytest.approx(list(alone.probabilities.values()), abs=1.1e-4)
     assert len(list(folder.iterdir())) == 150
@@ -106,14 +116,14 @@ def test_a_broken_image_changes_only_its_own_row(
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_holds_the_same_rows(
-    name: str, faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    name: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     folder = faces("images", 5)
     (folder / "broken.jpg").write_bytes(b"no, nothing")
     (folder / 'quo"te,\nNA.jpg').write_bytes((folder / "0000.jpg").read_bytes())
     (folder / "NA").write_bytes((folder / "0000.jpg").read_bytes())
-    assert ferbatch_in("label", "images", "-o", f"out.{name}").returncode == 3
-    ferbatch_in("label", "images")
+    assert ferbatch_here("label", "images", "-o", f"out.{name}").returncode == 3
+    ferbatch_here("label", "images")
     wanted = rows_of(tmp_path / "labels.csv")
     assert wanted[5]["path"] == "images/NA"
     out = tmp_path / f"out.{name}"
@@ -162,13 +172,13 @@ def test_common_rows_are_written_the_quick_way_as_any_other(tmp_path: Path) -> N
     assert {len(row) for row in rows} == {len(COLUMNS.split(","))}
 
 
-def test_hostile_names_survive_in_every_format(tmp_path: Path, ferbatch_in: Ferbatch) -> None:
+def test_hostile_names_survive_in_every_format(tmp_path: Path, ferbatch_here: Ferbatch) -> None:
     os.mkdir(tmp_path / "in")
     for name in HOSTILE:
         with open(os.path.join(os.fsencode(tmp_path / "in"), name), "wb") as stream:
-            draw_face(1).save(stream, "PNG")
+            stream.write(face_file(1, "PNG"))
     for name in WRITERS:
-        done = ferbatch_in("label", "in", "-o", f"out.{name}", "-v")
+        done = ferbatch_here("label", "in", "-o", f"out.{name}", "-v")
         assert done.returncode == 0
         assert b"\x1b" not in done.stderr
         frame = ferbatch.read_labels(tmp_path / f"out.{name}")
@@ -214,12 +224,12 @@ def test_a_list_on_stdin_is_labelled_in_its_order(
 
 
 def test_low_confidence_is_marked_and_keeps_its_label(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 40)
-    ferbatch_in("label", "images")
+    ferbatch_here("label", "images")
     middle = float(np.median([float(row["confidence"]) for row in rows_of(tmp_path / "labels.csv")]))
-    done = ferbatch_in("label", "images", "--min-confidence", f"{middle}", "-o", "sure.csv")
+    done = ferbatch_here("label", "images", "--min-confidence", f"{middle}", "-o", "sure.csv")
     assert done.returncode == 0
     assert b"uncertain" in done.stderr
     for before, after in zip(rows_of(tmp_path / "labels.csv"), rows_of(tmp_path / "sure.csv"), strict=True):
@@ -228,12 +238,12 @@ def test_low_confidence_is_marked_and_keeps_its_label(
 
 
 def test_truth_folders_bring_the_studys_report(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     truth_folders(faces)
     faces("test/angry", 2)
     (tmp_path / "test/happy/broken.jpg").write_bytes(b"no")
-    done = ferbatch_in("label", "test")
+    done = ferbatch_here("label", "test")
     assert done.returncode == 3
     rows = rows_of(tmp_path / "labels.csv")
     scored = [row for row in rows if row["truth"] and row["label"]]
@@ -255,23 +265,23 @@ def test_truth_folders_bring_the_studys_report(
 
 
 def test_one_label_or_no_truth_brings_no_report(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     truth_folders(faces, 2)
-    ferbatch_in("label", "test/happy")
+    ferbatch_here("label", "test/happy")
     assert {row["truth"] for row in rows_of(tmp_path / "labels.csv")} == {"happy"}
-    ferbatch_in("label", "test", "--no-truth", "-o", "plain.csv")
+    ferbatch_here("label", "test", "--no-truth", "-o", "plain.csv")
     assert {row["truth"] for row in rows_of(tmp_path / "plain.csv")} == {""}
     assert not list(tmp_path.glob("*.report.*"))
 
 
 def test_an_overwritten_output_leaves_no_stale_report(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     truth_folders(faces, 2)
-    ferbatch_in("label", "test")
+    ferbatch_here("label", "test")
     assert {path.name.partition(".report.")[2] for path in tmp_path.glob("*.report.*")} == set(REPORT_SUFFIXES)
-    assert ferbatch_in("label", "test", "--no-truth", "--overwrite").returncode == 0
+    assert ferbatch_here("label", "test", "--no-truth", "--overwrite").returncode == 0
     assert not list(tmp_path.glob("*.report.*"))
 
 
@@ -306,12 +316,12 @@ def test_an_overwritten_output_leaves_no_stale_report(
     ],
 )
 def test_mistakes_are_one_sentence_and_an_exit_code(
-    arguments: list[str], code: int, words: str, faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    arguments: list[str], code: int, words: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 1)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").touch()
-    done = ferbatch_in(*arguments)
+    done = ferbatch_here(*arguments)
     assert done.returncode == code, done.stderr.decode()
     assert words in " ".join((done.stderr + done.stdout).decode().split())
     assert b"Traceback" not in done.stderr
@@ -319,7 +329,7 @@ def test_mistakes_are_one_sentence_and_an_exit_code(
 
 
 def test_existing_outputs_are_left_alone_unless_told(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 2)
     begun = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
@@ -328,18 +338,18 @@ def test_existing_outputs_are_left_alone_unless_told(
     adds = "--incremental adds what is new, --resume ends an unfinished run"
     for name, said in {**names, "labels.csv": f"exists; --overwrite replaces it, {adds}"}.items():
         (tmp_path / name).write_text("precious")
-        done = ferbatch_in("label", "images")
+        done = ferbatch_here("label", "images")
         assert done.returncode == 2
         assert done.stderr.decode() == f"ferbatch: {name} {said}\n"
         assert (tmp_path / name).read_text() == "precious"
         (tmp_path / name).unlink()
     (tmp_path / "labels.csv").write_text("precious")
-    assert ferbatch_in("label", "images", "--overwrite").returncode == 0
+    assert ferbatch_here("label", "images", "--overwrite").returncode == 0
     assert len(rows_of(tmp_path / "labels.csv")) == 2
 
 
 def test_the_part_is_no_way_to_another_file_and_permissions_stay(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 1)
     (tmp_path / "labels.csv").write_text("old")
@@ -347,18 +357,18 @@ def test_the_part_is_no_way_to_another_file_and_permissions_stay(
     (tmp_path / "victim").write_text("precious")
     os.symlink("victim", tmp_path / "labels.csv.part")
     os.symlink("victim", tmp_path / "labels.csv.journal")
-    assert ferbatch_in("label", "images", "--overwrite").returncode == 0
+    assert ferbatch_here("label", "images", "--overwrite").returncode == 0
     assert (tmp_path / "victim").read_text() == "precious"
     assert (tmp_path / "labels.csv").stat().st_mode & 0o777 == 0o640
     assert not (tmp_path / "labels.csv").is_symlink()
     assert len(rows_of(tmp_path / "labels.csv")) == 1
 
 
-def test_an_output_link_is_written_through(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_an_output_link_is_written_through(faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     faces("images", 1)
     (tmp_path / "real").mkdir()
     os.symlink("real/out.csv", tmp_path / "labels.csv")
-    assert ferbatch_in("label", "images").returncode == 0
+    assert ferbatch_here("label", "images").returncode == 0
     assert (tmp_path / "labels.csv").is_symlink()
     assert len(rows_of(tmp_path / "real/out.csv")) == 1
 
@@ -379,12 +389,12 @@ def test_an_output_link_is_written_through(faces: Callable[..., Path], ferbatch_
     ],
 )
 def test_damaged_models_are_refused(
-    change: str | dict[str, object], faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    change: str | dict[str, object], faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 1)
     for suffix in ("safetensors", "json"):
         shutil.copy(ROOT / f"weights/cnn-v1.{suffix}", tmp_path / f"mine.{suffix}")
-    assert ferbatch_in("label", "images", "--model", "mine.safetensors").returncode == 0
+    assert ferbatch_here("label", "images", "--model", "mine.safetensors").returncode == 0
     card = json.loads((tmp_path / "mine.json").read_text())
     if change == "tensors":
         with (tmp_path / "mine.safetensors").open("r+b") as stream:
@@ -394,23 +404,23 @@ def test_damaged_models_are_refused(
         (tmp_path / "mine.json").write_text("{")
     else:
         (tmp_path / "mine.json").write_text(json.dumps({**card, **change}))  # type: ignore[dict-item]
-    done = ferbatch_in("label", "images", "--model", "mine.safetensors", "--overwrite")
+    done = ferbatch_here("label", "images", "--model", "mine.safetensors", "--overwrite")
     assert done.returncode == 6
     assert done.stderr.decode().count("\n") == 1
     assert b"\x1b" not in done.stderr
 
 
 def test_a_second_run_on_one_output_is_turned_away(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     from filelock import FileLock
 
     faces("images", 1)
     with FileLock(tmp_path / "labels.csv.lock"):
-        done = ferbatch_in("label", "images")
+        done = ferbatch_here("label", "images")
     assert done.returncode == 75
     assert b"another run is writing labels.csv" in done.stderr
-    assert ferbatch_in("label", "images").returncode == 0
+    assert ferbatch_here("label", "images").returncode == 0
 
 
 def test_an_output_that_cannot_be_written_is_74(
@@ -418,10 +428,7 @@ def test_an_output_that_cannot_be_written_is_74(
 ) -> None:
     faces("images", 90)
 
-    def small_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
-
-    done = ferbatch_in("label", "images", preexec_fn=small_files)
+    done = ferbatch_in("label", "images", faults={"small_files": {"most": 4000}})
     assert done.returncode == 74
     assert done.stderr.decode().count("\n") == 1
     assert b" could not be written: File too large; --resume goes on with what is done" in done.stderr
@@ -431,31 +438,18 @@ def test_an_output_that_cannot_be_written_is_74(
     assert (tmp_path / "labels.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     if os.path.exists("/dev/full"):
         command = f"{PYTHON} -m ferbatch label images -o - > /dev/full"
-        full = subprocess.run(
-            command, shell=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True
-        )
+        full = subprocess.run(command, shell=True, cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
         assert full.returncode == 74
         assert full.stderr.count(b"\n") == 1
 
 
-def start(tmp_path: Path, *args: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ferbatch", "label", "images", *args]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=pipe, stderr=pipe
-    )
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_stopped_run_leaves_nothing_half(
-    number: int, code: int, workers: str, faces: Callable[..., Path], tmp_path: Path
-) -> None:
-    folder = faces("images", 1)
-    for copy in range(20_000):
-        os.link(folder / "0000.jpg", folder / f"copy{copy}.jpg")
+def test_a_stopped_run_leaves_nothing_half(number: int, code: int, workers: str, forks: Forks, tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
     (tmp_path / "labels.csv").write_text("old and whole")
-    running = start(tmp_path, "--overwrite", "--workers", workers)
+    command = ("label", "images", "--overwrite", "--workers", workers)
+    running = forks.start(tmp_path, *command, faults={"slow_network": {"seconds": 0.2}})
     journal = tmp_path / "labels.csv.journal"
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.stat().st_size > 10_000) and time.monotonic() < deadline:
@@ -471,13 +465,9 @@ def test_a_stopped_run_leaves_nothing_half(
     assert sorted(os.listdir(tmp_path)) == ["images", "labels.csv", "labels.csv.journal"]
 
 
-def test_a_reader_that_goes_away_is_141(faces: Callable[..., Path], tmp_path: Path) -> None:
-    folder = faces("images", 1)
-    for copy in range(3_000):
-        os.link(folder / "0000.jpg", folder / f"copy{copy}.jpg")
-    running = start(tmp_path, "-o", "-")
-    assert running.stdout
-    assert running.stderr
+def test_a_reader_that_goes_away_is_141(forks: Forks, tmp_path: Path) -> None:
+    linked(tmp_path / "images", 3_000)
+    running = forks.start(tmp_path, "label", "images", "-o", "-")
     running.stdout.readline()
     running.stdout.close()
     assert running.stderr.read() == b""
@@ -488,8 +478,7 @@ def test_a_reader_that_goes_away_is_141(faces: Callable[..., Path], tmp_path: Pa
 def test_closed_standard_streams_do_not_matter(closed: str, faces: Callable[..., Path], tmp_path: Path) -> None:
     faces("images", 2)
     command = f"{PYTHON} -m ferbatch label images -o - {closed}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    done = subprocess.run(command, shell=True, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE)
     assert done.returncode == 0
     assert done.stdout.count(b"\n") == 3
 
@@ -499,8 +488,7 @@ def test_a_lost_reader_of_stderr_costs_no_labels(faces: Callable[..., Path], tmp
     for number in range(200):
         (folder / f"broken{number}.jpg").write_bytes(b"no")
     command = f"{PYTHON} -m ferbatch label images -v 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE)
     assert done.returncode == 3
     assert len(rows_of(tmp_path / "labels.csv")) == 201
 
@@ -510,33 +498,32 @@ def test_a_full_stderr_costs_no_labels(unbuffered: str, faces: Callable[..., Pat
     if not os.path.exists("/dev/full"):
         return
     faces("images", 2)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "ferbatch", "label", "images"]
+        environment = {**ENVIRONMENT, "PYTHONUNBUFFERED": unbuffered}
         done = subprocess.run(command, cwd=tmp_path, env=environment, stderr=full)
     assert done.returncode == 0
     assert len(rows_of(tmp_path / "labels.csv")) == 2
 
 
 def test_the_models_table_obeys_its_pipe(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for target, code in (("| true; exit ${PIPESTATUS[0]}", 141), ("> /dev/full", 74)):
         if "full" in target and not os.path.exists("/dev/full"):
             continue
         command = f"(sleep 0.5; exec {PYTHON} -m ferbatch models) {target}"
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE)
         assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
 
 
 def test_quiet_is_silent_when_clean_and_one_line_when_not(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     truth_folders(faces, 2)
-    done = ferbatch_in("label", "test", "-q", "--workers", "70")
+    done = ferbatch_here("label", "test", "-q", "--workers", "70")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert (tmp_path / "labels.csv.report.html").exists()
     (tmp_path / "test/happy/broken.jpg").write_bytes(b"no")
-    done = ferbatch_in("label", "test", "-q", "--overwrite")
+    done = ferbatch_here("label", "test", "-q", "--overwrite")
     assert done.returncode == 3
     assert done.stderr.decode().count("\n") == 1
 
@@ -545,18 +532,20 @@ def test_quiet_is_silent_when_clean_and_one_line_when_not(
     ("size", "warned"), [((600, 600), True), ((300, 180), True), ((200, 300), False), ((48, 48), False)]
 )
 def test_whole_pictures_bring_one_warning(
-    size: tuple[int, int], warned: bool, faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    size: tuple[int, int], warned: bool, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     folder = faces("images", 17)
     for name in ("a.png", "b.png"):
         draw_face(0).resize(size).save(folder / name)
-    done = ferbatch_in("label", "images", "--faces", "whole")
+    done = ferbatch_here("label", "images", "--faces", "whole")
     assert done.returncode == 0
     assert (b"--faces whole takes each for one face" in done.stderr) == warned
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]["large_or_wide"] == (2 if warned else 0)
 
 
-def test_odd_images_are_labelled_as_they_are_seen(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_odd_images_are_labelled_as_they_are_seen(
+    ferbatch_here: Ferbatch, classifier: Classifier, tmp_path: Path
+) -> None:
     (tmp_path / "in").mkdir()
     face = draw_face(8, 96)
     face.save(tmp_path / "in/plain.png")
@@ -567,10 +556,10 @@ def test_odd_images_are_labelled_as_they_are_seen(ferbatch_in: Ferbatch, tmp_pat
     face.convert("RGBA").save(tmp_path / "in/alpha.png")
     face.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(tmp_path / "in/palette.png")
     face.save(tmp_path / "in/animated.png", save_all=True, append_images=[draw_face(9, 96)])
-    ferbatch_in("label", "in")
+    ferbatch_here("label", "in")
     rows = rows_of(tmp_path / "labels.csv")
     assert len(rows) == 6
-    wanted = MODEL(face)
+    wanted = classifier(face)
     for row in rows:
         assert row["label"] == wanted.label, row["path"]
         assert float(row["confidence"]) == pytest.approx(wanted.confidence, abs=0.02), row["path"]
