@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import faulthandler
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, Ferbatch, draw_face
+from support import ENVIRONMENT, ROOT, TESTS, Ferbatch, draw_face, linked
 
 from ferbatch.core import process
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.records import Decoding, ImageRef, Workers
 from ferbatch.sources.listing import Listing, list_images
-from ferbatch.stream import pool, worker
+from ferbatch.stream import pool
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.pool import FROM, FROM_BYTES, HANDED_AHEAD, SAMPLE, SPAN, Pool, Task, pays_for
 from ferbatch.stream.read import Decoded, read
@@ -30,42 +28,18 @@ from ferbatch.stream.read import Decoded, read
 posix = pytest.mark.skipif(os.name != "posix", reason="signals end processes so on POSIX systems only")
 
 
-def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
-    """`read` with a decoder that has holes: what the file's name says happens."""
-    name = os.path.basename(ref.file)
-    if name.startswith(b"segv"):
-        faulthandler.disable()  # pytest's, which would tell of it
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if name.startswith(b"oom"):  # as the kernel does it
-        os.kill(os.getpid(), signal.SIGKILL)
-    if name.startswith(b"exit"):
-        os._exit(7)
-    if name.startswith(b"hang"):
-        time.sleep(1_000)
-    if name.startswith(b"big"):
-        bytearray(5 * 2**30)
-    return read(ref, decoding)
-
-
 @pytest.fixture
-def holes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that decode with `dangerous`; forked, for a worker that is started afresh knows no monkeypatch."""
-    monkeypatch.setattr(worker, "read", dangerous)
-    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
-    context = multiprocessing.get_context("fork")
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _=None: context)
+def holes(fault: Callable[..., None]) -> None:
+    fault("decoder_with_holes")
 
 
 def seen(decoded: list[Decoded]) -> list[tuple[bytes, str | None]]:
     return [(os.path.basename(one.ref.file), one.error.kind if one.error else None) for one in decoded]
 
 
-def linked(folder: Path, n: int) -> Listing:
-    """A folder of so many names of its first image."""
-    first = folder / "0000.jpg"
-    for number in range(1, n):
-        os.link(first, folder / f"{number:04}.jpg")
-    return list_images([folder], ())
+def listing_of(folder: Path, n: int) -> Listing:
+    """So many names of one image."""
+    return list_images([linked(folder, n)], ())
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -147,8 +121,8 @@ class HuntedPool(Pool):
 
 
 @posix
-def test_workers_that_others_kill_cost_no_image(faces: Callable[..., Path]) -> None:
-    listing = linked(faces("images", 1), 1_000)
+def test_workers_that_others_kill_cost_no_image(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path / "images", 1_000)
     pool = HuntedPool(Decoding(48), Workers(2, True))
     found = list(pool.decode(listing))
     assert pool.killed >= 10
@@ -171,12 +145,9 @@ def test_long_paths_do_not_stop_the_flow(faces: Callable[..., Path]) -> None:
 
 @posix
 def test_processes_that_cannot_be_started_are_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+    fault: Callable[..., None], faces: Callable[..., Path]
 ) -> None:
-    def refuse(_: object) -> None:
-        raise OSError(24, "Too many open files")
-
-    monkeypatch.setattr(Pool, "_launch", refuse)
+    fault("no_processes", number=24, said="Too many open files")
     listing = list_images([faces("images", 2)], ())
     with pytest.raises(WorkerError, match="a decode process could not be started: Too many open files"):
         list(Pool(Decoding(48), Workers(2, True)).decode(listing))
@@ -184,16 +155,16 @@ def test_processes_that_cannot_be_started_are_a_sentence(
 
 @posix
 def test_workers_that_cannot_start_end_the_run_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+    fault: Callable[..., None], faces: Callable[..., Path]
 ) -> None:
-    monkeypatch.setattr(pool, "work", os.abort)  # refuses its arguments: the process ends at once
+    fault("workers_that_cannot_start")
     listing = list_images([faces("images", 2)], ())
     with pytest.raises(WorkerError, match="end before they begin"):
         list(Pool(Decoding(48), Workers(1, True)).decode(listing))
 
 
-def test_no_worker_is_left_when_the_reader_goes(faces: Callable[..., Path]) -> None:
-    listing = linked(faces("images", 1), 6_000)
+def test_no_worker_is_left_when_the_reader_goes(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path / "images", 6_000)
     images = Pool(Decoding(48), Workers(2, True)).decode(listing)
     next(images)
     assert len(multiprocessing.active_children()) == 2
@@ -223,15 +194,10 @@ def test_a_time_limit_needs_isolation_and_some_time(options: tuple[str, ...], fe
 
 
 def test_where_no_process_can_be_started_the_default_does_without_and_the_option_says_so(
-    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None], faces: Callable[..., Path]
 ) -> None:
-    tried = []
-
-    def refuse(_: object) -> None:
-        tried.append(True)
-        raise OSError(11, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(Pool, "_launch", refuse)
+    tried: list[bool] = []
+    fault("no_processes", number=11, said="Resource temporarily unavailable", tried=tried)
     monkeypatch.setattr(pool, "FROM", 5)
     listing = list_images([faces("images", 6)], ())
     classifier = Classifier.load(device="cpu")
@@ -243,8 +209,8 @@ def test_where_no_process_can_be_started_the_default_does_without_and_the_option
         list(classifier.stream(listing, workers=Workers(isolate=True)))
 
 
-def test_many_images_pay_for_processes_and_few_small_ones_do_not(faces: Callable[..., Path]) -> None:
-    listing = linked(faces("images", 1), FROM)
+def test_many_images_pay_for_processes_and_few_small_ones_do_not(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path / "images", FROM)
     assert pays_for(listing)
     assert not pays_for([listing[at] for at in range(FROM - 1)])
     assert not pays_for([])
@@ -261,9 +227,9 @@ def test_large_files_pay_for_processes_whatever_their_number(n: int, tmp_path: P
 
 
 def test_to_tell_whether_processes_pay_only_a_sample_of_the_files_is_looked_at(
-    faces: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    listing = linked(faces("images", 1), FROM - 1)
+    listing = listing_of(tmp_path / "images", FROM - 1)
     asked = []
     monkeypatch.setattr(pool, "version_of", lambda file: asked.append(file))
     assert not pays_for(listing)  # files that are gone say nothing
@@ -290,7 +256,7 @@ def test_files_of_megabytes_are_handed_out_a_few_at_a_time(
     folder = faces("images", 1)
     with (folder / "0000.jpg").open("ab") as stream:
         stream.write(bytes(3 * 2**20))  # after the image's end: as large, and quickly read
-    listing = linked(folder, 400)
+    listing = listing_of(folder, 400)
     found = list(Pool(Decoding(48), Workers(2, True)).decode(listing))
     assert [one.ref for one in found] == list(listing)
     assert all(n <= 2 for _, n in spans)
@@ -302,7 +268,7 @@ def test_a_few_large_photos_are_shared_out_among_the_processes(
     folder = faces("images", 1)
     with (folder / "0000.jpg").open("ab") as stream:
         stream.write(bytes(3 * 2**20))
-    listing = linked(folder, 40)
+    listing = listing_of(folder, 40)
     assert pays_for(listing)
     assert len(list(Pool(Decoding(48), Workers(2, True)).decode(listing))) == 40
     of_each = Counter[int]()
@@ -312,9 +278,9 @@ def test_a_few_large_photos_are_shared_out_among_the_processes(
     assert all(n <= 2 for _, n in spans)
 
 
-def test_small_files_are_handed_out_by_the_span(faces: Callable[..., Path], spans: list[tuple[int, int]]) -> None:
-    listing = linked(faces("images", 1), 1_000)
-    found = list(Pool(Decoding(48), Workers(2, True), span=50).decode(listing))
+def test_small_files_are_handed_out_by_the_span(spans: list[tuple[int, int]], tmp_path: Path) -> None:
+    listing = listing_of(tmp_path / "images", 1_000)
+    found = list(50)=Pool(Decoding(48), Workers(2, True), span=50)=50).decode(listing))
     assert [one.ref for one in found] == list(listing)
     assert max(n for _, n in spans) == 50
     assert sum(n for _, n in spans) == 1_000
@@ -334,10 +300,8 @@ def test_where_large_files_follow_small_ones_the_spans_become_short(
     assert all(n <= 2 for _, n in spans[-20:])
 
 
-def test_what_is_decoded_does_not_run_far_ahead_of_its_reader(
-    faces: Callable[..., Path], spans: list[tuple[int, int]]
-) -> None:
-    listing = linked(faces("images", 1), 3 * HANDED_AHEAD)
+def test_what_is_decoded_does_not_run_far_ahead_of_its_reader(spans: list[tuple[int, int]], tmp_path: Path) -> None:
+    listing = listing_of(tmp_path / "images", 3 * HANDED_AHEAD)
     images = Pool(Decoding(48), Workers(2, True)).decode(listing)
     for _ in range(3):
         next(images)
@@ -357,37 +321,14 @@ def test_by_default_there_is_a_worker_for_each_core_that_the_process_may_use() -
         os.sched_setaffinity(0, before)
 
 
-RAISING = """
-import sys
-from ferbatch.stream.classifier import Classifier
-from ferbatch.{module} import {name}
-rows = []
-whole = {name}.{method}
-def fails(*args):
-    rows.append(args)
-    if len(rows) > {after}:
-        raise RuntimeError("a bug of ours")
-    return whole(*args)
-{name}.{method} = fails
-"""
-COMMAND = """
-sys.argv = ["ferbatch", "label", "images", "-q", *{options!r}]
-from ferbatch.cli import main
-main()
-"""
+PLACES = {"a prediction": 100, "the network": 0, "a decoded image": 3}  # what fails, and after how many calls
+WAYS = [(), ("--isolate", "--workers", "3"), ("--no-isolate", "--workers", "2")]
 API = """
-import ferbatch
+import pytest, ferbatch, faults
+faults.switch_on(pytest.MonkeyPatch(), "bug", place="a prediction", after=100)
 for _ in ferbatch.label("images", device="cpu"):
     pass
 """
-PLACES = {  # what fails, and after how many calls
-    "a prediction": ("stream.classifier", "Classifier", "_prediction", 100),
-    "the network": ("stream.classifier", "Classifier", "_softmax", 0),
-    "a decoded image": ("stream.pool", "Pool", "_take", 3),
-}
-
-
-WAYS = [(), ("--isolate", "--workers", "3"), ("--no-isolate", "--workers", "2")]
 
 
 @pytest.mark.parametrize(
@@ -396,31 +337,30 @@ WAYS = [(), ("--isolate", "--workers", "3"), ("--no-isolate", "--workers", "2")]
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "as it likes",
 )
 def test_a_bug_in_the_midst_of_a_run_ends_it_with_its_traceback(
-    place: str, way: tuple[str, ...], faces: Callable[..., Path], tmp_path: Path
+    place: str, way: tuple[str, ...], ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
-    linked(faces("images", 1), 1_500)
-    module, name, method, after = PLACES[place]
-    code = RAISING.format(module=module, name=name, method=method, after=after)
-    assert_ends_with_a_traceback(code + COMMAND.format(options=way), tmp_path)
+    linked(tmp_path / "images", 1_500)
+    bug = {"bug": {"place": place, "after": PLACES[place]}}
+    assert_ends_with_a_traceback(ferbatch_in("label", "images", "-q", *way, faults=bug), tmp_path)
 
 
-def test_a_bug_in_the_midst_of_a_run_of_the_api_ends_its_program(faces: Callable[..., Path], tmp_path: Path) -> None:
-    linked(faces("images", 1), 1_500)
-    code = RAISING.format(module="stream.classifier", name="Classifier", method="_prediction", after=100)
-    assert_ends_with_a_traceback(code + API, tmp_path)
+def test_a_bug_in_the_midst_of_a_run_of_the_api_ends_its_program(tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(ROOT), str(TESTS)])}
+    command = [sys.executable, "-c", API]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert_ends_with_a_traceback(done, tmp_path)
 
 
-def assert_ends_with_a_traceback(code: str, folder: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, timeout=60)
+def assert_ends_with_a_traceback(done: subprocess.CompletedProcess[bytes], folder: Path) -> None:
     assert done.returncode == 1, done.stderr.decode()
     assert b"Traceback" in done.stderr
     assert done.stderr.rstrip().endswith(b"RuntimeError: a bug of ours")
     assert not (folder / "labels.csv").exists()
 
 
-def test_a_reader_of_the_api_that_raises_leaves_no_process(faces: Callable[..., Path], tmp_path: Path) -> None:
-    linked(faces("images", 1), 1_500)
+def test_a_reader_of_the_api_that_raises_leaves_no_process(tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
     code = """
 import multiprocessing, ferbatch
 def read():
@@ -433,6 +373,5 @@ except RuntimeError:
     pass
 print(len(multiprocessing.active_children()))
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"0\n", b"")
