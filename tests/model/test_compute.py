@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forks import Forks
 from PIL import Image
-from support import ROOT, Ferbatch, draw_face
+from support import linked
 
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding, Prediction, Workers
@@ -25,7 +23,6 @@ from ferbatch.stream.pool import Pool, can_compute
 from ferbatch.stream.read import Decoded
 
 pytestmark = pytest.mark.skipif(not can_compute(), reason="processes share a network on Linux only")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def rows(
@@ -103,33 +100,27 @@ def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
     assert torch.get_num_threads() == before
 
 
-def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, fault: Callable[..., None]) -> None:
     classifier = Classifier.load("cnn-lite", "cpu")
-    monkeypatch.setattr(classifier, "head", torch.nn.Linear(112, 4).double())
-    torch.nn.init.constant_(classifier.head.weight, float("nan"))
+    fault("network_without_numbers", classifier=classifier)
     with pytest.raises(ModelError, match="gives no numbers for some images"):
         rows(classifier, folder, isolate=True)
 
 
-def test_a_killed_runs_lock_and_journal_are_free_at_once(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    draw_face(0).save(tmp_path / "images/0.jpg")
-    for at in range(1, 20_000):
-        os.link(tmp_path / "images/0.jpg", tmp_path / f"images/{at}.jpg")
-    command = [sys.executable, "-m", "ferbatch", "label", "images", "-q", "--model", "cnn"]
+def test_a_killed_runs_lock_and_journal_are_free_at_once(forks: Forks, tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
+    journal = tmp_path / "labels.csv.journal"
     for more in ([], ["--resume"]):
-        running = subprocess.Popen([*command, *more], cwd=tmp_path, env=ENVIRONMENT)
-        journal = tmp_path / "labels.csv.journal"
+        slow = {"slow_network": {"seconds": 0.1}}
+        running = forks.start(tmp_path, "label", "images", "-q", *more, faults=slow)
         size = journal.stat().st_size if journal.exists() else 0
         deadline = time.monotonic() + 60
         while not journal.exists() or journal.stat().st_size < size + 20_000:
             assert time.monotonic() < deadline
             assert running.poll() is None
             time.sleep(0.01)
-        running.send_signal(signal.SIGKILL)
+        running.kill()
         running.wait()
-    for at in range(2_000, 20_000):
-        os.unlink(tmp_path / f"images/{at}.jpg")
-    done = ferbatch_in("label", "images", "-q", "--model", "cnn", "--resume")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "labels.csv").read_bytes().count(b"\n") == 2_001
+    done = forks(tmp_path, "label", "images", "-q", "--resume")
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "labels.csv").read_bytes().count(b"\n") == 1_501

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from support import Ferbatch
 
-from ferbatch.core.errors import ModelError, UsageError
+from ferbatch.core.errors import UsageError
 from ferbatch.model import backbones, registry
 from ferbatch.model.weights import read_card
 
@@ -90,17 +90,13 @@ def test_what_is_no_weights_file_is_one_sentence(name: str, lite: backbones.Back
         backbones.load_pretrained(lite, tmp_path / name)
 
 
-def no_hub(network: backbones.Backbone) -> None:
-    raise ModelError("ImageNet weights could not be downloaded (ConnectError)")
-
-
 def test_without_a_download_it_says_that_it_trains_from_scratch_and_so_does_the_card(
-    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path, fault: Callable[..., None]
 ) -> None:
     for at, label in enumerate(("happy", "sad", "neutral", "surprise")):
         faces(f"data/train/{label}", 3, first=100 * at)
         faces(f"data/validation/{label}", 1, first=100 * at + 50)
-    monkeypatch.setattr(backbones, "download", no_hub)
+    fault("no_download")
     recipe = 'model = "efficientnet_lite0"\npretrained = true\nepochs = 1\nvotes = 0\narguments = {side = 32}\n'
     (tmp_path / "r.toml").write_text(recipe)
     done = ferbatch_here("train", "data", "--recipe", "r.toml", "--device", "cpu")
@@ -123,9 +119,9 @@ def test_without_a_download_it_says_that_it_trains_from_scratch_and_so_does_the_
 
 
 def test_where_timm_is_missing_the_sentence_names_the_extra(
-    ferbatch_here: Ferbatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ferbatch_here: Ferbatch, tmp_path: Path, fault: Callable[..., None]
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    fault("no_timm")
     done = ferbatch_here("train", "data", "--model", "vgg16")
     assert done.returncode == 2
     assert b"this network needs timm: pip install 'ferbatch[zoo]'" in done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import Ferbatch, draw_face
+from support import Ferbatch, crossed, draw_face, rows_of
 
 import ferbatch
 from ferbatch.commands.models.convert import run
@@ -81,9 +80,10 @@ def lively(parts: list[keras.Layer], images: np.ndarray | None = None) -> keras.
     return model
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
-@pytest.mark.parametrize("scale", ["0,1", "0,255", "-1,1"])
-@pytest.mark.parametrize("kind", ["study 48", "study 64", "flat 64", "others 48", "others 50"])
+@pytest.mark.parametrize(
+    ("kind", "scale", "suffix"),
+    crossed(["study 48", "study 64", "flat 64", "others 48", "others 50"], ["0,1", "0,255", "-1,1"], [".keras", ".h5"]),
+)
 def test_probabilities_equal_keras(kind: str, scale: str, suffix: str, tmp_path: Path) -> None:
     size = int(kind[-2:])
     parts = {
@@ -114,31 +114,31 @@ def _filled(model: keras.Model) -> int:
 
 
 def test_the_command_writes_a_model_that_labels(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces("images", 5)
     lively(study(48)).save(tmp_path / "theirs.keras")
     (tmp_path / "weights").mkdir()
     command = ("convert", "theirs.keras", "-o", "weights/mine", "--labels", LABELS, "--scale", "0,1")
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert done.returncode == 0, done.stderr
     assert b"labels happy, neutral, sad, surprise" in done.stderr
     assert sorted(os.listdir(tmp_path / "weights")) == ["mine.json", "mine.safetensors"]
     card = json.loads((tmp_path / "weights/mine.json").read_text())
     assert card["recipe"] == {"converted_from": "theirs.keras", "scale": "0,1"}
     assert card["scores"] == []
-    labelled = ferbatch_in("label", "images", "--model", "weights/mine.safetensors", "-o", "-")
-    rows = list(csv.DictReader(labelled.stdout.decode().splitlines()))
+    assert ferbatch_here("label", "images", "--model", "weights/mine.safetensors").returncode == 0
+    rows = rows_of(tmp_path / "labels.csv")
     assert list(rows[0])[4:8] == LABELS.split(",")
     assert len(rows) == 5
-    assert ferbatch_in(*command).returncode == 2
-    assert ferbatch_in(*command, "-q", "--overwrite").stderr == b""
+    assert ferbatch_here(*command).returncode == 2
+    assert ferbatch_here(*command, "-q", "--overwrite").stderr == b""
 
 
-def test_labels_and_scale_must_be_said(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_labels_and_scale_must_be_said(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     lively(study(48)).save(tmp_path / "theirs.keras")
     for missing in (("--labels", LABELS), ("--scale", "0,1")):
-        done = ferbatch_in("convert", "theirs.keras", "-o", "mine", *missing)
+        done = ferbatch_here("convert", "theirs.keras", "-o", "mine", *missing)
         assert done.returncode == 2
         assert b"Missing option" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["theirs.keras"]

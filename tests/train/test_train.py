@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forks import Forks
 from PIL import Image, ImageDraw
-from support import ROOT, Ferbatch
+from support import Ferbatch
 
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.data import Split, list_splits
@@ -160,7 +159,7 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(
 
 EVERYTHING = """
 model = "cnn-lite"
-epochs = 6
+epochs = 5
 batch_size = 16
 label_smoothing = 0.1
 balance = 0.5
@@ -171,22 +170,19 @@ ema = 0.9
 """
 
 
-def test_a_run_that_is_killed_and_resumed_ends_as_if_it_had_not_been(
-    data: Path, ferbatch_in: Ferbatch, tmp_path: Path
-) -> None:
+def test_a_run_that_is_killed_and_resumed_ends_as_if_it_had_not_been(data: Path, forks: Forks, tmp_path: Path) -> None:
     (tmp_path / "all.toml").write_text(EVERYTHING)
     common = ("train", "data", "--recipe", "all.toml", "--device", "cpu", "-q")
-    assert ferbatch_in(*common, "-o", "whole.safetensors").returncode == 0
+    assert forks(tmp_path, *common, "-o", "whole.safetensors").code == 0
     kills = 0
     for _ in range(20):
-        command = [sys.executable, "-m", "ferbatch", *common, "-o", "cut.safetensors", "--resume"]
         before = stamp(tmp_path / "cut.checkpoint")
-        running = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        running = forks.start(tmp_path, *common, "-o", "cut.safetensors", "--resume")
         while running.poll() is None and stamp(tmp_path / "cut.checkpoint") in (before, 0):
             time.sleep(0.002)
         if running.poll() is not None:
             break
-        running.send_signal(signal.SIGKILL)
+        running.kill()
         running.wait()
         kills += 1
         assert not (tmp_path / "cut.safetensors").exists()
@@ -203,13 +199,11 @@ def stamp(path: Path) -> int:
 
 
 @pytest.fixture
-def unfinished(data: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> Path:
+def unfinished(data: Path, forks: Forks, ferbatch_here: Ferbatch, tmp_path: Path) -> Path:
     """The checkpoint of a run that was interrupted after its first epoch."""
-    command = [sys.executable, "-m", "ferbatch", "train", "data", *QUICK, "--epochs", "200", "-o", "m.safetensors"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    running = forks.start(tmp_path, "train", "data", *QUICK, "--epochs", "200", "-o", "m.safetensors")
     while not (tmp_path / "m.checkpoint").exists():
-        assert running.poll() is None, running.stderr.read() if running.stderr else ""
+        assert running.poll() is None, running.stderr.read()
         time.sleep(0.01)
     second = ferbatch_here("train", "data", *QUICK, "-o", "m.safetensors", "--resume")
     said = f"ferbatch: another run is writing m.safetensors: process {running.pid} on ".encode()
