@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support import HOSTILE, LABELS, NAMES, TEXTS, Ferbatch, draw_face
 
@@ -27,14 +27,6 @@ from ferbatch.core.names import decode_path, encode_path
 from ferbatch.core.records import Prediction
 from ferbatch.core.writers import WRITERS, check_format
 from ferbatch.sources.listing import list_images
-
-EXAMPLES = settings(
-    max_examples=100,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def read_plainly(path: Path) -> list[dict[str, Any]]:
@@ -63,7 +55,6 @@ def same(path: str, name: bytes) -> bool:
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
-@EXAMPLES
 @given(rows=st.lists(st.tuples(NAMES, TEXTS), min_size=1, max_size=8))
 def test_every_name_comes_back_from_every_format(suffix: str, rows: list[tuple[bytes, str]], tmp_path: Path) -> None:
     names = [b"in/" * (at % 2 == 0) + name for at, (name, _) in enumerate(rows)]
@@ -82,7 +73,6 @@ def test_every_name_comes_back_from_every_format(suffix: str, rows: list[tuple[b
             assert [c for c in said if c.isalnum()] == [c for c in f"PNG{message}" if c.isalnum()]
 
 
-@EXAMPLES
 @given(name=NAMES)
 def test_any_name_comes_back_and_does_nothing(name: bytes) -> None:
     text = encode_path(name)
@@ -93,7 +83,6 @@ def test_any_name_comes_back_and_does_nothing(name: bytes) -> None:
     assert not {unicodedata.category(char) for char in text} & {"Cc", "Cs"}
 
 
-@EXAMPLES
 @given(name=NAMES)
 def test_the_path_of_a_row_opens_the_file(name: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "in"

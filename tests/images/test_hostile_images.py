@@ -14,15 +14,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from support import FACE, ROOT, SHARED, TESTS, draw_face, saved
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import ERROR_KINDS
-from ferbatch.images import decode as door
-from ferbatch.images import limits
 from ferbatch.images.decode import decode, read_bytes
 from ferbatch.images.formats import IMAGE_TYPES, type_of_name
 from ferbatch.images.inputs import model_input
@@ -361,13 +359,12 @@ def test_too_much_is_refused_before_memory_is_taken() -> None:
         ("BMP", bmp(dib(100, 100, 8, 1), b"\0\2\0\0" * 2000)),
     ],
 )
-def test_a_file_of_countless_pieces_is_given_up(kind: str, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (door, limits):
-        monkeypatch.setattr(module, "MAX_READS", 1000)
+def test_a_file_of_countless_pieces_is_given_up(kind: str, data: bytes, fault: Callable[..., None]) -> None:
+    fault("few_reads_of_a_file", most=1000)
     assert outcome(data, kind) == "too_large"
 
 
-def test_a_large_exif_is_not_searched_for_the_orientation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_exif_is_not_searched_for_the_orientation(fault: Callable[..., None]) -> None:
     data = png(
         chunk(b"eXIf", b"II*\0" + little(8) + struct.pack("<HHHII", 1, 0x0112, 3, 1, 6) + little(0)),
         chunk(b"IDAT", zlib.compress(b"\0\1\2\3\0\4\5\6")),
@@ -375,7 +372,7 @@ def test_a_large_exif_is_not_searched_for_the_orientation(monkeypatch: pytest.Mo
         size=(3, 2),
     )
     assert decode(data).pixels.size == (2, 3)
-    monkeypatch.setattr(door, "MAX_EXIF_BYTES", 10)
+    fault("little_exif", most=10)
     assert decode(data).pixels.size == (3, 2)
 
 
@@ -385,12 +382,8 @@ def test_strips_that_make_up_the_image_are_enough() -> None:
         assert outcome(data) == "ok"
 
 
-def test_no_program_is_started_for_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    def started(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt("a program was started")  # which the door lets through
-
-    for module, name in ((subprocess, "Popen"), (os, "system"), (os, "posix_spawn"), (os, "fork"), (os, "execv")):
-        monkeypatch.setattr(module, name, started)
+def test_no_program_is_started_for_an_image(fault: Callable[..., None]) -> None:
+    fault("no_programs")
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
     for kind in (None, *IMAGE_TYPES):
         assert outcome(postscript, kind) in ("unreadable", "unsupported", "truncated")
@@ -418,18 +411,11 @@ def test_no_program_is_started_for_an_image(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 @pytest.mark.parametrize("method", ["open", "new"])
-def test_whatever_a_decoder_throws_is_a_kind(
-    error: type[Exception], method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise (
-            error("utf-8", b"\xff", 0, 1, "odd\x1b[2J\nwords")
-            if error is UnicodeDecodeError
-            else error("odd\x1b[2J\nwords")
-        )
-
+def test_whatever_a_decoder_throws_is_a_kind(error: type[Exception], method: str, fault: Callable[..., None]) -> None:
+    words = "odd\x1b[2J\nwords"
+    thrown = error("utf-8", b"\xff", 0, 1, words) if error is UnicodeDecodeError else error(words)
     data = saved(COLOUR, "PNG")
-    monkeypatch.setattr(door.Image, method, broken)
+    fault("decoder_that_throws", method=method, error=thrown)
     assert outcome(data) in ERROR_KINDS
 
 
@@ -497,7 +483,6 @@ def mutated(draw: st.DrawFn, kind: str) -> bytes:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", SOUND)
 def test_no_accident_gets_past_the_door(kind: str) -> None:
-    @settings(max_examples=400, derandomize=True, deadline=None, database=None)
     @given(mutated(kind))
     def check(data: bytes) -> None:
         assert outcome(data, kind) in ("ok", *ERROR_KINDS)

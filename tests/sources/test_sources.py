@@ -6,8 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -222,21 +221,10 @@ def test_a_folder_that_may_not_be_listed_is_a_row(here: Path) -> None:
 
 
 def test_a_folder_that_fails_while_it_is_listed_is_a_row_and_what_it_gave_is_kept(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, fault: Callable[..., None]
 ) -> None:
     touch("in/1.png", "in/bad/2.png", "in/bad/3.png", "in/z/4.png")
-    whole = os.scandir
-
-    @contextmanager
-    def scandir(folder: bytes) -> Iterator[Iterator[os.DirEntry[bytes]]]:
-        with whole(folder) as entries:
-            yield failing(entries) if folder == b"in/bad/" else entries
-
-    def failing(entries: Iterator[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[bytes]]:
-        yield next(entries)
-        raise OSError("the disk says no")
-
-    monkeypatch.setattr(os, "scandir", scandir)
+    fault("folder_that_fails", folder=b"in/bad/")
     found = paths_of(list_images(["in", "in"], LABELS))
     assert found[2] in ("in/bad/2.png", "in/bad/3.png")
     assert found == ["in/1.png", "in/bad", found[2], "in/z/4.png"]
@@ -307,8 +295,8 @@ def test_a_shuffled_list_costs_no_more() -> None:
     assert peak / 20_000 < 200
 
 
-def test_a_path_that_may_not_be_listed_is_an_error_and_no_row(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, _: os.path.basename(path) != b"secret")
+def test_a_path_that_may_not_be_listed_is_an_error_and_no_row(here: Path, fault: Callable[..., None]) -> None:
+    fault("forbidden_folder", name=b"secret")
     (here / "secret").mkdir()
     with pytest.raises(UsageError, match="secret cannot be listed: permission denied"):
         list_images(["secret"], LABELS)

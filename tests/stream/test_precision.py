@@ -8,14 +8,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forks import Forks
 from numpy.typing import NDArray
 from PIL import Image
-from support import ROOT, Ferbatch, draw_face
+from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, drawn, some
 
 import ferbatch
 from ferbatch.core.errors import UsageError
@@ -31,10 +33,6 @@ CPU = torch.device("cpu")
 PRECISIONS = tuple(devices.DTYPES)
 
 
-def drawn(n: int) -> NDArray[np.uint8]:
-    return np.stack([np.asarray(draw_face(seed)) for seed in range(n)])
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """140 drawn faces of several sizes, one of them broken; whole blocks of every network and a part."""
@@ -46,18 +44,32 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+Labels = Callable[..., bytes]
+
+
 @pytest.fixture(scope="module")
-def usual(folder: Path) -> dict[str, bytes]:
+def labels(folder: Path, commands: Forks | None) -> Labels:
+    """The labels of the folder with these options; `threads` in a Python that is started with so many."""
+
+    def label(*options: str, threads: str | None = None) -> bytes:
+        argv = ["label", "images", "-o", "-", "-q", "--device", "cpu", *options]
+        if commands and not threads:
+            ended = commands(folder.parent, *argv)
+            assert ended.code == 3, ended.stderr
+            return ended.stdout
+        environment = {**ENVIRONMENT, **({"OMP_NUM_THREADS": threads} if threads else {})}
+        command = [sys.executable, "-m", "ferbatch", *argv]
+        done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 3, done.stderr
+        return done.stdout
+
+    return label
+
+
+@pytest.fixture(scope="module")
+def usual(labels: Labels) -> dict[str, bytes]:
     """The labels of each precision, in the usual way."""
-    return {precision: labels(folder, "--precision", precision) for precision in PRECISIONS}
-
-
-def labels(folder: Path, *options: str, threads: str | None = None) -> bytes:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"OMP_NUM_THREADS": threads} if threads else {})
-    command = [sys.executable, "-m", "ferbatch", "label", "images", "-o", "-", "-q", "--device", "cpu", *options]
-    done = subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, timeout=120)
-    assert done.returncode == 3, done.stderr
-    return done.stdout
+    return {precision: labels("--precision", precision) for precision in PRECISIONS}
 
 
 WAYS = {
@@ -72,26 +84,25 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "precision"), crossed(WAYS, PRECISIONS))
 def test_a_precision_gives_the_same_bytes_however_it_is_run(
-    precision: str, way: str, folder: Path, usual: dict[str, bytes]
+    way: str, precision: str, labels: Labels, usual: dict[str, bytes]
 ) -> None:
     options, threads = WAYS[way]
-    assert labels(folder, "--precision", precision, *options, threads=threads) == usual[precision]
+    assert labels("--precision", precision, *options, threads=threads) == usual[precision]
 
 
 def test_the_two_precisions_are_not_the_same(usual: dict[str, bytes]) -> None:
     assert usual["fp32"] != usual["bf16"]
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", some(shipped(), 2))
 def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.FixtureRequest) -> None:
-    pixels = drawn(256)
+    pixels = drawn(depth(128, 256))
     try:
         files = list_images([request.getfixturevalue("real_faces") / "validation"], ())
-        some = range(0, len(files), len(files) // 512)
-        pixels = np.concatenate([read(files[at], Decoding(48)).inputs for at in some])
+        chosen = range(0, len(files), len(files) // depth(128, 512))
+        pixels = np.concatenate([read(files[at], Decoding(48)).inputs for at in chosen])
     except pytest.skip.Exception:  # drawn faces will do
         pass
     found = {one: Classifier.load(name, "cpu", precision=one).probabilities(pixels) for one in PRECISIONS}
@@ -102,9 +113,7 @@ def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.Fixture
     assert other < 0.02
 
 
-@pytest.mark.parametrize("name", ["cnn", "cnn-lite"])
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize(("name", "precision", "tta"), some(product(["cnn", "cnn-lite"], PRECISIONS, [False, True]), 4))
 def test_an_images_numbers_depend_on_neither_its_place_nor_its_neighbours(name: str, precision: str, tta: bool) -> None:
     classifier = Classifier.load(name, "cpu", precision=precision, tta=tta)
     n = classifier.block
