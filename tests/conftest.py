@@ -103,8 +103,13 @@ def ferbatch_in(tmp_path: Path, commands: Forks | None) -> Ferbatch:
 
 
 @pytest.fixture
-def ferbatch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ferbatch:
-    """The same in this very process, which spares the imports: for what does not hang on a process of its own."""
+def ferbatch_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[..., None]) -> Ferbatch:
+    """The same in this very process, which costs least: for what does not hang on a process of its own.
+
+    Its reports have no real charts but in a thorough run.
+    """
+    if not Depth.thorough:
+        fault("plain_charts")
 
     def call(*args: str | Path) -> subprocess.CompletedProcess[bytes]:
         from ferbatch.cli import app

@@ -19,9 +19,10 @@ from typing import Any
 import jsonschema
 import pytest
 from filelock import FileLock
+from forks import Forks
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import classification_report
-from support import HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_scores, rows_of
+from support import ENVIRONMENT, HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_scores, rows_of
 
 import ferbatch
 from ferbatch.core.names import encode_path
@@ -72,14 +73,14 @@ def faces_with_truth(faces: Callable[..., Path], n: int = 6) -> None:
 
 
 def test_a_model_is_held_against_class_folders(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces)
     faces("test/angry", 3)
-    done = ferbatch_in("evaluate", "--truth", "test")
+    done = ferbatch_here("evaluate", "--truth", "test")
     assert done.returncode == 0
     text = done.stdout.decode()
-    ferbatch_in("label", "test")
+    ferbatch_here("label", "test")
     rows = [r for r in rows_of(tmp_path / "labels.csv") if r["truth"]]
     correct = sum(r["truth"] == r["label"] for r in rows)
     lines = text.splitlines()
@@ -98,20 +99,20 @@ def test_a_model_is_held_against_class_folders(
 
 
 def test_a_run_its_labels_file_and_labels_own_report_agree_to_the_bit(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces)
     (tmp_path / "test/happy/broken.jpg").write_bytes(b"no")
-    direct = ferbatch_in(
+    direct = ferbatch_here(
         "evaluate", "--truth", "test", "--format", "json", "--report", "out", "--min-confidence", "0.5"
     )
     assert direct.returncode == 3
     assert (tmp_path / "out/report.json").read_bytes() == direct.stdout
-    assert ferbatch_in("label", "test", "--min-confidence", "0.5").returncode == 3
+    assert ferbatch_here("label", "test", "--min-confidence", "0.5").returncode == 3
     shutil.copy(tmp_path / "labels.csv", tmp_path / "moved.csv")
     reports = [report_of(direct), json.loads((tmp_path / "labels.csv.report.json").read_text())]
     for arguments in (["--truth", "test", "--predictions", "out/labels.csv"], ["--predictions", "moved.csv"]):
-        done = ferbatch_in("evaluate", *arguments, "--format", "json", "--min-confidence", "0.5")
+        done = ferbatch_here("evaluate", *arguments, "--format", "json", "--min-confidence", "0.5")
         assert done.returncode == 0
         reports.append(report_of(done))
     results = [report["results"][0] for report in reports]
@@ -121,14 +122,14 @@ def test_a_run_its_labels_file_and_labels_own_report_agree_to_the_bit(
     assert results[0] == results[1] == results[2] == results[3]
     assert (results[0]["images"], results[0]["failed"]) == (24, 1)
     assert [*rows_of(tmp_path / "out/labels.csv")] == [*rows_of(tmp_path / "labels.csv")]
-    gated = ferbatch_in("evaluate", "--truth", "test", "-q", "--fail-under", "accuracy=1")
+    gated = ferbatch_here("evaluate", "--truth", "test", "-q", "--fail-under", "accuracy=1")
     assert gated.returncode == 5  # though an image failed, too
     assert b"1 image could not be labelled (unreadable 1), test/happy/broken.jpg for one" in gated.stderr
 
 
-def test_every_figure_in_the_report_follows_from_the_labels_file(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_every_figure_in_the_report_follows_from_the_labels_file(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 500, failed=10)
-    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
+    done = ferbatch_here("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
     (result,) = report_of(done)["results"]
     rows = [r for r in rows_of(tmp_path / "labels.csv") if r["label"]]
     wanted = classification_report(
@@ -157,28 +158,28 @@ def test_every_figure_in_the_report_follows_from_the_labels_file(ferbatch_in: Fe
         )
 
 
-def test_missing_and_surplus_rows_are_said_and_too_few_are_refused(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_missing_and_surplus_rows_are_said_and_too_few_are_refused(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 100)
     command = ("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
-    whole = report_of(ferbatch_in(*command))["results"][0]["predictions"]
+    whole = report_of(ferbatch_here(*command))["results"][0]["predictions"]
     assert (whole["by_real_path"], whole["missing"], whole["surplus"]) == (100, 0, 0)
     moved = sorted((tmp_path / "test").rglob("*.jpg"))
     for path in moved[:5]:
         path.rename(path.with_name(f"other-{path.name}"))
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert report_of(done)["results"][0]["images"] == 95
     assert b"no row for 5 images, test/Sadness/other-" in done.stderr
     assert b"no image for 5 rows, test/Sadness/" in done.stderr
     text = (tmp_path / "labels.csv").read_text()
     (tmp_path / "labels.csv").write_text(text.replace("test/", "/mnt/disk/test/"))
-    elsewhere = report_of(ferbatch_in(*command))["results"][0]["predictions"]
+    elsewhere = report_of(ferbatch_here(*command))["results"][0]["predictions"]
     assert (elsewhere["by_real_path"], elsewhere["by_tail"]) == (0, 95)
     for path in moved[5:60]:
         path.unlink()
-    surplus_only = ferbatch_in(*command)
+    surplus_only = ferbatch_here(*command)
     assert report_of(surplus_only)["results"][0]["images"] == 40
     (tmp_path / "labels.csv").write_text(text.replace("test/", "a/x"))
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert done.returncode == 2
     assert b"has a row for only 0 of 45 images of the truth" in done.stderr
     assert b"an image without: test/" in done.stderr
@@ -186,32 +187,32 @@ def test_missing_and_surplus_rows_are_said_and_too_few_are_refused(ferbatch_in: 
     assert done.stdout == b""
 
 
-def test_strip_prefix_says_where_the_rows_paths_begin(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_strip_prefix_says_where_the_rows_paths_begin(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
     text = (tmp_path / "labels.csv").read_text().splitlines(keepends=True)
     twice = [line.replace("test/", f"/runs/{run}/") for run in ("a", "b") for line in text[1:]]
     (tmp_path / "labels.csv").write_text(text[0] + "".join(twice))
     command = ("evaluate", "--truth", "test", "--predictions", "labels.csv", "--format", "json")
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert done.returncode == 2  # every image could be of a or of b
     assert b"could be more than one" in done.stderr
     for prefix in ("/runs/b", "/runs/b/", "/runs//b"):
-        joined = report_of(ferbatch_in(*command, "--strip-prefix", prefix))["results"][0]["predictions"]
+        joined = report_of(ferbatch_here(*command, "--strip-prefix", prefix))["results"][0]["predictions"]
         assert (joined["by_tail"], joined["missing"], joined["surplus"]) == (60, 0, 60)
     moved = "".join(line.replace("test/", "/old/place/test/") for line in text[1:])
     (tmp_path / "labels.csv").write_text(text[0] + moved)
-    joined = report_of(ferbatch_in(*command, "--strip-prefix", "/old/place"))["results"][0]["predictions"]
+    joined = report_of(ferbatch_here(*command, "--strip-prefix", "/old/place"))["results"][0]["predictions"]
     assert joined["by_real_path"] == 60  # what is left of a path is a path from here on
 
 
 def test_others_are_named_or_shown_but_never_scored(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces)
     faces("test/angry", 5, first=100)
     (tmp_path / "test/angry/broken.jpg").write_bytes(b"no")
-    without = ferbatch_in("evaluate", "--truth", "test", "--format", "json")
-    done = ferbatch_in("evaluate", "--truth", "test", "--format", "json", "--others", "--report", "out")
+    without = ferbatch_here("evaluate", "--truth", "test", "--format", "json")
+    done = ferbatch_here("evaluate", "--truth", "test", "--format", "json", "--others", "--report", "out")
     assert (without.returncode, done.returncode) == (0, 3)
     plain, report = report_of(without)["results"][0], report_of(done)
     (result,) = report["results"]
@@ -225,16 +226,16 @@ def test_others_are_named_or_shown_but_never_scored(
     assert angry["mean_confidence"]["value"] == pytest.approx(sum(float(r["confidence"]) for r in said) / 5)
     assert result["accuracy"] == plain["accuracy"]
     assert report["subject"]["others"] == {"angry": 6}
-    again = ferbatch_in(
+    again = ferbatch_here(
         "evaluate", "--truth", "test", "--predictions", "out/labels.csv", "--format", "json", "--others"
     )
     assert report_of(again)["results"][0]["others"] == result["others"]
 
 
-def test_numbered_folders_and_tables_are_truths(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_numbered_folders_and_tables_are_truths(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
     command = ("evaluate", "--predictions", "labels.csv", "--format", "json", "--truth")
-    wanted = report_of(ferbatch_in(*command, "test"))["results"][0]["accuracy"]
+    wanted = report_of(ferbatch_here(*command, "test"))["results"][0]["accuracy"]
     for at, name in enumerate(NAMES.values()):
         (tmp_path / "numbered").mkdir(exist_ok=True)
         shutil.copytree(tmp_path / "test" / name, tmp_path / "numbered" / str(at))
@@ -243,18 +244,20 @@ def test_numbered_folders_and_tables_are_truths(ferbatch_in: Ferbatch, tmp_path:
     for at, name in enumerate(NAMES.values()):
         text = text.replace(f"test/{name}/", f"numbered/{at}/")
     (tmp_path / "numbered.csv").write_text(text)
-    done = ferbatch_in("evaluate", "--predictions", "numbered.csv", "--truth", "numbered")
+    done = ferbatch_here("evaluate", "--predictions", "numbered.csv", "--truth", "numbered")
     assert done.returncode == 2
     assert b"--classes 0=LABEL,1=LABEL,2=LABEL,3=LABEL" in done.stderr
     classes = ("--classes", "0=happy,1=sad,2=neutral,3=surprise")
-    done = ferbatch_in("evaluate", "--predictions", "numbered.csv", "--truth", "numbered", "--format", "json", *classes)
+    done = ferbatch_here(
+        "evaluate", "--predictions", "numbered.csv", "--truth", "numbered", "--format", "json", *classes
+    )
     assert report_of(done)["results"][0]["accuracy"] == wanted
     with (tmp_path / "truth.csv").open("w") as stream:
         stream.write("path,label\n" + "".join(f"{r['path']},{r['truth'].upper()}\n" for r in rows))
-    assert report_of(ferbatch_in(*command, "truth.csv"))["results"][0]["accuracy"] == wanted
+    assert report_of(ferbatch_here(*command, "truth.csv"))["results"][0]["accuracy"] == wanted
 
 
-def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_votes_and_slices_are_part_of_the_report(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 300)
     rows = rows_of(tmp_path / "labels.csv")
     with (tmp_path / "votes.csv").open("w") as stream:
@@ -276,7 +279,7 @@ def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path
         "meta.csv",
     )
     command += ("--min-confidence", "0.7")
-    (result,) = report_of(ferbatch_in(*command, "--format", "json"))["results"]
+    (result,) = report_of(ferbatch_here(*command, "--format", "json"))["results"]
     right = [r["truth"] == r["label"] for r in rows]
     agreeing = sum(ok or at % 3 != 0 for at, ok in enumerate(right))
     assert result["votes"]["majority"]["model"]["value"] == agreeing / 300
@@ -289,32 +292,32 @@ def test_votes_and_slices_are_part_of_the_report(ferbatch_in: Ferbatch, tmp_path
     kept = [r for r in rows[::6] if float(r["confidence"]) >= 0.7]
     assert cameras["B"]["min_confidence"]["accuracy"]["n"] == len(kept)
     assert set(cameras["B"]) >= {"macro_avg", "labels", "confusion_matrix", "nll", "brier", "ece", "roc_auc"}
-    text = ferbatch_in(*command).stdout.decode()
+    text = ferbatch_here(*command).stdout.decode()
     assert "the error looks like the truth's" in text
     assert next(line for line in text.splitlines() if line.startswith("B ")).endswith("small")
 
 
-def test_groups_of_fewer_than_a_hundred_are_small(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_groups_of_fewer_than_a_hundred_are_small(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 199)
     rows = rows_of(tmp_path / "labels.csv")
     (tmp_path / "meta.csv").write_text("path,half\n" + "".join(f"{r['path']},{at % 2}\n" for at, r in enumerate(rows)))
     command = ("evaluate", "--predictions", "labels.csv", "--slices", "meta.csv", "--format", "json")
-    halves = report_of(ferbatch_in(*command))["results"][0]["slices"]["half"]
+    halves = report_of(ferbatch_here(*command))["results"][0]["slices"]["half"]
     assert [(one["images"], one["small"]) for one in halves.values()] == [(100, False), (99, True)]
 
 
-def test_slices_may_be_called_like_parts_of_the_report(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_slices_may_be_called_like_parts_of_the_report(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
     rows = rows_of(tmp_path / "labels.csv")
     lines = (f"{r['path']},{at % 2},{at % 2},{at % 2}\n" for at, r in enumerate(rows))
     (tmp_path / "meta.csv").write_text("path,labels,value,n\n" + "".join(lines))
     gates = [f"--fail-under=slices.{name}.0.accuracy=0.001" for name in ("labels", "value", "n")]
-    done = ferbatch_in("evaluate", "--predictions", "labels.csv", "--slices", "meta.csv", "-q", *gates)
+    done = ferbatch_here("evaluate", "--predictions", "labels.csv", "--slices", "meta.csv", "-q", *gates)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_models_whose_labels_stand_in_another_order_or_differ(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces, 4)
     content = load_file(SHIPPED / "cnn-v1.safetensors")
@@ -327,17 +330,17 @@ def test_models_whose_labels_stand_in_another_order_or_differ(
     card |= {"name": "turned", "labels": [card["labels"][at] for at in order], "sha256": sha256}
     (tmp_path / "turned.json").write_text(json.dumps(card))
     command = ("evaluate", "--truth", "test", "--model", "cnn-v1", "--model", "turned.safetensors", "--format", "json")
-    first, second = report_of(ferbatch_in(*command))["results"]
+    first, second = report_of(ferbatch_here(*command))["results"]
     for result in (first, second):
         for key in ("name", "model"):
             result.pop(key)
     assert first == second
     (tmp_path / "turned.json").write_text(json.dumps(card | {"labels": ["happy", "sad", "neutral", "fear"]}))
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert (done.returncode, b"need the same labels" in done.stderr) == (2, True)
 
 
-def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     faces_with_truth(faces, 12)
     (tmp_path / "mine").mkdir()
     for suffix in ("safetensors", "json"):
@@ -346,7 +349,7 @@ def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferb
     card |= {"name": "other", "mean": 0.1, "temperature": 2.0}  # the same weights, badly fed
     (tmp_path / "mine/other.json").write_text(json.dumps(card))
     models = ("--model", "cnn-v1", "--model", "mine/other.safetensors")
-    done = ferbatch_in("evaluate", "--truth", "test", *models, "--report", "out", "--format", "json")
+    done = ferbatch_here("evaluate", "--truth", "test", *models, "--report", "out", "--format", "json")
     report = report_of(done)
     assert [result["name"] for result in report["results"]] == ["cnn-v1", "other"]
     (comparison,) = report["comparisons"]
@@ -355,7 +358,7 @@ def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferb
     assert comparison["only_this_right"] == sum(b and not a for a, b in zip(*right, strict=True))
     assert comparison["accuracy"]["value"] == pytest.approx((sum(right[1]) - sum(right[0])) / 48)
     assert report["results"][1]["model"]["parameters"] == 1_677_124
-    text = ferbatch_in("evaluate", "--truth", "test", *models).stdout.decode()
+    text = ferbatch_here("evaluate", "--truth", "test", *models).stdout.decode()
     assert "other against cnn-v1: accuracy" in text
     assert "McNemar p" in text
     names = {f"report.{suffix}" for suffix in REPORT_SUFFIXES} | {".ferbatch", "labels.csv", "labels-2.csv"}
@@ -386,16 +389,18 @@ def test_models_stand_side_by_side(faces: Callable[..., Path], ferbatch_in: Ferb
         ("min_confidence.accuracy=0.5", 2, b"min_confidence.accuracy needs --min-confidence"),
     ],
 )
-def test_gates(gate: str, code: int, said: bytes, ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_gates(gate: str, code: int, said: bytes, ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 403, failed=3)
-    done = ferbatch_in("evaluate", "--predictions", "labels.csv", "-q", "--fail-under", gate)
+    done = ferbatch_here("evaluate", "--predictions", "labels.csv", "-q", "--fail-under", gate)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert done.stderr.count(b"\n") == bool(said)
     assert done.stdout == b""
 
 
-def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(
+    ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
     labels_file(tmp_path)
     shutil.rmtree(tmp_path / "test/surprised")
     gates = (
@@ -406,80 +411,81 @@ def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(ferbatch
         "--fail-under",
         "happy.recall=0.01",
     )
-    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "labels.csv", "-q", *gates)
+    done = ferbatch_here("evaluate", "--truth", "test", "--predictions", "labels.csv", "-q", *gates)
     assert done.returncode == 5
     assert done.stderr.count(b"\n") == 1
     assert b"; surprise.recall is undefined: no image is surprise" in done.stderr
     assert b"happy" not in done.stderr
 
 
-def test_a_report_folder_is_only_ever_ferbatchs_own(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_a_report_folder_is_only_ever_ferbatchs_own(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path)
     command = ("evaluate", "--predictions", "labels.csv", "-q", "--report")
-    assert ferbatch_in(*command, "out").returncode == 0
+    assert ferbatch_here(*command, "out").returncode == 0
     assert set(os.listdir(tmp_path / "out")) == {".ferbatch", *(f"report.{suffix}" for suffix in REPORT_SUFFIXES)}
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     (tmp_path / "out/mine.txt").write_text("keep")
-    done = ferbatch_in(*command, "out")
+    done = ferbatch_here(*command, "out")
     assert (done.returncode, b"--overwrite replaces it" in done.stderr) == (2, True)
-    assert ferbatch_in(*command, "out", "--overwrite").returncode == 0
+    assert ferbatch_here(*command, "out", "--overwrite").returncode == 0
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first | {"mine.txt": b"keep"}
     (tmp_path / "full").mkdir()
     (tmp_path / "full/report.json").write_text("mine")
     for option in ((), ("--overwrite",)):
-        done = ferbatch_in(*command, "full", *option)
+        done = ferbatch_here(*command, "full", *option)
         assert (done.returncode, b"is not empty and holds no report" in done.stderr) == (2, True)
     assert (tmp_path / "full/report.json").read_text() == "mine"
-    assert ferbatch_in(*command, "labels.csv").returncode == 2
-    assert ferbatch_in(*command, "labels.csv/deeper").returncode == 2
-    assert ferbatch_in(*command, "a new/place").returncode == 0
+    assert ferbatch_here(*command, "labels.csv").returncode == 2
+    assert ferbatch_here(*command, "labels.csv/deeper").returncode == 2
+    assert ferbatch_here(*command, "a new/place").returncode == 0
 
 
-def stop_in_the_middle(tmp_path: Path, *arguments: str) -> int:
+def stop_in_the_middle(forks: Forks, tmp_path: Path, *arguments: str) -> int:
     """Send SIGTERM to a run as soon as its rows are on their way; its exit code."""
-    command = [sys.executable, "-m", "ferbatch", "evaluate", "--truth", "test", "--batch-size", "1", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    slow = {"slow_network": {"seconds": 0.2}}
+    command = ("evaluate", "--truth", "test", "--batch-size", "1", *arguments)
+    run = forks.start(tmp_path, *command, faults=slow)
     while not (tmp_path / "out/labels.csv.part").exists() and run.poll() is None:
         time.sleep(0.005)
     run.send_signal(signal.SIGTERM)
     run.communicate()
+    assert run.returncode is not None
     return run.returncode
 
 
 def test_a_run_that_ends_early_leaves_the_report_as_it_was(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    forks: Forks, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces, 120)
-    assert stop_in_the_middle(tmp_path, "--report", "out") == 143
+    assert stop_in_the_middle(forks, tmp_path, "--report", "out") == 143
     assert not os.listdir(tmp_path / "out")
-    assert ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
+    assert ferbatch_here("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert stop_in_the_middle(tmp_path, "--report", "out", "--overwrite") == 143
+    assert stop_in_the_middle(forks, tmp_path, "--report", "out", "--overwrite") == 143
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     for suffix in ("safetensors", "json"):
         shutil.copy(SHIPPED / f"cnn-v1.{suffix}", tmp_path / f"bad.{suffix}")
     (tmp_path / "bad.safetensors").write_bytes(b"damaged")
     models = ("--model", "cnn-v1", "--model", "bad.safetensors")
-    done = ferbatch_in("evaluate", "--truth", "test", "--report", "out", "--overwrite", *models)
+    done = ferbatch_here("evaluate", "--truth", "test", "--report", "out", "--overwrite", *models)
     assert (done.returncode, b"is damaged" in done.stderr, b"images/s" in done.stderr) == (6, True, False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_a_second_run_on_one_report_is_turned_away(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_a_second_run_on_one_report_is_turned_away(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 40)
     (tmp_path / "out").mkdir()
     with FileLock(tmp_path / "out/.ferbatch.lock"):
-        done = ferbatch_in("evaluate", "--predictions", "labels.csv", "--report", "out")
+        done = ferbatch_here("evaluate", "--predictions", "labels.csv", "--report", "out")
     assert (done.returncode, done.stderr.count(b"\n")) == (75, 1)
 
 
-def test_a_file_of_the_users_own_is_not_written_over(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_a_file_of_the_users_own_is_not_written_over(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 40)
     command = ("evaluate", "--predictions", "labels.csv", "-q", "--report", "out", "--overwrite")
-    assert ferbatch_in(*command).returncode == 0
+    assert ferbatch_here(*command).returncode == 0
     (tmp_path / "out/labels.csv").write_text("mine")
-    done = ferbatch_in(*command)
+    done = ferbatch_here(*command)
     assert (done.returncode, b"out/labels.csv is not ferbatch's" in done.stderr) == (2, True)
     assert (tmp_path / "out/labels.csv").read_text() == "mine"
 
@@ -509,50 +515,50 @@ def test_a_matplotlib_of_the_users_own_changes_nothing(ferbatch_in: Ferbatch, tm
     ],
 )
 def test_a_labels_file_that_cannot_be_one_is_refused(
-    change: Callable[[str], str], said: str, ferbatch_in: Ferbatch, tmp_path: Path
+    change: Callable[[str], str], said: str, ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     labels_file(tmp_path, 30)
     (tmp_path / "labels.csv").write_text(change((tmp_path / "labels.csv").read_text()))
-    done = ferbatch_in("evaluate", "--predictions", "labels.csv")
+    done = ferbatch_here("evaluate", "--predictions", "labels.csv")
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1), done.stderr
     assert said in done.stderr.decode()
     assert b"\x1b" not in done.stderr
 
 
-def test_equal_rows_count_once_and_odd_columns_and_paths_do_no_harm(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_equal_rows_count_once_and_odd_columns_and_paths_do_no_harm(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
     lines = (tmp_path / "labels.csv").read_text().splitlines()
     extra = [lines[0] + ",camera", *(f"{line},Nikon" for line in (*lines[1:], *lines[1:30]))]
     extra.append(lines[1].replace("test/", "test/\x1b]0;pwn\x07\u202e") + ",x")
     (tmp_path / "extra.csv").write_text("\n".join(extra) + "\n")
-    done = ferbatch_in("evaluate", "--truth", "test", "--predictions", "extra.csv")
+    done = ferbatch_here("evaluate", "--truth", "test", "--predictions", "extra.csv")
     assert done.stdout.decode().startswith(
-        ferbatch_in("evaluate", "--predictions", "labels.csv").stdout.decode().splitlines()[0]
+        ferbatch_here("evaluate", "--predictions", "labels.csv").stdout.decode().splitlines()[0]
     )
     assert b"no image for 1 row, test/\\x1b]0;pwn\\x07\\xe2\\x80\\xae" in done.stderr
     assert b"\x1b" not in done.stderr
 
 
-def test_the_files_own_truth_is_read_as_folders_are(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_the_files_own_truth_is_read_as_folders_are(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
-    wanted = report_of(ferbatch_in("evaluate", "--predictions", "labels.csv", "--format", "json"))
+    wanted = report_of(ferbatch_here("evaluate", "--predictions", "labels.csv", "--format", "json"))
     frame = ferbatch.read_labels(tmp_path / "labels.csv")
     frame["truth"] = frame["truth"].replace({"happy": "Happiness", "sad": "1"})
     frame.loc[:2, "truth"] = "angry"
     frame.to_csv(tmp_path / "spelled.csv", index=False)
     command = ("evaluate", "--predictions", "spelled.csv", "--classes", "1=sad", "--others", "--format", "json")
-    found = report_of(ferbatch_in(*command))
+    found = report_of(ferbatch_here(*command))
     assert found["results"][0]["images"] == wanted["results"][0]["images"] - 3
     assert found["results"][0]["others"]["angry"]["images"] == 3
     assert found["subject"]["classes"] == {"1": "sad"}
 
 
-def test_joining_by_the_end_of_the_path_is_said_aloud(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_joining_by_the_end_of_the_path_is_said_aloud(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 60)
     shutil.copytree(tmp_path / "test", tmp_path / "copy")
     for path in sorted((tmp_path / "copy").rglob("*.jpg"))[:6]:
         path.rename(path.with_suffix(".png"))
-    done = ferbatch_in("evaluate", "--truth", "copy", "--predictions", "labels.csv", "--report", "out")
+    done = ferbatch_here("evaluate", "--truth", "copy", "--predictions", "labels.csv", "--report", "out")
     assert b"54 images joined by the end of the path" in done.stderr
     for kind in ("html", "md"):
         text = (tmp_path / f"out/report.{kind}").read_text()
@@ -562,10 +568,9 @@ def test_joining_by_the_end_of_the_path_is_said_aloud(ferbatch_in: Ferbatch, tmp
 
 def test_closed_streams_are_an_error_of_one_line(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 20)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for option in ("", "--format json"):
         command = f"{PYTHON} -m ferbatch evaluate --predictions labels.csv {option} >&-"
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE)
         assert (done.returncode, done.stderr) == (74, b"ferbatch: stdout is closed\n")
 
 
@@ -586,53 +591,55 @@ def test_no_table_is_ever_cut(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
     assert sorted(texts[0].split()) == sorted(texts[1].split())
 
 
-def test_a_report_never_takes_away_what_it_is_made_from(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_a_report_never_takes_away_what_it_is_made_from(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path)
-    assert ferbatch_in("evaluate", "--predictions", "labels.csv", "-q", "--report", "out").returncode == 0
+    assert ferbatch_here("evaluate", "--predictions", "labels.csv", "-q", "--report", "out").returncode == 0
     shutil.move(tmp_path / "labels.csv", tmp_path / "out/labels.csv")
     with (tmp_path / "out/.ferbatch").open("a") as marker:  # as a model's run leaves it
         marker.write("labels.csv\n")
-    done = ferbatch_in("evaluate", "--predictions", "out/labels.csv", "-q", "--report", "out", "--overwrite")
+    done = ferbatch_here("evaluate", "--predictions", "out/labels.csv", "-q", "--report", "out", "--overwrite")
     assert (done.returncode, b"choose another --report" in done.stderr) == (2, True)
     assert (tmp_path / "out/labels.csv").exists()
 
 
-def test_one_label_alone_is_said_to_be_little(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_one_label_alone_is_said_to_be_little(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path)
-    done = ferbatch_in("evaluate", "--truth", "test/happy", "--predictions", "labels.csv", "--report", "out")
+    done = ferbatch_here("evaluate", "--truth", "test/happy", "--predictions", "labels.csv", "--report", "out")
     assert "Every image here is happy" in done.stdout.decode().splitlines()[1]
     assert (tmp_path / "out/report.html").read_text().count("<svg") == 2  # no curve can be drawn for one label
 
 
 def test_a_report_folder_is_no_source_of_images(
-    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     faces_with_truth(faces, 2)
-    assert ferbatch_in("evaluate", "--truth", "test", "--report", "test/happy/report", "-q").returncode == 0
+    assert ferbatch_here("evaluate", "--truth", "test", "--report", "test/happy/report", "-q").returncode == 0
     shutil.copy(tmp_path / "test/happy/0000.jpg", tmp_path / "test/happy/report/face.jpg")
-    done = ferbatch_in("evaluate", "--truth", "test", "--format", "json")
+    done = ferbatch_here("evaluate", "--truth", "test", "--format", "json")
     assert report_of(done)["subject"]["images"] == 8
 
 
-def test_faces_are_shown_only_when_asked_for(faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_faces_are_shown_only_when_asked_for(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
     faces_with_truth(faces, 3)
-    assert ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
+    assert ferbatch_here("evaluate", "--truth", "test", "--report", "out", "-q").returncode == 0
     assert "data:image" not in (tmp_path / "out/report.html").read_text()
-    ferbatch_in("evaluate", "--truth", "test", "--report", "out", "-q", "--overwrite", "--thumbnails")
+    ferbatch_here("evaluate", "--truth", "test", "--report", "out", "-q", "--overwrite", "--thumbnails")
     html = (tmp_path / "out/report.html").read_text()
     mistakes = json.loads((tmp_path / "out/report.json").read_text())["results"][0]["mistakes"]
     assert html.count("data:image/png;base64,") == len(mistakes) > 0
 
 
 def test_hostile_names_reach_every_file_as_data(
-    ferbatch_in: Ferbatch, tmp_path: Path, faces: Callable[..., Path]
+    ferbatch_here: Ferbatch, tmp_path: Path, faces: Callable[..., Path]
 ) -> None:
     face = faces("one", 1) / "0000.jpg"
     for at, name in enumerate(HOSTILE):
         folder = tmp_path / "test" / ("happy", "sad")[at % 2]
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(face, os.fsencode(folder) + b"/" + name)
-    done = ferbatch_in("evaluate", "--truth", "test", "--report", "out", "--min-confidence", "0.3", "-v")
+    done = ferbatch_here("evaluate", "--truth", "test", "--report", "out", "--min-confidence", "0.3", "-v")
     assert done.returncode == 0
     for stream in (done.stdout, done.stderr):
         assert not set(stream) & {*range(0x20)} - {0x0A}
@@ -676,7 +683,7 @@ def test_hostile_names_reach_every_file_as_data(
     ],
 )
 def test_mistakes_are_one_sentence(
-    arguments: tuple[str, ...], said: str, ferbatch_in: Ferbatch, tmp_path: Path
+    arguments: tuple[str, ...], said: str, ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
     labels_file(tmp_path, 20)
     (tmp_path / "votes.csv").write_text("file,a\n1,2\n")
@@ -685,7 +692,7 @@ def test_mistakes_are_one_sentence(
     (tmp_path / "empty.csv").write_text("path,truth,label\nx.jpg,,happy\n")
     (tmp_path / "semicolons.csv").write_text("path;label\nx.jpg;happy\n")
     (tmp_path / "report.json").write_text('{"schema": 1, "results": [1, 2], "comparisons": [1]}')
-    done = ferbatch_in("evaluate", *arguments)
+    done = ferbatch_here("evaluate", *arguments)
     assert done.returncode == 2
     output = (done.stdout + done.stderr).decode()
     assert said in output
@@ -693,11 +700,11 @@ def test_mistakes_are_one_sentence(
     assert not arguments or output.count("\n") == 1
 
 
-def test_labels_without_truth_say_so(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
+def test_labels_without_truth_say_so(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     labels_file(tmp_path, 20)
     frame = ferbatch.read_labels(tmp_path / "labels.csv").assign(truth="")
     frame.to_csv(tmp_path / "labels.csv", index=False)
-    done = ferbatch_in("evaluate", "--predictions", "labels.csv")
+    done = ferbatch_here("evaluate", "--predictions", "labels.csv")
     assert (done.returncode, b"names no truth: say --truth" in done.stderr) == (2, True)
 
 
@@ -708,8 +715,7 @@ def test_labels_given_earlier_need_no_torch(tmp_path: Path) -> None:
         f"import sys; sys.argv = {argv!r}\nfrom ferbatch.cli import main\ntry: main()\nexcept SystemExit: pass\n"
         "print('torch' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
@@ -720,10 +726,10 @@ def test_a_home_that_cannot_be_written_is_no_news(ferbatch_in: Ferbatch, tmp_pat
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path, ferbatch_in: Ferbatch) -> None:
+def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path, ferbatch_here: Ferbatch) -> None:
     votes = SHARED / "data" / "labels.csv"
     command = ("evaluate", "--truth", real_faces / "validation", "--votes", votes, "--precision", "fp32")
-    done = ferbatch_in(*command, "--format", "json")
+    done = ferbatch_here(*command, "--format", "json")
     (result,) = report_of(done)["results"]
     score = json.loads((SHIPPED / f"{DEFAULT_MODEL}.json").read_text())["scores"][0]
     assert result["accuracy"]["n"] == score["n"]
