@@ -10,11 +10,13 @@ import contextlib
 import gc
 import importlib
 import io
+import json
 import mmap
 import os
 import pkgutil
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +25,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -134,9 +136,26 @@ class Forks:
             ours.append(os.fdopen(reading, "rb"))
         return Running(self, self._answer(request), *ours)
 
+    def script(self, path: Path) -> None:
+        """Write a script that is `ferbatch` for a shell: it has this process run the command in a fork."""
+        door = Path(tempfile.mkdtemp(prefix="ferbatch-")) / "door"  # the name of a socket must be short
+        self.ask({"listen": str(door)})
+        path.write_text(f"#!{sys.executable} -IS\n{CLIENT.format(door=str(door))}")
+        path.chmod(0o755)
+
     def close(self) -> None:
         self.pipe.close()
         self.process.wait()
+
+
+CLIENT = """
+import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({door!r})
+    request = json.dumps(dict(cwd=os.getcwd(), argv=sys.argv[1:])).encode()
+    socket.send_fds(server, [request], [0, 1, 2])
+    sys.exit(int(server.recv(16)))
+"""
 
 
 class Events:
@@ -232,12 +251,27 @@ class Server:
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
         self.running: set[int] = set()
+        self.doors: list[socket.socket] = []
+        self.guests: dict[int, socket.socket] = {}  # who waits for a process to end
 
     def serve(self) -> None:
         with suppress(EOFError):
             while True:
+                ready = wait([self.pipe, *self.doors], 0.01 if self.guests else None)
+                for door in self.doors:
+                    if door in ready:
+                        self._let_in(door.accept()[0])
+                for pid in list(self.guests):
+                    self._see_off(pid)
+                if self.pipe not in ready:
+                    continue
                 request = self.pipe.recv()
-                if "poll" in request:
+                if "listen" in request:
+                    self.doors.append(socket.socket(socket.AF_UNIX))
+                    self.doors[-1].bind(request["listen"])
+                    self.doors[-1].listen()
+                    self.pipe.send(True)
+                elif "poll" in request:
                     self.pipe.send(self._poll(request["poll"]))
                 elif "start" in request:
                     self.pipe.send(self._start(request))
@@ -252,7 +286,8 @@ class Server:
             importlib.import_module("ferbatch.commands.train.run")
         child = os.fork()
         if not child:
-            self.pipe.close()
+            for one in (self.pipe, *self.doors, *self.guests.values()):
+                one.close()
             _become(request, streams, events)
         return child
 
@@ -263,6 +298,20 @@ class Server:
             os.close(stream)
         self.running.add(child)
         return child
+
+    def _let_in(self, guest: socket.socket) -> None:
+        """Run what a script asks for, with its streams."""
+        request, streams, *_ = socket.recv_fds(guest, 2**16, 3)
+        child = self._fork(json.loads(request), streams, Events())
+        for stream in streams:
+            os.close(stream)
+        self.guests[child] = guest
+
+    def _see_off(self, pid: int) -> None:
+        code = self._poll(pid)
+        if code is not None:
+            with suppress(OSError), self.guests.pop(pid) as guest:
+                guest.send(str(code if code >= 0 else 128 - code).encode())
 
     def _poll(self, pid: int) -> int | None:
         ended, status = os.waitpid(pid, os.WNOHANG)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from option_tables import GUIDE, TABLE, commands, filled
+from support import ROOT
 from typer.testing import CliRunner
 
 import ferbatch

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forks import Forks
 from option_tables import GUIDE
-from support import ROOT
+from support import ROOT, Depth
 
 from ferbatch.core.options import EXAMPLE
 from ferbatch.model.weights import SHIPPED, shipped
@@ -95,8 +96,11 @@ def block(text: str, language: str) -> str:
 
 
 @pytest.fixture
-def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
-    """The folders the guide speaks of, and an environment in which `ferbatch` is this one."""
+def scene(faces: Callable[..., Path], commands: Forks | None, tmp_path: Path) -> dict[str, str]:
+    """The folders the guide speaks of, and an environment in which `ferbatch` is this one.
+
+    It runs in forks; where there are none, and in a thorough run, Python is started for each command.
+    """
     faces("images", 3)
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/one.jpg")
     shutil.copy(tmp_path / "images/0000.jpg", tmp_path / "images/two.png")
@@ -108,8 +112,11 @@ def scene(faces: Callable[..., Path], tmp_path: Path) -> dict[str, str]:
         faces(f"test/{name}", 2)
     scripts = tmp_path / "scripts"
     scripts.mkdir()
-    (scripts / "ferbatch").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferbatch "$@"\n')
-    (scripts / "ferbatch").chmod(0o755)
+    if commands and not Depth.thorough:
+        commands.script(scripts / "ferbatch")
+    else:
+        (scripts / "ferbatch").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ferbatch "$@"\n')
+        (scripts / "ferbatch").chmod(0o755)
     return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
