@@ -16,8 +16,12 @@ from support import Ferbatch, draw_face
 import ferbatch
 from ferbatch.core.records import Box
 from ferbatch.model.weights import shipped
+from ferbatch.stream.classifier import Classifier
 
-MODEL = ferbatch.load_model(device="cpu")
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return ferbatch.load_model(device="cpu")
 
 
 def test_label_yields_what_the_command_writes(
@@ -48,34 +52,34 @@ def test_label_is_lazy_and_stops_when_its_reader_does(faces: Callable[..., Path]
     predictions.close()  # type: ignore[attr-defined]
 
 
-def test_a_model_labels_images_and_arrays_one_or_many() -> None:
+def test_a_model_labels_images_and_arrays_one_or_many(classifier: Classifier) -> None:
     face = draw_face(0, 96)
-    one = MODEL(face)
+    one = classifier(face)
     assert one.label == max(one.probabilities, key=one.probabilities.__getitem__)
     assert one.confidence == one.probabilities[one.label]
     assert sum(one.probabilities.values()) == pytest.approx(1, abs=2.1e-4)
     colour = np.asarray(face.convert("RGB"))
     for same in (np.asarray(face), colour, face.convert("RGBA"), colour[:, ::-1][:, ::-1]):
-        assert MODEL(same).probabilities == pytest.approx(one.probabilities, abs=2e-3)
-    many = MODEL([draw_face(seed) for seed in range(130)])
+        assert classifier(same).probabilities == pytest.approx(one.probabilities, abs=2e-3)
+    many = classifier([draw_face(seed) for seed in range(130)])
     assert len(many) == 130
-    assert MODEL([]) == []
+    assert classifier([]) == []
     for at in (0, 63, 64, 129):
-        assert many[at].probabilities == pytest.approx(MODEL(draw_face(at)).probabilities, abs=1.1e-4)
+        assert many[at].probabilities == pytest.approx(classifier(draw_face(at)).probabilities, abs=1.1e-4)
 
 
-def test_what_cannot_be_labelled_is_said() -> None:
-    assert MODEL(Image.new("L", (48, 48), 7)).error_kind == "blank"
+def test_what_cannot_be_labelled_is_said(classifier: Classifier) -> None:
+    assert classifier(Image.new("L", (48, 48), 7)).error_kind == "blank"
     with pytest.raises(TypeError, match="uint8"):
-        MODEL(np.zeros((48, 48)))
+        classifier(np.zeros((48, 48)))
     with pytest.raises(TypeError):
-        MODEL("images/one.jpg")
+        classifier("images/one.jpg")
     with pytest.raises(ferbatch.FerbatchError, match="no model called"):
         ferbatch.load_model("smal")
     with pytest.raises(ferbatch.FerbatchError, match="no such file"):
         ferbatch.label("nowhere")
     with pytest.raises(ValueError, match="without pixels"):
-        MODEL(np.zeros((0, 5), np.uint8))
+        classifier(np.zeros((0, 5), np.uint8))
     for out_of_range in ({"min_confidence": 60}, {"batch_size": 0}, {"workers": -1}):
         with pytest.raises(ValueError, match=next(iter(out_of_range))):
             ferbatch.label(".", **out_of_range)  # type: ignore[arg-type]

@@ -44,6 +44,7 @@ def bench(ferbatch_here: Ferbatch, forks: Forks, monkeypatch: pytest.MonkeyPatch
     return partial(ferbatch_here, "bench")
 
 
+@pytest.mark.usefixtures("in_turn")
 def test_every_figure_is_measured_and_the_limit_and_ratios_follow_from_them(ferbatch_in: Ferbatch) -> None:
     names = some(["cnn-lite-v1", "cnn-v2"], 1)
     n, repeat = depth(40, 300), depth(1, 2)

@@ -325,6 +325,7 @@ def test_every_type_that_is_decoded_has_hostile_images() -> None:
     assert min(counts) >= 3
 
 
+@pytest.mark.usefixtures("in_turn")
 def test_too_much_is_refused_before_memory_is_taken() -> None:
     code = """if True:
         import json, resource, sys, time

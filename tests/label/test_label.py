@@ -445,6 +445,7 @@ def test_an_output_that_cannot_be_written_is_74(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.usefixtures("in_turn")
 def test_a_stopped_run_leaves_nothing_half(number: int, code: int, workers: str, forks: Forks, tmp_path: Path) -> None:
     linked(tmp_path / "images", 1_500)
     (tmp_path / "labels.csv").write_text("old and whole")

@@ -63,6 +63,7 @@ def many(tmp_path: Path) -> Path:
 
 @posix
 @pytest.mark.parametrize("options", [(), ("--workers", "0"), ("--no-isolate", "--workers", "2")], ids=" ".join)
+@pytest.mark.usefixtures("in_turn")
 def test_a_signal_to_the_whole_group_ends_the_run_in_order_and_resume_goes_on(
     options: tuple[str, ...], many: Path, begin: Begin, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
@@ -104,6 +105,7 @@ def test_a_stopped_evaluation_reports_nothing(
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 @pytest.mark.parametrize("options", [(), ("--no-isolate",)], ids=" ".join)
 @pytest.mark.usefixtures("many")
+@pytest.mark.usefixtures("in_turn")
 def test_no_decode_process_outlives_a_run_that_is_killed(
     options: tuple[str, ...], begin: Begin, tmp_path: Path
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_decode_process_that_dies_without_isolation_ends_the_run_with_a_senten
 
 
 @posix
+@pytest.mark.usefixtures("in_turn")
 def test_large_pictures_do_not_keep_a_signal_waiting(begin: Begin, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     draw_face(0).resize((5_000, 4_000)).convert("RGB").save(tmp_path / "images/0.png", compress_level=1)
