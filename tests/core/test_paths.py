@@ -69,3 +69,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         assert target.read_text() == "old"
     assert target.read_text() == "new"
     assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_what_replaces_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    replace = os.replace
+
+    def synced(handle: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{handle}")).name
+        size = os.fstat(handle).st_size if name.endswith(".part") else 0
+        steps.append(("synced", name, size))
+
+    def replaced(source: str, target: str) -> None:
+        steps.append(("replaced", Path(target).name, 0))
+        replace(source, target)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the system does not say what is open")
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    with replace_file(str(tmp_path / "out.csv")) as stream:
+        stream.write(b"rows")
+    assert steps == [("synced", "out.csv.part", 4), ("replaced", "out.csv", 0), ("synced", tmp_path.name, 0)]
