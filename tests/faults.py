@@ -25,7 +25,7 @@ import pytest
 
 from ferbatch.commands.label import journal
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import ImageRef
+from ferbatch.core.records import Decoding, ImageRef
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
@@ -118,7 +118,7 @@ def short_batches(patch: Patch, images: int) -> None:
 # Images
 
 
-def dangerous(ref: ImageRef, size: int, **options: Any) -> Decoded:
+def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
     """`read` with a decoder that has holes: what the file's name says happens."""
     name = os.path.basename(ref.file)
     if name.startswith(b"segv"):
@@ -132,7 +132,7 @@ def dangerous(ref: ImageRef, size: int, **options: Any) -> Decoded:
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(ref, size, **options)
+    return read(ref, decoding)
 
 
 @fault
