@@ -280,7 +280,7 @@ def test_a_few_large_photos_are_shared_out_among_the_processes(
 
 def test_small_files_are_handed_out_by_the_span(spans: list[tuple[int, int]], tmp_path: Path) -> None:
     listing = listing_of(tmp_path / "images", 1_000)
-    found = list(50)=Pool(Decoding(48), Workers(2, True), span=50)=50).decode(listing))
+    found = list(Pool(Decoding(48), Workers(2, True), span=50).decode(listing))
     assert [one.ref for one in found] == list(listing)
     assert max(n for _, n in spans) == 50
     assert sum(n for _, n in spans) == 1_000
