@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import statistics
@@ -18,7 +17,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, face_file, made_once, some
+from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, face_file, made_once, rows_of, some
 
 from ferbatch.commands.label import run as label_run
 from ferbatch.commands.label.output import plan
@@ -302,7 +301,7 @@ def test_tta_is_the_mean_of_an_image_and_its_mirror_image_in_label_and_evaluate_
     for name, folder, options in (("plain", "test", ()), ("mirror", "mirrored", ()), ("tta", "test", ("--tta",))):
         done = ferbatch_here("label", folder, "-o", f"{name}.csv", "-q", *options)
         assert done.returncode == 0, done.stderr
-        rows = list(csv.DictReader((tmp_path / f"{name}.csv").open()))
+        rows = rows_of(tmp_path / f"{name}.csv")
         found[name] = np.array(
             [[float(row[label]) for label in ("happy", "sad", "neutral", "surprise")] for row in rows]
         )

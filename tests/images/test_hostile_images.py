@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import struct
@@ -17,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from support import FACE, ROOT, SHARED, TESTS, draw_face, saved
+from support import FACE, ROOT, SHARED, TESTS, draw_face, rows_of, saved
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import ERROR_KINDS
@@ -510,7 +509,7 @@ COLLECTED = {
 )
 def test_each_collected_image_gets_the_row_a_careful_person_would_give_it() -> None:
     got: dict[str, list[str]] = {}
-    for line in csv.DictReader((SHARED / "bad_images" / "manifest.csv").open(newline="")):
+    for line in rows_of(SHARED / "bad_images" / "manifest.csv"):
         path = bytes(SHARED / "bad_images" / "files" / line["file"])
         got.setdefault(outcome(read_bytes(path), type_of_name(path)), []).append(line["file"][-99:].split("_")[1][:3])
     assert {kind: " ".join(files) for kind, files in sorted(got.items())} == dict(sorted(COLLECTED.items()))

@@ -168,8 +168,8 @@ def test_common_rows_are_written_the_quick_way_as_any_other(tmp_path: Path) -> N
                 writer.write(error)
                 wanted.append(",".join(CsvWriter._field(*value) for value in writers._values(error, LABELS).items()))
     assert (tmp_path / "labels.csv").read_bytes() == "".join(line + "\n" for line in wanted).encode()
-    rows = list(csv.reader((tmp_path / "labels.csv").open(newline="", encoding="utf-8")))
-    assert {len(row) for row in rows} == {len(COLUMNS.split(","))}
+    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as stream:
+        assert {len(row) for row in csv.reader(stream)} == {len(COLUMNS.split(","))}
 
 
 def test_hostile_names_survive_in_every_format(tmp_path: Path, ferbatch_here: Ferbatch) -> None:

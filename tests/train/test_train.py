@@ -17,7 +17,7 @@ import pytest
 import torch
 from forks import Forks
 from PIL import Image, ImageDraw
-from support import Ferbatch, depth
+from support import Ferbatch, depth, rows_of
 
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.data import Split, list_splits
@@ -103,13 +103,14 @@ def test_training_writes_weights_that_label_and_a_card_that_is_true(
     rows = [line.rsplit('",', 1)[1].split(",") for line in labelled.stdout.decode().splitlines()[1:]]
     score = card["scores"][0]
     assert (sum(row[0] == row[1] for row in rows), len(rows)) == (score["correct"], score["n"])
-    history = list(csv.DictReader((tmp_path / "mine.history.csv").open()))
+    history = rows_of(tmp_path / "mine.history.csv")
     assert [row["epoch"] for row in history] == ["1", "2"]
     best = history[card["recipe"]["best_epoch"] - 1]
     assert best["best"] == "True"
     assert float(best["validation_accuracy"]) == score["correct"] / score["n"]
     for curve in ("loss", "accuracy"):
-        assert Image.open(tmp_path / f"mine.{curve}.png").format == "PNG"
+        with Image.open(tmp_path / f"mine.{curve}.png") as image:
+            assert image.format == "PNG"
     assert not (tmp_path / "mine.checkpoint").exists()
     assert not (tmp_path / "mine.safetensors.lock").exists()
 
