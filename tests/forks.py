@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -55,6 +56,10 @@ class Running:
     stdout: IO[bytes]
     stderr: IO[bytes]
     returncode: int | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        for stream in (self.stdout, self.stderr):
+            weakref.finalize(self, stream.close)
 
     def poll(self) -> int | None:
         if self.returncode is None:

@@ -68,6 +68,7 @@ def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     assert_looks_like(np.asarray(decoded.pixels).astype(int), wide, 3)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # says Pillow
 def test_damaged_exif_does_not_cost_the_image() -> None:
     data = saved(FACE, "JPEG", quality=95, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff garbage")
     assert_looks_like(gray_of(data), FACE, 3)

@@ -113,11 +113,11 @@ def test_a_line_is_what_the_json_encoder_makes_of_it(
 
 def test_two_paths_with_one_hash_are_not_taken_for_each_other(tmp_path: Path, fault: Callable[..., None]) -> None:
     fault("one_hash_for_all")
-    with Journal(str(tmp_path / "j"), None, {}) as journal:
+    with Journal(str(tmp_path / "labels.csv.journal"), None, {}) as journal:
         for path in ("a", "b"):
             rows = [Prediction(path, None, "error", error_kind="blank", error="!")]
             journal.add(line_of(path, None, False, rows))
-    done = Done(str(tmp_path / "j"), LABELS)
+    done = Done(str(tmp_path / "labels.csv.journal"), LABELS)
     assert done.find("a") is None
     found = done.find("b")
     assert found

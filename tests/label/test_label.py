@@ -167,6 +167,7 @@ def test_common_rows_are_written_the_quick_way_as_any_other(tmp_path: Path) -> N
                 error = Prediction(path, truth, "error", error_kind="blank", error='"so, so"\n')
                 writer.write(error)
                 wanted.append(",".join(CsvWriter._field(*value) for value in writers._values(error, LABELS).items()))
+        writer.close()
     assert (tmp_path / "labels.csv").read_bytes() == "".join(line + "\n" for line in wanted).encode()
     with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as stream:
         assert {len(row) for row in csv.reader(stream)} == {len(COLUMNS.split(","))}

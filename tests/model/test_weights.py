@@ -286,10 +286,10 @@ def test_a_side_that_images_are_scaled_to_has_its_bound_too(tmp_path: Path) -> N
 
 
 class Bomb:
-    """Leaves a file behind where it is unpickled."""
+    """Leaves a folder behind where it is unpickled."""
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
-        return open, ("exploded", "w")
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, ("exploded",)
 
 
 def bomb() -> bytes:
