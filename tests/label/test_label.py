@@ -229,7 +229,7 @@ def test_low_confidence_is_marked_and_keeps_its_label(
 ) -> None:
     faces("images", 40)
     ferbatch_here("label", "images")
-    middle = float(np.median([float(row["confidence"]) for row in rows_of(tmp_path / "labels.csv")]))
+    middle = sorted(float(row["confidence"]) for row in rows_of(tmp_path / "labels.csv"))[20]  # which is enough itself
     done = ferbatch_here("label", "images", "--min-confidence", f"{middle}", "-o", "sure.csv")
     assert done.returncode == 0
     assert b"uncertain" in done.stderr
