@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import ferbatch
 from ferbatch.commands.bench import peers, processes, samples
 from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.options import BATCH_SIZE, EXAMPLE, BenchOptions
+from ferbatch.core.options import BATCH_SIZE, EXAMPLE, PACKAGE, BenchOptions
 from ferbatch.core.records import Decoding, ImageRef, Search
 from ferbatch.core.version import __version__
 from ferbatch.images import faces, jpeg
@@ -163,7 +162,7 @@ class _Bench:
         python = sys.executable if name == "naive" else self.options.peer_python or sys.executable
         environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
         if name == "naive":
-            environment["PYTHONPATH"] = str(Path(ferbatch.__file__).parents[1])
+            environment["PYTHONPATH"] = str(PACKAGE.parent)
         files = self.files[:: max(1, len(self.files) // MOST_FOR_PEERS)]
         done = command([python, peers.__file__, name, model], stdin=b"\0".join(files), environment=environment)
         if done.exit_code:
