@@ -6,12 +6,15 @@ import math
 import os
 import signal
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.records import Search
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 ON_ERROR = ("record", "stop")
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -73,6 +76,8 @@ def check_max_errors(max_errors: str) -> None:
 
 def failures_allowed(max_errors: str, images: int) -> Fraction:
     """How many of so many images may fail by --max-errors: N, or P% of them. UsageError for anything else."""
+    from fractions import Fraction  # decimal numbers with it, which no other command needs
+
     try:
         value = Fraction(max_errors.removesuffix("%"))
     except (ValueError, ZeroDivisionError):

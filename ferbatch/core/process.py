@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -44,6 +43,8 @@ def keep_memory() -> None:
     """
     if not sys.platform.startswith("linux"):
         return
+    import ctypes  # here, for it takes time that --help does not have
+
     libc = ctypes.CDLL(None)
     glibc = hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version")
     if glibc and libc.mallopt(M_MMAP_THRESHOLD, KEPT_BLOCK):  # older ones refuse so much, and are then best left alone

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
 import os
 import sys
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from ferbatch.core.errors import UsageError
@@ -66,27 +66,6 @@ class _Stderr(logging.Handler):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-class _File(logging.handlers.WatchedFileHandler):
-    """Appends; goes on in a new file where logrotate took the old one away. Where it cannot, that is said once."""
-
-    failed = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            super().emit(record)
-        except OSError:  # the new file cannot be opened
-            self.handleError(record)
-
-    def handleError(self, _: logging.LogRecord) -> None:
-        if not self.failed:
-            self.failed = True
-            show(f"{shown(self.baseFilename)} could not be written: {sys.exc_info()[1]}", WARNING)
-
-    def close(self) -> None:
-        with suppress(OSError):  # what could not be written is tried once more
-            super().close()
-
-
 _stderr = _Stderr()
 _stderr.setFormatter(_Bare())
 _logger = logging.Logger("ferbatch")  # known to nobody else: the process's logging is not touched
@@ -103,8 +82,10 @@ def speak(format_name: str) -> None:
 
 def append_to(path: str) -> None:
     """Say everything in this file besides stderr; OutputError if it cannot be written."""
+    from ferbatch.shell.log_file import LogFile
+
     with writing(shown(path)):
-        file = _File(path, encoding="utf-8", errors="backslashreplace")
+        file = LogFile(path, partial(show, level=WARNING))
     file.setFormatter(_Json() if is_json() else _Text())
     _logger.addHandler(file)
 
