@@ -16,10 +16,9 @@ from typing import Any
 
 import typer
 
-import ferbatch
 from ferbatch.cli import app
 
-GUIDE = Path(ferbatch.__file__).parent / "guide"
+GUIDE = Path(__file__).resolve().parent.parent / "ferbatch" / "guide"
 TABLE = re.compile(
     r"^<!-- options: (?P<command>\S+)(?P<chosen>(?: --\S+)*) -->$.*?^<!-- end -->$", re.DOTALL | re.MULTILINE
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from forks import Forks
 from PIL import Image
-from support import Depth, Ferbatch, depth, some
+from support import ROOT, Depth, Ferbatch, depth, some
 
 from ferbatch.commands.bench import peers, processes, run, samples
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_measured_is_said_in_one_sentence(
 
 def test_a_peer_that_is_not_installed_is_named(ferbatch_in: Ferbatch, tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ModuleNotFoundError('No module named cv2')")
-    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(peers.__file__).parents[1])])}
+    environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
     done = ferbatch_in("bench", "--images", "5", "--compare", "fer", *QUICK, env=environment)
     assert done.returncode == 2
     assert b"the peer fer failed: ModuleNotFoundError" in done.stderr
