@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many processes run the tests as there are cores
 
@@ -32,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("usual", max_examples=40, **usual)
     settings.register_profile("thorough", max_examples=400, **usual)
     settings.load_profile("thorough" if Depth.thorough else "usual")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts things in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
