@@ -18,7 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
-from support import LABELS, ROOT, Ferbatch, crossed, depth, draw_face, some
+from support import LABELS, ORIENTATIONS, ROOT, Ferbatch, crossed, depth, draw_face, some
 
 import ferbatch
 from ferbatch.commands.label.face_folders import copy_path
@@ -264,7 +264,7 @@ def test_a_row_per_face_and_which_way_each_image_went(folder: Path, ferbatch_her
 @pytest.mark.parametrize("name", ["labels.json", "labels.jsonl", "labels.parquet"])
 def test_every_format_holds_the_faces(name: str, folder: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow", reason="pyarrow is installed with ferbatch[parquet]")
     ferbatch_here("label", "photos", "-o", "wanted.csv", "-q")
     ferbatch_here("label", "photos", "-o", name, "-q")
     one, other = (ferbatch.read_labels(tmp_path / each) for each in ("wanted.csv", name))
@@ -315,21 +315,13 @@ def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
     assert np.array_equal(auto.inputs, whole.inputs)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_boxes_are_in_pixels_of_the_upright_image(orientation: int, tmp_path: Path) -> None:
-    stored = {  # how the pixels lie that the orientation makes upright
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = photo((700, 512), (150, 0, 512))
-    picture = upright.transpose(stored[orientation]) if orientation in stored else upright
+    stored = ORIENTATIONS[orientation]
+    picture = upright if stored is None else upright.transpose(stored)
     picture.save(tmp_path / "one.jpg", quality=95, exif=exif)
     (row,) = ferbatch.label(tmp_path / "one.jpg", device="cpu")
     assert_near((row.x or 0, row.y or 0, row.width or 0, row.height or 0), (BOX[0] + 150, *BOX[1:]))
