@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -119,6 +120,12 @@ def remove(path: str) -> None:
     """Take a file of ours away, if it is there; OutputError where that fails."""
     with writing(shown(path)), suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def sha256_of(path: str) -> str:
+    """The hash of a file of ours as it is; OutputError where it cannot be read back."""
+    with writing(shown(path)), open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def version_of(file: bytes) -> Version | None:

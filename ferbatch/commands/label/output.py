@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,7 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, replace_file, unwritten, writing
+from ferbatch.core.files import (
+    EXISTS,
+    OutputStream,
+    check_has_folder,
+    remove,
+    replace_file,
+    sha256_of,
+    unwritten,
+    writing,
+)
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
@@ -117,10 +125,7 @@ class Output:
 
     def sha256(self) -> str | None:
         """Of the labels file as it is; None if there is none."""
-        if not os.path.exists(self.path):
-            return None
-        with writing(self.shown), open(self.path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of(self.path) if os.path.exists(self.path) else None
 
     @contextmanager
     def held(self, existing: Existing) -> Iterator[Holder | None]:

@@ -12,19 +12,19 @@ from ferbatch.scoring.outcomes import Outcomes
 
 
 class Recorder:
-    """Takes the rows of every image of a listing, in its order: to the labels, the journal, the counts, the scores."""
+    """Takes the rows of every image of a listing, in order: to the labels, the journal, the counts, the outcomes."""
 
     def __init__(
-        self, writer: Writer, journal: Journal | None, scores: Outcomes | None, brings_up_to_date: bool
+        self, writer: Writer, journal: Journal | None, outcomes: Outcomes | None, brings_up_to_date: bool
     ) -> None:
         """Begin with nothing.
 
         writer: of the labels.
         journal: of the run; None where the labels go to stdout.
-        scores: what the report is made from, for as many images as the listing has; None where there is no report.
+        outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
         brings_up_to_date: whether rows of an earlier run are among the labels, which count for the output alone.
         """
-        self.writer, self.journal, self.scores = writer, journal, scores
+        self.writer, self.journal, self.outcomes = writer, journal, outcomes
         self.tally = Tally()  # of all rows
         self.this_run = Tally() if brings_up_to_date else self.tally  # without those of an earlier run
 
@@ -40,8 +40,8 @@ class Recorder:
             self.journal.add(line)
         for row in rows:
             self.writer.write(row)
-        if self.scores:
-            self.scores.put(self.tally.images, rows[0])
+        if self.outcomes:
+            self.outcomes.put(self.tally.images, rows[0])
         self.tally.add(rows, whole_picture)
         if not old and self.this_run is not self.tally:
             self.this_run.add(rows, whole_picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ import torch
 from ferbatch.commands.label.identity import Identity, shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.resume import Work
-from ferbatch.core.files import replace_file, writing
+from ferbatch.core.files import replace_file, sha256_of
 from ferbatch.core.names import escape
 from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
@@ -168,23 +167,23 @@ def unscored(listing: Listing, labels: Sequence[str]) -> Outcomes | None:
     return Outcomes.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
 
 
-def report_of(job: Job, scores: Outcomes | None) -> Mapping[str, Any] | None:
+def report_of(job: Job, outcomes: Outcomes | None) -> Mapping[str, Any] | None:
     """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
-    if scores is None or len(set(scores.truth[scores.labelled].tolist()) - {NONE}) < 2:
+    if outcomes is None or len(set(outcomes.truth[outcomes.labelled].tolist()) - {NONE}) < 2:
         return None
     from ferbatch.report import build  # scikit-learn and SciPy with it: most runs need neither
 
     options, card, listing = job.options, job.classifier.card, job.work.listing
-    counts = np.bincount(scores.truth[scores.truth != NONE], minlength=len(card.labels)).tolist()
+    counts = np.bincount(outcomes.truth[outcomes.truth != NONE], minlength=len(card.labels)).tolist()
     subject = build.Subject(
         truth=", ".join(shown_paths(options)),
         labels=card.labels,
         images=sum(counts),
         per_label=dict(zip(card.labels, counts, strict=True)),
         others=dict(_others(listing).most_common()),
-        without_truth=int((scores.truth == NONE).sum()),
+        without_truth=int((outcomes.truth == NONE).sum()),
     )
-    system = build.System(escape(card.name), listing, scores, card, options.tta)
+    system = build.System(escape(card.name), listing, outcomes, card, options.tta)
     return build.build(subject, [system], options.min_confidence)
 
 
@@ -223,7 +222,7 @@ def _sidecar(job: Job, result: Result) -> dict[str, Any]:
         | {"output": output.shown, "format": output.format}
         | {"device": str(classifier.device), "precision": classifier.precision, "decoder": job.identity.decoder}
         | {"detector": job.identity.detector},
-        "sha256": _sha256(output.part),
+        "sha256": sha256_of(output.part),
         **result.counts(),
         "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,8 +230,3 @@ def _sidecar(job: Job, result: Result) -> dict[str, Any]:
         "images_per_second": round(result.images_per_second, 1),
         "exit_code": result.exit_code,
     }
-
-
-def _sha256(path: str) -> str:
-    with writing(path), open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

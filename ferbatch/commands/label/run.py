@@ -175,7 +175,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             labels=labels,
             listing=work.listing,
             seconds=seconds,
-            report=report_of(job, recorder.scores),
+            report=report_of(job, recorder.outcomes),
             max_errors=options.max_errors,
         )
         if output.is_file:  # before the labels appear under their name
