@@ -74,8 +74,8 @@ def test_every_figure_is_measured_and_the_limit_and_ratios_follow_from_them(ferb
         assert all(one["peak_memory"] > found["memory_of_torch_alone"] for one in found["models"])
     seconds = found["seconds"]
     assert 0 < seconds["help"] < seconds["one_image"]
-    # of the latter, the former is a part; but each was measured once, while other tests ran
-    assert seconds["import_torch"] < depth(3, 1) * seconds["one_image"]
+    # The former is a part of the latter; but the two are measured one after the other, while other tests run.
+    assert 0 < seconds["import_torch"] < 3 * seconds["one_image"]
 
 
 def test_the_table_has_every_figure_and_says_what_was_measured(bench: Ferbatch, faces: Callable[..., Path]) -> None:
