@@ -457,6 +457,10 @@ STATES = [  # what is there, the option, exit code, what is said
     ("unfinished", "--resume", 3, "going on with an unfinished run"),
     ("unfinished", "--incremental", 3, "going on with an unfinished run"),
     ("unfinished", "--overwrite", 3, ""),
+    ("a part alone", "", 2, "labels.csv.part is left of an unfinished run; --resume goes on with it"),
+    ("a part alone", "--resume", 3, ""),
+    ("a part alone", "--incremental", 3, ""),
+    ("a part alone", "--overwrite", 3, ""),
     ("somebody's", "", 2, "labels.csv exists"),
     ("somebody's", "--resume", 2, "is of another run"),
     ("somebody's", "--incremental", 2, "run.jsonl is not ferbatch's or gone"),
@@ -479,6 +483,8 @@ def test_what_is_there_and_what_is_asked_decide(
     if there in ("somebody's", "edited"):
         with labels.open("a") as stream:
             stream.write("precious")
+    if there == "a part alone":  # as a run leaves it that is killed before its journal is there
+        (tmp_path / "labels.csv.part").touch()
     if there == "a foreign journal":
         journal.write_text("Dear diary,\nprecious")
     ended = run(*option.split())

@@ -105,10 +105,10 @@ class Output:
     def _may_go(self, existing: Existing) -> bool:
         """Whether what is there may be replaced or gone on with.
 
-        A run that goes on knows its own by labels and journal; where there are neither, by the sidecar.
+        A run that goes on knows its own by labels, their part and journal; where there are none, by the sidecar.
         """
         going_on = existing.resume or existing.incremental
-        begun = os.path.exists(self.path) or os.path.exists(self.journal)
+        begun = any(map(os.path.exists, (self.path, self.part, self.journal)))
         return existing.overwrite or (going_on and (begun or "ferbatch" in self.read_sidecar()))
 
     def read_sidecar(self) -> dict[str, Any]:
