@@ -21,7 +21,8 @@ from filelock import FileLock
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.core.records import UNIT
+from ferbatch.scoring.outcomes import Outcomes
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent

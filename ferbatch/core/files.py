@@ -12,7 +12,7 @@ from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
-from ferbatch.core.records import Version
+from ferbatch.core.records import NO_VERSION, Version
 
 EXISTS = "exists; --overwrite replaces it"  # said of a file that must not be replaced, after its path
 
@@ -128,10 +128,14 @@ def sha256_of(path: str) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def version_of(file: bytes) -> Version | None:
-    """What tells a file from what it was before; None if it cannot be had."""
-    info = stat_of(file)
-    return Version(info.st_size, info.st_mtime_ns) if info else None
+def version_of(file: bytes) -> Version:
+    """What tells a file from what it was before; NO_VERSION if it cannot be had."""
+    return version_in(stat_of(file))
+
+
+def version_in(info: os.stat_result | None) -> Version:
+    """The version of a file that os.stat said this of; a time that 64 bits do not hold is the last or first they do."""
+    return Version(info.st_size, max(-(2**63), min(info.st_mtime_ns, 2**63 - 1))) if info else NO_VERSION
 
 
 def stat_of(file: bytes) -> os.stat_result | None:

@@ -117,6 +117,24 @@ def signals_deferred() -> Iterator[None]:
         raise Stopped(_Signals.came)
 
 
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Let no signal part what belongs together: one that comes takes effect after this block.
+
+    A process that is forked in it hears of none either.
+    """
+    before, _Signals.deferred = _Signals.deferred, True
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        _Signals.deferred = before
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    if _Signals.came is not None and not before:  # another thread took it
+        raise Stopped(_Signals.came)
+
+
 def until_stopped(items: Iterable[T]) -> Iterator[T]:
     """The items, until a deferred signal comes: it may cut short the waiting for the next, not what is done with it."""
     waiting = iter(items)

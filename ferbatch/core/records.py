@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 SCHEMA = 1  # of the output columns
 
@@ -40,6 +40,7 @@ REPORT_SUFFIXES = (
 )  # of the files of one model's report
 
 DIGITS = 4  # after the point of a probability, wherever it is written
+UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that batches and outcomes hold
 
 MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
 
@@ -112,12 +113,14 @@ class Box:
     score: float  # 0..1, how sure the detector is
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(NamedTuple):
     """What tells a changed file from the one that was labelled."""
 
     size: int  # bytes
     mtime_ns: int
+
+
+NO_VERSION = Version(-1, -1)  # of a file that is not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +183,3 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
         *labels,
         *("status", "error_kind", "error", "face", "x", "y", "width", "height", "face_score"),
     )
-
-
-def row(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A prediction as column -> value, None where a column does not apply."""
-    values = {name: getattr(prediction, name) for name in columns(())}
-    values |= {label: prediction.probabilities.get(label) for label in labels}
-    return {name: values[name] for name in columns(labels)}

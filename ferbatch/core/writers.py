@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Protocol
 
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import DIGITS, Prediction, columns, row
+from ferbatch.core.records import columns
+from ferbatch.core.rows import AS_CSV, AS_JSON, AS_VALUES, columns_of
 
 TEXT_COLUMNS = frozenset({"path", "truth", "label", "status", "error_kind", "error"})
 WHOLE_COLUMNS = frozenset({"face", "x", "y", "width", "height"})
@@ -17,19 +19,12 @@ ROW_GROUP = 16_384  # rows of a Parquet row group
 
 
 class Writer(Protocol):
-    """Writes predictions to the binary stream it was made with; the stream stays open."""
+    """Writes rows to the binary stream it was made with; the stream stays open."""
 
-    def write(self, prediction: Prediction) -> None: ...
+    stream: BinaryIO
+
+    def write(self, batch: Batch) -> None: ...
     def close(self) -> None: ...
-
-
-def _values(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A row's values; an error is one line that can be printed, whatever a decoder or the system said."""
-    values = row(prediction, labels)
-    if prediction.error:
-        line = " ".join(prediction.error.split())
-        values["error"] = "".join(char if char.isprintable() else "?" for char in line)
-    return values
 
 
 class CsvWriter:
@@ -38,27 +33,10 @@ class CsvWriter:
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
         self.stream, self.labels = stream, labels
         self.stream.write((",".join(columns(labels)) + "\n").encode())
-        numbers = dict.fromkeys(("confidence", *labels), f"%.{DIGITS}f")
-        common = {"path": '"%s"', "truth": "%s", "label": "%s", **numbers, "status": "%s"}
-        self.common = ",".join(common.get(name, "") for name in columns(labels)) + "\n"
 
-    def write(self, prediction: Prediction) -> None:
-        found = prediction
-        if found.label is not None and found.error is None and found.face is None:  # as nearly all are
-            path = found.path.replace('"', '""')
-            values = (path, found.truth or "", found.label, found.confidence, *found.probabilities.values())
-            line = self.common % (*values, found.status)
-        else:
-            line = ",".join(self._field(*value) for value in _values(found, self.labels).items()) + "\n"
-        self.stream.write(line.encode())
-
-    @staticmethod
-    def _field(name: str, value: Any) -> str:
-        if value is None:
-            return ""
-        if name in ("path", "error"):
-            return '"' + str(value).replace('"', '""') + '"'
-        return f"{value:.{DIGITS}f}" if isinstance(value, float) else str(value)
+    def write(self, batch: Batch) -> None:
+        rows = zip(*columns_of(batch, self.labels, AS_CSV).values(), strict=True)
+        self.stream.write("".join([f"{','.join(row)}\n" for row in rows]).encode())
 
     def close(self) -> None:
         pass
@@ -69,12 +47,15 @@ class JsonLinesWriter:
 
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
         self.stream, self.labels = stream, labels
+        names = (json.dumps(name, ensure_ascii=False).replace("%", "%%") for name in columns(labels))
+        self.form = "{" + ", ".join(f"{name}: %s" for name in names) + "}"
 
-    def write(self, prediction: Prediction) -> None:
-        self.stream.write((self._object(prediction) + "\n").encode())
+    def write(self, batch: Batch) -> None:
+        rows = zip(*columns_of(batch, self.labels, AS_JSON).values(), strict=True)
+        self.stream.write(self._lines(map(self.form.__mod__, rows)).encode())
 
-    def _object(self, prediction: Prediction) -> str:
-        return json.dumps(_values(prediction, self.labels), ensure_ascii=False)
+    def _lines(self, objects: Iterable[str]) -> str:
+        return "".join([f"{one}\n" for one in objects])
 
     def close(self) -> None:
         pass
@@ -85,9 +66,9 @@ class JsonWriter(JsonLinesWriter):
 
     before = "[\n"
 
-    def write(self, prediction: Prediction) -> None:
-        self.stream.write((self.before + self._object(prediction)).encode())
-        self.before = ",\n"
+    def _lines(self, objects: Iterable[str]) -> str:
+        before, self.before = self.before, ",\n"
+        return before + ",\n".join(objects)
 
     def close(self) -> None:
         self.stream.write(b"[\n\n]\n" if self.before == "[\n" else b"\n]\n")
@@ -100,27 +81,29 @@ class ParquetWriter:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.labels = labels
+        self.stream, self.labels = stream, labels
         self.schema = pa.schema([(name, self._type(name)) for name in columns(labels)])
         self.table = pa.Table
         self.file = pq.ParquetWriter(stream, self.schema)
-        self.waiting: list[dict[str, Any]] = []
+        self.waiting: dict[str, list[Any]] = {name: [] for name in columns(labels)}
 
     @staticmethod
     def _type(name: str) -> str:
         return "string" if name in TEXT_COLUMNS else "int32" if name in WHOLE_COLUMNS else "float64"
 
-    def write(self, prediction: Prediction) -> None:
-        self.waiting.append(_values(prediction, self.labels))
-        if len(self.waiting) == ROW_GROUP:
+    def write(self, batch: Batch) -> None:
+        for name, values in columns_of(batch, self.labels, AS_VALUES).items():
+            self.waiting[name] += values
+        while len(self.waiting["path"]) >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
-        self.file.write_table(self.table.from_pylist(self.waiting, self.schema))
-        self.waiting.clear()
+        group = {name: values[:ROW_GROUP] for name, values in self.waiting.items()}
+        self.file.write_table(self.table.from_pydict(group, self.schema))
+        self.waiting = {name: values[ROW_GROUP:] for name, values in self.waiting.items()}
 
     def close(self) -> None:
-        if self.waiting:
+        if self.waiting["path"]:
             self._flush()
         self.file.close()
 

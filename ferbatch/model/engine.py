@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -34,6 +35,39 @@ LIGHT = 30_000_000  # multiply-adds of the largest light network
 BLOCKS_AHEAD = 3  # blocks begun for each that is computed
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Block:
+    """Model inputs that are computed together, from the arrays they came in."""
+
+    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    size: int = 0  # of them
+    rows: Future[NDArray[np.float64]] | None = None  # their probabilities, once it has begun
+
+    def take(self, inputs: NDArray[np.uint8]) -> _Part:
+        """Some more inputs; the part of the block that they are."""
+        self.inputs.append(inputs)
+        self.size += len(inputs)
+        return _Part(self, self.size - len(inputs), self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a block."""
+
+    block: _Block
+    start: int
+    stop: int
+
+    @property
+    def is_done(self) -> bool:
+        return self.block.rows is not None and self.block.rows.done()
+
+    @property
+    def rows(self) -> NDArray[np.float64]:
+        assert self.block.rows is not None
+        return self.block.rows.result()[self.start : self.stop]
 
 
 class Engine:
@@ -76,54 +110,73 @@ class Engine:
         self.features = features.to(memory_format=torch.channels_last)
         self.head = in_float64(network.head)
 
-    def probabilities(self, inputs: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N model inputs, each (size, size) uint8, several blocks at a time."""
-        blocks = (list(inputs[start : start + self.block]) for start in range(0, len(inputs), self.block))
-        found = [rows for _, rows in self.ahead((block, block) for block in blocks)]
-        return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
+    def probabilities(self, inputs: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of N model inputs, (N, size, size) uint8, several blocks at a time."""
+        return next(self.ahead([(None, inputs)]))[1]
 
-    def ahead(self, blocks: Iterable[tuple[T, Sequence[NDArray[np.uint8]]]]) -> Iterator[tuple[T, NDArray[np.float64]]]:
+    def ahead(self, things: Iterable[tuple[T, NDArray[np.uint8]]]) -> Iterator[tuple[T, NDArray[np.float64]]]:
         """Of (anything, its model inputs): each thing with its probabilities, in order; the next are computed already.
 
-        There should be about `block` inputs to each.
+        The inputs of several things share a block; one that is not full begins where nothing else is being computed.
         """
-        begun: deque[tuple[T, Future[NDArray[np.float64]]]] = deque()
-        for block, inputs in blocks:
-            begun.append((block, self._begin(inputs)))
-            while begun and (len(begun) > BLOCKS_AHEAD * self.streams or begun[0][1].done()):
-                first, rows = begun.popleft()
-                yield first, rows.result()
-        for first, rows in begun:
-            yield first, rows.result()
+        begun: deque[tuple[T, list[_Part]]] = deque()
+        block = _Block()
+        for thing, inputs in things:
+            parts, at = list[_Part](), 0
+            while at < len(inputs):
+                part = inputs[at : at + self.block - block.size]
+                parts.append(block.take(part))
+                at += len(part)
+                if block.size == self.block:
+                    block = self._begin(block)
+            begun.append((thing, parts))
+            if block.size and all(one.is_done for _, waiting in begun for one in waiting if one.block is not block):
+                block = self._begin(block)
+            while begun and (_is_done(begun[0][1]) or self._is_far(begun)):
+                yield self._result(*begun.popleft())
+        self._begin(block)
+        while begun:
+            yield self._result(*begun.popleft())
 
-    def alone(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+    def alone(self, inputs: NDArray[np.uint8]) -> NDArray[np.float64]:
         """As `probabilities`, in a process of its own, which is to take one core."""
         torch.set_num_threads(1)
-        return self._blocks(inputs)
+        blocks = range(0, len(inputs), self.block)
+        return self._rows([self._compute([inputs[start : start + self.block]]) for start in blocks])
 
-    def _begin(self, inputs: Sequence[NDArray[np.uint8]]) -> Future[NDArray[np.float64]]:
-        return self._threads.submit(self._blocks, inputs)
+    def _begin(self, block: _Block) -> _Block:
+        """Have a block computed, if there is something in it; the next one."""
+        if block.size:
+            block.rows = self._threads.submit(self._compute, block.inputs)
+        return _Block()
+
+    def _is_far(self, begun: Sequence[tuple[object, Sequence[_Part]]]) -> bool:
+        """Whether enough is begun for the first of it to be waited for."""
+        blocks = {id(part.block) for _, parts in begun for part in parts if part.block.rows}
+        return len(blocks) > BLOCKS_AHEAD * self.streams and all(part.block.rows for part in begun[0][1])
+
+    def _result(self, thing: T, parts: Sequence[_Part]) -> tuple[T, NDArray[np.float64]]:
+        return thing, self._rows([part.rows for part in parts])
+
+    def _rows(self, found: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        return np.concatenate(found) if found else np.empty((0, len(self.card.labels)))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self.streams, initializer=on_one_core)
 
-    def _blocks(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of N inputs, block after block, in this thread."""
-        rows = [self._compute(inputs[start : start + self.block]) for start in range(0, len(inputs), self.block)]
-        return np.concatenate(rows) if rows else np.empty((0, len(self.card.labels)))
-
-    def _compute(self, block: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """(N, labels) probabilities of up to `block` inputs."""
-        shape = (self.block, self.card.size, self.card.size)
-        pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        rows = pixels.numpy()
-        for index, image in enumerate(block):
-            rows[index] = image
+    def _compute(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """(N, labels) probabilities of up to `block` inputs, from one or more arrays."""
+        pixels = torch.zeros((self.block, self.card.size, self.card.size), dtype=torch.uint8, device=self.device)
+        at = 0
+        for part in inputs:
+            there = torch.from_numpy(part if part.flags.writeable else part.copy())  # else torch warns
+            pixels[at : at + len(part)].copy_(there, non_blocking=True)
+            at += len(part)
         with torch.inference_mode():
-            x = normalise(pixels.to(self.device, non_blocking=True), self.card, self.dtype)
-            found = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
-        return sum(found[1:], found[0])[: len(block)] / len(found)
+            x = normalise(pixels, self.card, self.dtype)
+            said = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
+        return sum(said[1:], said[0])[:at] / len(said)
 
     def _softmax(self, x: Tensor) -> NDArray[np.float64]:
         """(block, labels) probabilities of a block of normalised images."""
@@ -133,6 +186,10 @@ class Engine:
         if not bool(logits.isfinite().all()):
             raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
         return torch.softmax(logits / self.card.temperature, dim=1).numpy()
+
+
+def _is_done(parts: Iterable[_Part]) -> bool:
+    return all(part.is_done for part in parts)
 
 
 def normalise(pixels: Tensor, card: Card, dtype: torch.dtype = torch.float32) -> Tensor:

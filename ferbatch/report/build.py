@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ferbatch.core.records import NONE, ImageRef
+from ferbatch.core.records import NONE, UNIT, ImageRef
 from ferbatch.core.version import __version__
 from ferbatch.model.weights import Card
 from ferbatch.report.words import words
@@ -19,7 +19,7 @@ from ferbatch.scoring.calibration import ECE_BINS, mean_confidence, point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import Point, rate
 from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, table
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.metadata import Matched, Slices
 
 REPORT_SCHEMA = 1  # the version of report.json's form

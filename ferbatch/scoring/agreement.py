@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.records import NONE
+from ferbatch.core.records import NONE, UNIT
 from ferbatch.scoring.calibration import LEAST_WRITTEN
 from ferbatch.scoring.measures import Confusion, Measure, mean, rate
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.scoring.outcomes import Outcomes
 
 NO_VOTES = "no labelled image with a truth has votes"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core.records import UNIT
 from ferbatch.scoring.measures import Bin, Measure, Point, mean, rate
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.scoring.outcomes import Outcomes
 
 Counts = NDArray[np.int64]
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from ferbatch.core.records import UNIT
 from ferbatch.scoring import calibration
 from ferbatch.scoring.measures import Averages, Confusion, LabelMeasures, Measure, Measures, rate
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.scoring.outcomes import Outcomes
 
 Counts = NDArray[np.int64]
 

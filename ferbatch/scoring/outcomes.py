@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.records import DIGITS, NO_FACE, NONE, Prediction
-
-UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that Outcomes holds
+from ferbatch.core.batch import Batch
+from ferbatch.core.records import NO_FACE, NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +33,15 @@ class Outcomes:
         nothing = np.full(n, NONE, np.int16)
         return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
 
-    def put(self, index: int, prediction: Prediction) -> None:
-        """What the model said of the image with this index."""
-        if prediction.label is not None:
-            self.predicted[index] = self.labels.index(prediction.label)
-            self.probabilities[index] = [round(prediction.probabilities[label] * UNIT) for label in self.labels]
-        elif prediction.status == "no_face":
-            self.predicted[index] = NO_FACE
-        if (box := prediction.box) and self.boxes is not None:
-            self.boxes[index] = box.x, box.y, box.width, box.height
+    def put(self, start: int, batch: Batch) -> None:
+        """What the model said of images, of which the first has this index: of its largest face, where it has more."""
+        first = batch.numbers == 0
+        where = start + batch.image[first]
+        self.predicted[start + np.flatnonzero(batch.faceless)] = NO_FACE
+        self.predicted[where] = batch.best[first]
+        self.probabilities[where] = batch.units[first]
+        if self.boxes is not None:
+            self.boxes[where] = batch.boxes[first]
 
     def where(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Outcomes:
         """The images that a mask or a list of indices chooses."""

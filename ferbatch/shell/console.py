@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.table import Table
@@ -20,10 +20,12 @@ from tqdm import tqdm
 
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import writing
-from ferbatch.core.records import Prediction
 from ferbatch.report import terminal as report_terminal
 from ferbatch.shell import log
 from ferbatch.shell.log import say
+
+if TYPE_CHECKING:
+    from ferbatch.core.batch import Batch
 
 PLAIN_LINE_EVERY = 30.0  # seconds, where progress cannot be drawn
 
@@ -70,19 +72,20 @@ class RunConsole:
     def __exit__(self, *_: object) -> None:
         self.progress.bar.close()
 
-    def progressed(self, prediction: Prediction) -> None:
-        if prediction.error:
+    def progressed(self, batch: Batch) -> None:
+        for place, failure in sorted(batch.failures.items()):
+            path = batch.references.paths[place]
             with self.progress.bar.external_write_mode(file=sys.stderr) if self.verbose else nullcontext():
                 say(
-                    f"{prediction.path}: {prediction.error_kind}: {prediction.error}",
+                    f"{path}: {failure.kind}: {failure.message}",
                     log.WARNING,
                     shown=self.verbose,
                     event="image_failed",
-                    path=prediction.path,
-                    error_kind=prediction.error_kind,
-                    error=prediction.error,
+                    path=path,
+                    error_kind=failure.kind,
+                    error=failure.message,
                 )
-        self.progress.tick()
+        self.progress.tick(len(batch))
 
 
 def report_text(report: Mapping[str, Any], terminal: bool) -> str:

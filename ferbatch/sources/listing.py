@@ -10,12 +10,16 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch.core.batch import References
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, encode_path
+from ferbatch.core.names import count, encode_path, encode_paths
 from ferbatch.core.records import MARKER, ImageRef
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.sources.labels import label_of
@@ -51,6 +55,18 @@ class Listing(Sequence[ImageRef]):
         prefix, truth = self.folders[self.folder_of[index]]
         file = prefix + self.names[index]
         return ImageRef(encode_path(file), file, truth)
+
+    def where(self, indices: NDArray[np.int64]) -> Listing:
+        """The images with these indices, in their order; what was met besides images stays known."""
+        chosen = indices.tolist()
+        folder_of = array("I", [self.folder_of[index] for index in chosen])
+        return replace(self, names=[self.names[index] for index in chosen], folder_of=folder_of)
+
+    def references(self, indices: Sequence[int]) -> References:
+        """References to the images with these indices."""
+        folders = [self.folders[self.folder_of[index]] for index in indices]
+        files = [prefix + self.names[index] for (prefix, _), index in zip(folders, indices, strict=True)]
+        return References(encode_paths(files), files, [truth for _, truth in folders])
 
     def add(self, prefix: bytes, name: bytes, truth: str | None) -> None:
         """One more image at the end; `prefix` is its folder as printed, with its slash, or empty."""

@@ -8,20 +8,17 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import decode_path, escape, shown
-from ferbatch.core.records import NONE, ImageRef
+from ferbatch.core.records import NONE
 from ferbatch.sources import tables
 from ferbatch.sources.labels import class_of, label_of
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.sources.matching import real_path
-
-T = TypeVar("T")
 
 LABEL_COLUMNS = ("truth", "label", "class", "expression", "emotion")
 
@@ -30,7 +27,7 @@ LABEL_COLUMNS = ("truth", "label", "class", "expression", "emotion")
 class Truth:
     """N images and what each one shows: a label, a class that is no label (angry, say), or nothing known."""
 
-    images: Sequence[ImageRef]
+    images: Listing
     below: Sequence[bytes]  # the images' paths from the truth folder or table on
     codes: NDArray[np.int32]  # (N,) index into `names`, NONE where no class is given
     names: tuple[str, ...]  # of all classes, the labels first
@@ -56,26 +53,26 @@ class Truth:
     def where(self, which: NDArray[np.bool_]) -> Truth:
         """The images that a mask chooses; what was met besides images (conflicts, `unused`, `aside`) stays known."""
         indices = np.flatnonzero(which)
-        images, below = _chosen(self.images, indices), _chosen(self.below, indices)
+        images, below = self.images.where(indices), _chosen(self.below, indices)
         return replace(self, images=images, below=below, codes=self.codes[which])
 
 
-class _Chosen(Sequence[T]):
-    """Some of a sequence's items, each made only when asked for."""
+class _Chosen(Sequence[bytes]):
+    """Some of many paths, each made only when asked for."""
 
-    def __init__(self, items: Sequence[T], indices: NDArray[np.signedinteger]) -> None:
-        self.items, self.indices = items, indices.astype(np.int32)
+    def __init__(self, paths: Sequence[bytes], indices: NDArray[np.signedinteger]) -> None:
+        self.paths, self.indices = paths, indices.astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> T:  # type: ignore[override]  # no slices: nothing needs them
-        return self.items[int(self.indices[index])]
+    def __getitem__(self, index: int) -> bytes:  # type: ignore[override]  # no slices: nothing needs them
+        return self.paths[int(self.indices[index])]
 
 
-def _chosen(items: Sequence[T], indices: NDArray[np.int64]) -> Sequence[T]:
-    """The items at these indices; of items that were chosen themselves, no second list of indices is kept."""
-    return _Chosen(items.items, items.indices[indices]) if isinstance(items, _Chosen) else _Chosen(items, indices)
+def _chosen(paths: Sequence[bytes], indices: NDArray[np.int64]) -> Sequence[bytes]:
+    """The paths at these indices; of some that were chosen themselves, no second list of indices is kept."""
+    return _Chosen(paths.paths, paths.indices[indices]) if isinstance(paths, _Chosen) else _Chosen(paths, indices)
 
 
 class _Below(Sequence[bytes]):

@@ -1,67 +1,132 @@
-"""The decode stage: a reference -> Decoded, its pixels or the reason why not. Without torch, for worker processes."""
+"""The decode stage: references -> Batches with their crops, or the reasons why not. Without torch, for processes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
-from ferbatch.core.files import stat_of
-from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, ImageRef, Search, Version
+from ferbatch.core.files import stat_of, version_in
+from ferbatch.core.records import LARGE_SIDE, NO_VERSION, WIDE_RATIO, Box, Decoding, Failure, Search, Version
 from ferbatch.images import faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
 from ferbatch.images.face_files import remove_crops, write_crops
 from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 
-Scored = tuple[int, list[float]]  # the index of the label that a model gives, and each label's rounded probability
-NOTHING = np.empty((0, 0, 0), np.uint8)  # no model inputs
+SOON = 0.4  # seconds after which what is decoded is handed on, however few images it is
+# What one image holds: model inputs, (size, size) each; the boxes of its faces, None where it is taken whole; and
+# whether it is then too large or wide for a cropped face.
+Content = tuple[Sequence[NDArray[np.uint8]], Sequence[Box] | None, bool]
 
 
 @dataclass(slots=True)
-class Decoded:
-    """An image on its way through the network: its reference and its model inputs, or what went wrong, never parted."""
+class Gathered:
+    """Images that are decoded one after the other, until they are a Batch."""
 
-    ref: ImageRef
-    inputs: NDArray[np.uint8] = field(
-        default_factory=lambda: NOTHING
-    )  # (N, size, size): nothing, the image, or its faces
-    error: Failure | None = None
-    whole_picture: bool = False  # too large or too wide for a cropped face, and taken for one
-    version: Version | None = None  # of the file, as it was before it was read; None: there was none
-    boxes: Sequence[Box] | None = None  # of its faces, the largest first; None: the image is taken whole
-    scored: Sequence[Scored] = ()  # what a model says of each input, once it was asked
+    size: int  # pixels on each side of a model input
+    versions: list[Version] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+    searched: list[bool] = field(default_factory=list)
+    large: list[bool] = field(default_factory=list)
+    image: list[int] = field(default_factory=list)
+    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def add(self, content: Content | Failure, version: Version = NO_VERSION) -> None:
+        """One more image: what it holds, or why it could not be read."""
+        if isinstance(content, Failure):
+            self.failures[len(self)] = content
+            content = ((), None, False)
+        inputs, boxes, large = content
+        self.image += [len(self)] * len(inputs)
+        self.inputs += inputs
+        self.boxes += [None] * len(inputs) if boxes is None else boxes
+        self.searched.append(boxes is not None)
+        self.large.append(large)
+        self.versions.append(version)
+
+    def batch(self, first: int, references: References) -> Batch:
+        """The images, of which the first has this number, with their references."""
+        corners = [(box.x, box.y, box.width, box.height) if box else (0, 0, 0, 0) for box in self.boxes]
+        return Batch(
+            first,
+            references,
+            np.array(self.versions, np.int64).reshape(-1, 2),
+            self.failures,
+            np.array(self.searched, np.bool_),
+            np.array(self.large, np.bool_),
+            image=np.array(self.image, np.int64),
+            inputs=np.array(self.inputs, np.uint8).reshape(-1, self.size, self.size),
+            boxes=np.array(corners, np.int64).reshape(-1, 4),
+            scores=np.array([box.score if box else 0.0 for box in self.boxes], np.float64),
+        )
 
 
-def read(ref: ImageRef, decoding: Decoding) -> Decoded:
-    """The file as model inputs, (size, size) each, or as the reason why not; never raises for what a file may hold.
+def batches(
+    first: int, references: References, decoding: Decoding, watch: Callable[[int | None], None] = lambda number: None
+) -> Iterator[Batch]:
+    """Images as one Batch; where they take long, as several, so that what is done is not waited for.
+
+    first: the number of the first image.
+    references: to the images.
+    decoding: how they become inputs of a model.
+    watch: told which image comes next, by its number, and None before a batch is handed on.
+    """
+    gathered, begun, start = Gathered(decoding.size), 0, time.monotonic()
+    for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
+        watch(first + place)
+        info = stat_of(file)
+        try:
+            gathered.add(read(path, file, decoding, info), version_in(info))
+        except UnreadableImageError as error:
+            if decoding.search.crops:
+                remove_crops(decoding.search.crops, path)
+            gathered.add(Failure(error.kind, str(error)), version_in(info))
+        if time.monotonic() - start > SOON or place + 1 == len(references.files):
+            watch(None)
+            yield gathered.batch(first + begun, references.part(begun, place + 1))
+            gathered, begun, start = Gathered(decoding.size), place + 1, time.monotonic()
+
+
+def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
+    """What the file holds; UnreadableImageError whatever it may hold instead.
 
     `decoding.search` says whether the image is taken whole, for one cropped face, or its faces are looked for: `auto`
     looks where the image is larger than a crop would be, and takes it whole after all where a face fills it.
     OutputError where crops cannot be written.
+
+    path: of the image, as printed; its crops are named by it.
+    file: as opened.
+    decoding: how it becomes inputs of a model.
+    info: what os.stat says of it, where it was asked already.
     """
-    info, search = stat_of(ref.file), decoding.search
-    version = Version(info.st_size, info.st_mtime_ns) if info else None
-    try:
-        data = read_bytes(ref.file, info)
-        luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-        if search.mode != "whole" and not (luma is not None and _is_small(luma.shape[1], luma.shape[0], search)):
-            image = _to_search(data, luma, type_of_name(ref.file))
-            if not _is_small(image.width, image.height, search):
-                found = faces.find(image, search)
-                if search.mode == "detect" or not faces.is_crop(image, found):
-                    return searched(ref, image, found, decoding, version)
-        # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its
-        # pixels must be the same whichever way that was decided.
-        return _whole(ref, data, luma, decoding, version)
-    except UnreadableImageError as error:
-        if search.crops:
-            remove_crops(search.crops, ref.path)
-        return Decoded(ref, error=Failure(error.kind, str(error)), version=version)
+    search = decoding.search
+    data = read_bytes(file, info)
+    luma = None if decoding.by_pillow else luma_of(data, decoding.size)
+    if search.mode != "whole" and not (luma is not None and _is_small(luma.shape[1], luma.shape[0], search)):
+        image = _to_search(data, luma, type_of_name(file))
+        if not _is_small(image.width, image.height, search):
+            found = faces.find(image, search)
+            if search.mode == "detect" or not faces.is_crop(image, found):
+                return searched(path, image, found, decoding)
+    # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
+    # must be the same whichever way that was decided.
+    pixels, width, height = input_of(data, type_of_name(file), decoding.size, luma)
+    if search.crops:
+        remove_crops(search.crops, path)
+    large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
+    return [pixels], None, large
 
 
 def _is_small(width: int, height: int, search: Search) -> bool:
@@ -76,44 +141,16 @@ def _to_search(data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | N
     return decode(data, suffix_type, SEARCHED_SIDE)
 
 
-def _whole(
-    ref: ImageRef, data: bytes, luma: NDArray[np.uint8] | None, decoding: Decoding, version: Version | None
-) -> Decoded:
-    """The image as one model input.
+def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding: Decoding) -> Content:
+    """The faces found in the image, the largest first, as model inputs; writes their crops where these are wanted.
 
-    ref: the image.
-    data: its file's content.
-    luma: what the quicker decoder made of it, if it could.
-    decoding: says the size of a model input, and where crops of an earlier run may lie.
-    version: of the file, as it was before it was read.
-    """
-    search = decoding.search
-    pixels, width, height = input_of(data, type_of_name(ref.file), decoding.size, luma)
-    large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
-    if search.crops:
-        remove_crops(search.crops, ref.path)
-    return Decoded(ref, pixels[np.newaxis], whole_picture=large, version=version)
-
-
-def searched(
-    ref: ImageRef,
-    image: GrayImage,
-    found: Sequence[faces.Face],
-    decoding: Decoding,
-    version: Version | None = None,
-) -> Decoded:
-    """The faces found in the image as model inputs; writes their crops where these are wanted.
-
-    ref: the image.
+    path: of the image, as printed.
     image: its pixels, which the faces were found in.
     found: its faces, the largest first.
     decoding: says the size of a model input, the margin round a face and where crops go.
-    version: of the image's file; None if it has none.
     """
     search = decoding.search
     crops = [faces.crop(image, face, search.margin) for face in found]
     if search.crops:
-        write_crops(search.crops, ref.path, crops)
-    size = decoding.size
-    inputs = np.array([model_input(crop, size) for crop in crops], np.uint8).reshape(-1, size, size)
-    return Decoded(ref, inputs, version=version, boxes=[faces.box(face, image) for face in found])
+        write_crops(search.crops, path, crops)
+    return [model_input(crop, decoding.size) for crop in crops], [faces.box(face, image) for face in found], False

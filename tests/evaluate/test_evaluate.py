@@ -29,7 +29,7 @@ from ferbatch.core.names import encode_path
 from ferbatch.core.options import DEFAULT_MODEL
 from ferbatch.core.records import REPORT_SUFFIXES, columns, row
 from ferbatch.model.weights import SHIPPED
-from ferbatch.scoring.outcomes import UNIT
+from ferbatch.core.records import UNIT
 
 NAMES = {"happy": "happy", "sad": "Sadness", "neutral": "neutral", "surprise": "surprised"}
 

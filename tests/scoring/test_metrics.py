@@ -18,7 +18,8 @@ from ferbatch.scoring.calibration import point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import wilson
 from ferbatch.scoring.metrics import confusion_matrix, measures, per_label, table
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.core.records import UNIT
+from ferbatch.scoring.outcomes import Outcomes
 
 SCORES = draw_scores(3_000)
 P = SCORES.probabilities / UNIT

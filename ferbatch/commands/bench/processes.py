@@ -17,7 +17,7 @@ from typing import Any
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.process import ONE_CORE
-from ferbatch.core.records import WHOLE, Decoding, ImageRef, Search
+from ferbatch.core.records import WHOLE, Decoding, Search
 from ferbatch.images.decode import read_bytes
 from ferbatch.stream.read import read
 
@@ -119,11 +119,8 @@ def _work(what: str, files: Sequence[bytes], size: int, search: Search) -> tuple
     decoding = Decoding(size, search=search)
     start = time.monotonic()
     for file in files:
-        if what == "decode":
-            read(ImageRef("", file), decoding)
-        else:
-            with suppress(UnreadableImageError):
-                read_bytes(file)
+        with suppress(UnreadableImageError):
+            read("", file, decoding) if what == "decode" else read_bytes(file)
     return start, time.monotonic()
 
 

@@ -16,19 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ferbatch.commands.bench import peers, processes, samples
 from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, EXAMPLE, PACKAGE, BenchOptions
-from ferbatch.core.records import Decoding, ImageRef, Search
+from ferbatch.core.records import Decoding, Search
 from ferbatch.core.version import __version__
 from ferbatch.images import faces, jpeg
-from ferbatch.sources.listing import list_images
+from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream import pool
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import read
+from ferbatch.stream.source import Batches, loader
 
 BENCH_SCHEMA = 1
 MOST_INPUTS = 4_096  # decoded images that are kept for the network, which sees them again and again
@@ -46,13 +47,13 @@ def run(options: BenchOptions, note: Callable[[str], None]) -> dict[str, Any]:
     Raises UsageError, NoImagesError or ModelError before anything is measured, UsageError where a peer does not run.
     """
     _check(options)
-    with _images(options, note) as (paths, files), tempfile.TemporaryDirectory() as folder:
+    with _images(options, note) as (paths, listing), tempfile.TemporaryDirectory() as folder:
         classifiers = {
             name: Classifier.load(name, options.device, precision=options.precision) for name in options.models
         }
         cores = Cores(torch.get_num_threads())
         try:
-            bench = _Bench(options, paths, files, os.path.join(folder, OUTPUT), cores, note)
+            bench = _Bench(options, paths, listing, os.path.join(folder, OUTPUT), cores, note)
             return bench.report([bench.model(*one) for one in classifiers.items()])
         finally:
             cores.close()
@@ -67,8 +68,8 @@ def _check(options: BenchOptions) -> None:
 
 
 @contextmanager
-def _images(options: BenchOptions, note: Callable[[str], None]) -> Iterator[tuple[Sequence[str], Sequence[bytes]]]:
-    """PATHS and the files below, or images that are drawn for as long as they are needed."""
+def _images(options: BenchOptions, note: Callable[[str], None]) -> Iterator[tuple[Sequence[str], Listing]]:
+    """PATHS and the images below, or images that are drawn for as long as they are needed."""
     with tempfile.TemporaryDirectory() as folder:
         paths: Sequence[str] = options.paths
         if not paths:
@@ -76,12 +77,11 @@ def _images(options: BenchOptions, note: Callable[[str], None]) -> Iterator[tupl
             samples.make(options.generate, folder, options.images)
             paths = [folder]
         listing = list_images(paths, ())
-        files = [listing[index].file for index in range(len(listing))]
         if options.paths and options.images is not None:
-            files = files[: options.images]
-        if not files:
+            listing = listing.where(np.arange(min(options.images, len(listing))))
+        if not listing:
             raise NoImagesError(f"no images found under {', '.join(map(escape, paths))}")
-        yield paths, files
+        yield paths, listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +90,14 @@ class _Bench:
 
     options: BenchOptions
     paths: Sequence[str]  # given to `ferbatch label`
-    files: Sequence[bytes]  # every image under `paths`, or as many as were asked for
+    listing: Listing  # every image under `paths`, or as many as were asked for
     output: str  # the labels file that `ferbatch label` writes, again and again
     cores: Cores
     note: Callable[[str], None]  # hears what goes on
+
+    @property
+    def files(self) -> Sequence[bytes]:
+        return self.listing.references(range(len(self.listing))).files
 
     @property
     def search(self) -> Search:
@@ -118,7 +122,7 @@ class _Bench:
             "recommended": self._recommended(name) if self.options.recommend else None,
         }
 
-    def _round(self, name: str, classifier: Classifier, inputs: Sequence[Any]) -> dict[str, float]:
+    def _round(self, name: str, classifier: Classifier, inputs: NDArray[np.uint8]) -> dict[str, float]:
         """Everything once: images/s of each part, of the whole and of other programs, and their ratios."""
         size = classifier.card.size
         found = {
@@ -133,11 +137,12 @@ class _Bench:
             found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
         return found
 
-    def _inputs(self, size: int) -> list[Any]:
-        usable = [one for file in self.files[:MOST_INPUTS] for one in read(ImageRef("", file), Decoding(size)).inputs]
-        if not usable:
+    def _inputs(self, size: int) -> NDArray[np.uint8]:
+        some = self.listing.where(np.arange(min(MOST_INPUTS, len(self.listing))))
+        usable = [batch.inputs for batch in loader(Batches(some, Decoding(size), BATCH_SIZE))]
+        if not any(map(len, usable)):
             raise NoImagesError("none of the images can be read")
-        return usable
+        return np.concatenate(usable)
 
     def _label(self, model: str, more: Sequence[str]) -> tuple[float, float]:
         """images/s of the streaming, and seconds in all, of `ferbatch label`."""
@@ -172,8 +177,8 @@ class _Bench:
 
     def _recommended(self, model: str) -> dict[str, Any]:
         """The --workers and --batch-size to take: the defaults, unless a run with others is clearly quicker."""
-        n, listing = self.cores.n, [ImageRef("", file) for file in self.files]
-        choices = {"": (n if pool.pays_for(listing, self.search) else 0, BATCH_SIZE)}
+        n = self.cores.n
+        choices = {"": (n if pool.pays_for(self.listing, self.search) else 0, BATCH_SIZE)}
         choices |= {f"--isolate --workers {k}": (k, BATCH_SIZE) for k in sorted({1, n, 2 * n})}
         choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
         tried = {}
@@ -225,9 +230,9 @@ class _Bench:
         return {name: statistics.median(values) for name, values in rounds.items()}
 
 
-def _forward(classifier: Classifier, inputs: Sequence[Any]) -> float:
+def _forward(classifier: Classifier, inputs: NDArray[np.uint8]) -> float:
     """images/s of the network alone, on all cores or the GPU."""
-    pixels = np.stack(inputs[: len(inputs) // classifier.block * classifier.block] or inputs)
+    pixels = inputs[: len(inputs) // classifier.block * classifier.block or None]
     classifier.probabilities(pixels[: 4 * classifier.block])
     start, n = time.perf_counter(), 0
     while time.perf_counter() - start < FORWARD:

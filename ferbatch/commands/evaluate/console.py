@@ -8,12 +8,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from ferbatch.core.names import count, shown
-from ferbatch.core.records import MOST_VALUES, NONE, Prediction
+from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.shell.console import Progress, RunConsole, answer, fail, is_terminal, report_text
 from ferbatch.shell.log import say
 
 if TYPE_CHECKING:
     from ferbatch.commands.evaluate.run import Evaluation
+    from ferbatch.core.batch import Batch
     from ferbatch.sources.metadata import Matched
     from ferbatch.sources.truth import Truth
 
@@ -73,11 +74,11 @@ class EvaluateConsole(RunConsole):
         self.failures: Counter[str] = Counter()
         self.example = ""
 
-    def progressed(self, prediction: Prediction) -> None:
-        super().progressed(prediction)
-        if prediction.error_kind:
-            self.example = self.example or prediction.path
-            self.failures[prediction.error_kind] += 1
+    def progressed(self, batch: Batch) -> None:
+        super().progressed(batch)
+        for place, failure in sorted(batch.failures.items()):
+            self.example = self.example or batch.references.paths[place]
+            self.failures[failure.kind] += 1
 
     def labelled(self, name: str) -> None:
         """How fast a model was."""

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, decode_path, encode_path, escape, shown
-from ferbatch.core.records import NO_FACE, NONE, ImageRef
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.core.records import NO_FACE, NONE, UNIT
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources import tables
 from ferbatch.sources.labels import label_of
+from ferbatch.sources.listing import Listing
 from ferbatch.sources.matching import UNMATCHED, Match, match, stripped
 from ferbatch.sources.metadata import Matched, matched
 from ferbatch.sources.truth import Truth, of_labels
@@ -74,10 +75,9 @@ class LabelsFile:
         if not ((codes != NONE) & (codes < len(self.labels))).any():
             raise UsageError(f"{shown(self.path)} names no truth: say --truth")
         files = [decode_path(path) for path in self.frame["path"]]
-        images = [
-            ImageRef(path, file, name if name in self.labels else None)
-            for path, file, name in zip(self.frame["path"], files, named, strict=True)
-        ]
+        images = Listing()
+        for file, name in zip(files, named, strict=True):
+            images.add(b"", file, name if name in self.labels else None)
         self.own = Truth(images, files, codes, tuple(map(escape, number)), self.labels)
         return self.own
 

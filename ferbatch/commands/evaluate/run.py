@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from ferbatch.commands.evaluate.folder import ReportFolder
 from ferbatch.commands.evaluate.judged import Judged, judge
 from ferbatch.commands.evaluate.labels_file import LabelsFile
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file
 from ferbatch.core.names import escape, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
-from ferbatch.core.records import Decoding, Prediction, Workers
+from ferbatch.core.records import Decoding, Workers
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -41,7 +42,7 @@ class Watcher(Protocol):
     def matched(self, what: str, matched: Matched) -> None: ...
     def left_out(self, columns: tuple[str, ...]) -> None: ...
     def started(self, images: int, name: str, device: str) -> None: ...
-    def progressed(self, prediction: Prediction) -> None: ...
+    def progressed(self, batch: Batch) -> None: ...
     def labelled(self, name: str) -> None: ...
 
 
@@ -173,11 +174,11 @@ def _label(
         min_confidence=options.min_confidence,
         batch_size=options.batch_size,
     )
-    for index, (_, rows) in enumerate(stream):
-        outcomes.put(index, rows[0])
+    for batch in stream:
+        outcomes.put(batch.first, batch)
         if writer:
-            writer.write(rows[0])
-        watcher.progressed(rows[0])
+            writer.write(batch.largest())
+        watcher.progressed(batch)
     watcher.labelled(name)
     return outcomes
 

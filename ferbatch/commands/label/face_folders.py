@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from itertools import repeat
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import check_is_folder, writing
 from ferbatch.core.names import shown
@@ -21,7 +22,6 @@ from ferbatch.core.records import MARKER, Prediction
 from ferbatch.images.decode import GrayImage, decode, read_bytes
 from ferbatch.images.face_files import COPY, file_for, remove_file, write_picture
 from ferbatch.images.formats import type_of_name
-from ferbatch.stream.read import Decoded
 
 OURS = re.compile(r".+(\.face\d+\.png|\.faces\.jpg)(\.part)?", re.DOTALL)
 OF = "faces of "  # what a marker begins with; then comes the output that the faces belong to
@@ -30,7 +30,7 @@ MOST_THREADS = 8  # that draw; each holds a photo in colour
 # Of the boxes, in the order of the labels, round and round.
 COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
 
-Labelled = Generator[tuple[Decoded, list[Prediction]], None, None]
+Labelled = Generator[Batch, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +104,16 @@ def remove_copy(folder: str, path: str) -> None:
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:
-    """The images as they come, each when its copy is in the folder; a few are drawn at a time.
+    """The batches as they come, each when its images' copies are in the folder; a few are drawn at a time.
 
     Raises OutputError where a copy cannot be written.
     """
     threads = min(default_workers(), MOST_THREADS)
-    begun: deque[tuple[Decoded, list[Prediction], Future[None]]] = deque()
     with closing(labelled), ThreadPoolExecutor(threads) as pool:
-        for decoded, rows in labelled:
-            begun.append((decoded, rows, pool.submit(write_copy, folder, decoded.ref.file, rows, labels)))
-            while len(begun) > 2 * threads or (begun and begun[0][2].done()):
-                yield _written(*begun.popleft())
-        while begun:
-            yield _written(*begun.popleft())
-
-
-def _written(decoded: Decoded, rows: list[Prediction], copy: Future[None]) -> tuple[Decoded, list[Prediction]]:
-    copy.result()
-    return decoded, rows
+        for batch in labelled:
+            files, rows = batch.references.files, batch.predictions(labels)
+            list(pool.map(write_copy, repeat(folder), files, rows, repeat(labels)))
+            yield batch
 
 
 def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Sequence[str]) -> None:

@@ -16,12 +16,13 @@ from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 from ferbatch.model.weights import Card
+from ferbatch.stream.journal import FORMAT
 
 # What an Identity's values are called in journals and messages, in their order: by the option where there is one.
 NAMES = (
     *("PATHS", "--model", "sha256", "--device", "--precision", "--min-confidence", "--no-recursive", "--no-truth"),
     *("--tta", "preprocessing", "--faces", "--crops", "--annotate", "--min-face", "--face-margin", "--largest-face"),
-    *("detector", "decoder", "torch"),
+    *("detector", "decoder", "torch", "journal"),
 )
 
 
@@ -48,6 +49,7 @@ class Identity:
     detector: str | None
     decoder: str | None
     torch: str | None  # its version
+    journal: int | None  # its format
 
     @classmethod
     def from_journal(cls, values: Mapping[str, Any]) -> Identity:
@@ -110,6 +112,7 @@ def identity_of(options: Options, card: Card, before: Identity | None) -> Identi
         detector=faces.version(search),
         decoder=decoder,
         torch=torch.__version__,
+        journal=FORMAT,
     )
 
 

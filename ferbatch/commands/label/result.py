@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +18,13 @@ from ferbatch.commands.label.resume import Work
 from ferbatch.core.files import replace_file, sha256_of
 from ferbatch.core.names import escape
 from ferbatch.core.options import Options, failures_allowed
-from ferbatch.core.records import NONE, SCHEMA, UNLISTABLE, Prediction
+from ferbatch.core.records import NONE, SCHEMA
 from ferbatch.core.version import __version__
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
 from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.recorder import Tally
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
@@ -39,57 +40,6 @@ class Job:
     work: Work
     classifier: Classifier
     began: datetime
-
-
-@dataclass
-class Tally:
-    """Counts of a run, kept while it streams: of images but where they are of faces."""
-
-    images: int = 0
-    labels: Counter[str] = field(default_factory=Counter)  # given to faces and to images that were taken whole
-    searched: int = 0  # images that faces were looked for in
-    faces: int = 0  # found in the images that were searched
-    no_face: int = 0  # images that were searched without finding a face
-    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
-    failed_example: str = ""  # the path of the first image that failed
-    unlistable: int = 0  # folders that could not be looked into
-    uncertain: int = 0
-    whole_pictures: int = 0
-    without_truth: int = 0
-
-    def add(self, rows: Sequence[Prediction], whole_picture: bool) -> None:
-        """An image's rows."""
-        first = rows[0]
-        self.images += 1
-        self.whole_pictures += whole_picture
-        self.without_truth += first.truth is None
-        if first.label is None:
-            self._unlabelled(first)
-            return
-        if first.face is not None:
-            self.searched += 1
-            self.faces += len(rows)
-        for one in rows:
-            self.labels[str(one.label)] += 1
-            self.uncertain += one.status == "uncertain"
-
-    def _unlabelled(self, only: Prediction) -> None:
-        if only.status == "no_face":
-            self.searched += 1
-            self.no_face += 1
-            return
-        self.errors[str(only.error_kind)] += 1
-        self.failed_example = self.failed_example or only.path
-        self.unlistable += only.error == UNLISTABLE
-
-    @property
-    def whole(self) -> int:
-        """Images that were taken whole."""
-        return self.images - self.failed - self.searched
-
-    @property
-    def failed(self) -> int:
-        return self.errors.total()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ferbatch.commands.label.identity import Identity, named
-from ferbatch.commands.label.journal import Done, Entry, head_of
 from ferbatch.commands.label.output import Output
+from ferbatch.core.batch import Batch, References, joined
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import version_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
-from ferbatch.core.records import ImageRef
 from ferbatch.sources.listing import Listing
+from ferbatch.stream.journal import Done, head_of
 
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
+AT_ONCE = 4_096  # images of a listing that are looked up, or joined, together
 FRESH = 0  # in place of an offset: no line about an image begins where the journal does
 
 
@@ -152,50 +156,67 @@ def _check_untouched(claim: Claim, begun_on: str | None) -> None:
         raise UsageError(f"{output.shown} is not as ferbatch wrote it; --overwrite, in place of --resume, replaces it")
 
 
-class Work(Sequence[ImageRef]):
+class Work:
     """The images of a listing that have to be labelled; the others have their line in the past."""
 
     def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
         self.listing, self.past = listing, past
-        self.lines = array("q", [FRESH]) * len(listing)  # where the journal has an image's line; negative: the base
-        self.old = bytearray(len(listing))  # 1 where the base has the image's line, be it in the journal or not
-        self.fresh = array("q")  # the listing's indices of the images to label
-        for index in range(len(listing)) if past.any else ():
-            self.lines[index], self.old[index] = self._known(listing[index], retry_failed)
-        self.fresh.extend(index for index, line in enumerate(self.lines) if line == FRESH)
+        n = len(listing)
+        self.lines = np.full(n, FRESH, np.int64)  # where the journal has an image's line; negative: the base
+        self.old = np.zeros(n, np.bool_)  # whether the base has the image's line, be it in the journal or not
+        for start in range(0, n if past.any else 0, AT_ONCE):
+            indices = range(start, min(start + AT_ONCE, n))
+            paths, files, _ = listing.references(indices)
+            for index, path, file in zip(indices, paths, files, strict=True):
+                self.lines[index], self.old[index] = self._known(path, file, retry_failed)
+        self.fresh = np.flatnonzero(self.lines == FRESH)  # the listing's indices of the images to label
 
-    def _known(self, ref: ImageRef, retry_failed: bool) -> tuple[int, bool]:
+    def _known(self, path: str, file: bytes, retry_failed: bool) -> tuple[int, bool]:
         """Where the line is, and whether it is an old one."""
-        version = version_of(ref.file)
+        version = version_of(file)
         where, old = FRESH, False
         for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
-            if done and (found := done.find(ref.path)):
-                offset, entry = found
-                again = entry.error_kind is not None and (retry_failed or entry.error_kind in RETRIED)
-                usable = entry.version == version and not again
-                where, old = (sign * offset if usable else FRESH), usable and (sign < 0 or old)
+            if done and (found := done.find(path)):
+                again = found.error_kind is not None and (retry_failed or found.error_kind in RETRIED)
+                usable = found.version == version and not again
+                where, old = (sign * found.offset if usable else FRESH), usable and (sign < 0 or old)
         return where, old
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "past": Past()}  # decode processes need none of it
 
     def __len__(self) -> int:
         return len(self.fresh)
 
-    def __getitem__(self, index: int) -> ImageRef:  # type: ignore[override]  # no slices: nothing needs them
-        return self.listing[self.fresh[index]]
+    def references(self, indices: Sequence[int]) -> References:
+        """References to images that have to be labelled."""
+        return self.listing.references(self.fresh[indices].tolist())
 
-    def done(self, index: int) -> tuple[Entry, bool, bool] | None:
-        """What is known of an image of the listing, whether of old, and whether the journal lacks it.
+    def merged(self, labelled: Iterable[Batch]) -> Iterator[Batch]:
+        """Every image of the listing, in order: those that have to be labelled as they come, between the others.
 
-        None if it has to be labelled.
+        The batches count the images of the listing. Where `labelled` ends before its time, this does as well.
         """
-        offset = self.lines[index]
-        if offset == FRESH:
-            return None
-        done = self.past.journal if offset > 0 else self.past.base
-        assert done is not None
-        return done.read(abs(offset)), bool(self.old[index]), offset < 0
+        at = 0  # images of the listing that were handed on so far
+        for batch in itertools.chain(labelled, [None]):
+            fresh = self.fresh[batch.first : batch.end] if batch else self.fresh[:0]
+            end = int(fresh[-1]) + 1 if batch else len(self.listing)
+            if not batch and np.any(self.fresh >= at):
+                return
+            for start in range(at, end, AT_ONCE):
+                stop = min(start + AT_ONCE, end)
+                first, last = np.searchsorted(fresh, (start, stop)).tolist()
+                parts = [(fresh[first:last], batch.part(first, last))] if batch and last > first else []
+                yield self._joined(start, stop, parts)
+            at = end
+
+    def _joined(self, start: int, stop: int, parts: list[tuple[NDArray[np.int64], Batch]]) -> Batch:
+        """The images of a span of the listing: batches of some, with their indices, and the others from the past."""
+        lines = self.lines[start:stop]
+        for done, which in ((self.past.journal, lines > FRESH), (self.past.base, lines < FRESH)):
+            if done and which.any():
+                indices = start + np.flatnonzero(which)
+                references = self.listing.references(indices.tolist())
+                parts = [*parts, (indices, done.read(np.abs(lines[which]).tolist(), references))]
+        order = np.concatenate([indices for indices, _ in parts]) - start
+        return replace(joined([batch for _, batch in parts], order), first=start)
 
     def gone(self) -> Iterator[str]:
         """The paths of images that were done before and are not listed any more."""

@@ -15,22 +15,23 @@ import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
-from ferbatch.commands.label.journal import Journal, line_of
 from ferbatch.commands.label.output import Output
-from ferbatch.commands.label.recorder import Recorder
 from ferbatch.commands.label.result import Job, Result, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import Claim, Finished, Work, begun_as, past
+from ferbatch.commands.label.resume import FRESH, Claim, Finished, Work, begun_as, past
+from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
-from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
+from ferbatch.core.records import Decoding, Prediction, Workers
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.journal import Journal
+from ferbatch.stream.recorder import Recorder
 
 BYTES_AN_IMAGE = 190  # of labels and journal, at the least and without its path, for each image
 
@@ -40,7 +41,7 @@ class Watcher(Protocol):
 
     def warned(self, sentence: str) -> None: ...
     def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None: ...
-    def progressed(self, prediction: Prediction) -> None: ...
+    def progressed(self, batch: Batch) -> None: ...
 
 
 class StoppedAtError(FerbatchError):
@@ -55,7 +56,8 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     listing = _list(options, card, None)
     classifier = _load(options, card, options.device, options.precision)
     faces.check(options.search)
-    return (prediction for _, rows in _stream(classifier, listing, options) for prediction in rows)
+    batches = _stream(classifier, listing, options)
+    return (row for batch in batches for rows in batch.predictions(card.labels) for row in rows)
 
 
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
@@ -76,9 +78,9 @@ def _load(options: Options, card: Card, device: str | torch.device, precision: s
     return Classifier.load(options.model, device, precision=precision, tta=options.tta, card=card)
 
 
-def _stream(classifier: Classifier, refs: Sequence[ImageRef], options: Options, *, by_pillow: bool = False) -> Labelled:
+def _stream(classifier: Classifier, images: Images, options: Options, *, by_pillow: bool = False) -> Labelled:
     return classifier.stream(
-        refs,
+        images,
         Decoding(classifier.card.size, by_pillow, options.search),
         Workers(options.workers, options.isolate, options.timeout),
         min_confidence=options.min_confidence,
@@ -158,7 +160,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(writer, journal, unscored(work.listing, labels), bool(work.past.base))
+        recorder = Recorder(writer, labels, journal, unscored(work.listing, labels))
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
@@ -197,30 +199,30 @@ def _journal(job: Job, existing: Existing) -> Journal:
 
 
 def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) -> None:
-    """Hand the recorder the rows of every image of the listing: of one that is done already, and of one as it comes.
+    """Hand the recorder every image of the listing: what is done already, and what is labelled as it comes.
 
     Ends early where `labelled` does, which it does for a signal.
     """
-    work = job.work
-    for index in range(len(work.listing)):
-        if known := work.done(index):
-            if stopped():
-                return
-            entry, old, lacking = known
-            rows = entry.predictions(work.listing[index])
-            recorder.add(rows, entry.whole_picture, entry.line if lacking else None, old=old)
-            continue
-        found = next(labelled, None)
-        if found is None:
+    work, stops = job.work, job.options.on_error == "stop"
+    for batch in work.merged(_told(labelled, watcher)):
+        lines, old = work.lines[batch.first : batch.end], work.old[batch.first : batch.end]
+        failed = [place for place in sorted(batch.failures) if stops and lines[place] == FRESH][:1]
+        n = failed[0] if failed else len(batch)
+        recorder.add(batch.part(0, n), known=lines[:n] > FRESH, old=old[:n])
+        for place in failed:
+            failure = batch.failures[place]
+            why = f"stopped at {batch.references.paths[place]}: {failure.kind}: {failure.message}"
+            goes_on = " (--resume tries it again, --on-error record goes past it)" if recorder.journal else ""
+            raise StoppedAtError(why + goes_on)
+        if stopped():
             return
-        decoded, rows = found
-        first, journal = rows[0], recorder.journal
-        if first.error_kind and job.options.on_error == "stop":
-            why = f"stopped at {first.path}: {first.error_kind}: {first.error}"
-            raise StoppedAtError(f"{why} (--resume tries it again, --on-error record goes past it)" if journal else why)
-        line = line_of(first.path, decoded.version, decoded.whole_picture, rows) if journal else None
-        recorder.add(rows, decoded.whole_picture, line)
-        watcher.progressed(first)
+
+
+def _told(labelled: Labelled, watcher: Watcher) -> Iterator[Batch]:
+    """The batches; the watcher hears of each once it is recorded."""
+    for batch in labelled:
+        yield batch
+        watcher.progressed(batch)
 
 
 def _gone(work: Work, options: Options) -> tuple[int, str]:

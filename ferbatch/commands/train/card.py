@@ -14,14 +14,14 @@ from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.temperature import fitted_temperature, tempered
 from ferbatch.commands.train.trainer import Trainer
 from ferbatch.core.options import TrainOptions
-from ferbatch.core.records import NONE
+from ferbatch.core.records import NONE, UNIT
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import registry
 from ferbatch.model.networks import Network
 from ferbatch.model.weights import Card
 from ferbatch.scoring import measures
 from ferbatch.scoring.calibration import ece, ece_by_chance
-from ferbatch.scoring.outcomes import UNIT, Outcomes
+from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.labels import LABELS
 
 

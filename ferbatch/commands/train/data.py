@@ -16,13 +16,13 @@ from sklearn.model_selection import train_test_split
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, escape, shown
-from ferbatch.core.records import NONE, Decoding, ImageRef
+from ferbatch.core.records import NONE, Decoding
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
 from ferbatch.sources.labels import LABELS
 from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_votes
 from ferbatch.sources.truth import Truth
-from ferbatch.stream.loader import ImageFiles, loader
+from ferbatch.stream.source import Batches, loader
 
 SIZE = 48  # pixels on a side, the study's
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
@@ -205,18 +205,13 @@ def read(data: Path, splits: Splits, tick: Callable[[int], None] = lambda n: Non
 
 def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Split:
     """The readable images of one split; paths and reasons of the others go to `skipped`."""
-    refs: Sequence[ImageRef] = images.images
     good: list[int] = []
     with tempfile.TemporaryFile() as file:
-        index = 0
-        for batch in loader(ImageFiles(refs, Decoding(SIZE)), AT_ONCE):
-            for decoded in batch:
-                if decoded.error:
-                    skipped.append((decoded.ref.path, decoded.error.message))
-                else:
-                    file.write(decoded.inputs.tobytes())
-                    good.append(index)
-                index += 1
+        for batch in loader(Batches(images.images, Decoding(SIZE), AT_ONCE)):
+            for place, failure in sorted(batch.failures.items()):
+                skipped.append((batch.references.paths[place], failure.message))
+            file.write(batch.inputs.tobytes())
+            good += (batch.first + batch.image).tolist()
             tick(len(batch))
         file.flush()
         shape = (len(good), SIZE, SIZE)

@@ -1,0 +1,97 @@
+"""Where a run's rows go, batch after batch: to the labels, the journal, the counts and the outcomes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferbatch.core.batch import Batch
+from ferbatch.core.records import UNLISTABLE
+from ferbatch.core.writers import Writer
+from ferbatch.scoring.outcomes import Outcomes
+from ferbatch.stream.journal import Journal
+
+
+@dataclass
+class Tally:
+    """Counts of a run, kept while it streams: of images but where they are of faces."""
+
+    images: int = 0
+    labels: Counter[str] = field(default_factory=Counter)  # given to faces and to images that were taken whole
+    searched: int = 0  # images that faces were looked for in
+    faces: int = 0  # found in the images that were searched
+    no_face: int = 0  # images that were searched without finding a face
+    errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    failed_example: str = ""  # the path of the first image that failed
+    unlistable: int = 0  # folders that could not be looked into
+    uncertain: int = 0
+    whole_pictures: int = 0
+    without_truth: int = 0
+
+    def add(self, batch: Batch, labels: Sequence[str]) -> None:
+        """Images that a model with these labels was asked about."""
+        given = np.bincount(batch.best, minlength=len(labels)).tolist()
+        self.images += len(batch)
+        self.labels.update({label: n for label, n in zip(labels, given, strict=True) if n})
+        self.searched += int(batch.searched.sum())
+        self.faces += int(batch.searched[batch.image].sum())
+        self.no_face += int(batch.faceless.sum())
+        self.uncertain += int(batch.uncertain.sum())
+        self.whole_pictures += int(batch.large.sum())
+        self.without_truth += batch.references.truths.count(None)
+        for place, failure in sorted(batch.failures.items()):
+            self.errors[failure.kind] += 1
+            self.failed_example = self.failed_example or batch.references.paths[place]
+            self.unlistable += failure.message == UNLISTABLE
+
+    @property
+    def whole(self) -> int:
+        """Images that were taken whole."""
+        return self.images - self.failed - self.searched
+
+    @property
+    def failed(self) -> int:
+        return self.errors.total()
+
+
+class Recorder:
+    """Takes every batch of a listing, in order."""
+
+    def __init__(
+        self, writer: Writer, labels: Sequence[str], journal: Journal | None, outcomes: Outcomes | None
+    ) -> None:
+        """Begin with nothing.
+
+        writer: of the labels file.
+        labels: of the model.
+        journal: of the run; None where the labels go to stdout, which shall see them at once.
+        outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
+        """
+        self.writer, self.labels, self.journal, self.outcomes = writer, labels, journal, outcomes
+        self.tally = Tally()  # of all rows
+        self.this_run = Tally()  # without those of an earlier run
+
+    def add(self, batch: Batch, known: NDArray[np.bool_], old: NDArray[np.bool_]) -> None:
+        """The next images.
+
+        known: (N,) which of them the journal has lines about already.
+        old: (N,) which of them have the rows of an earlier run, which count for the output alone.
+        """
+        if self.journal:
+            self.journal.add(_without(batch, known), self.labels)
+        self.writer.write(batch)
+        if not self.journal:
+            self.writer.stream.flush()
+        if self.outcomes:
+            self.outcomes.put(self.tally.images, batch)
+        self.tally.add(batch, self.labels)
+        self.this_run.add(_without(batch, old), self.labels)
+
+
+def _without(batch: Batch, which: NDArray[np.bool_]) -> Batch:
+    """The images but for some."""
+    return batch.at(np.flatnonzero(~which)) if which.any() else batch

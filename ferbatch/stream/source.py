@@ -1,0 +1,34 @@
+"""The source of batches: a torch DataLoader over images, decoded in processes that may die, or in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ferbatch.core.batch import Batch, Images
+from ferbatch.core.records import Decoding
+from ferbatch.stream.pool import Pool
+from ferbatch.stream.read import batches
+
+
+class Batches(IterableDataset[Batch]):
+    """Images as Batches, in order."""
+
+    def __init__(self, images: Images, decoding: Decoding, batch_size: int, pool: Pool | None = None) -> None:
+        """`pool`: the processes that decode, as it was told; None: this process does."""
+        self.images, self.decoding, self.batch_size, self.pool = images, decoding, batch_size, pool
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.pool:
+            yield from self.pool.batches(self.images)
+            return
+        for first in range(0, len(self.images), self.batch_size):
+            indices = range(first, min(first + self.batch_size, len(self.images)))
+            yield from batches(first, self.images.references(indices), self.decoding)
+
+
+def loader(batches: Batches, *, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A DataLoader that hands on what is a batch already; its random numbers are its own, for it draws one."""
+    return DataLoader(batches, batch_size=None, pin_memory=pin_memory, generator=torch.Generator())
