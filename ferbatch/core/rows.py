@@ -21,7 +21,7 @@ class Spelling:
     """How an output spells values."""
 
     nothing: Any  # where a column does not apply
-    text: Callable[[str], Any]  # paths and errors
+    texts: Callable[[Sequence[str]], list[Any]]  # paths and errors, which hold no line ends
     word: Callable[[str], Any]  # labels, statuses, kinds
     units: Sequence[Any]  # every probability in units of 1/UNIT; then what stands where there is none
     whole: Callable[[int], Any]  # pixels and numbers of faces
@@ -31,64 +31,68 @@ def _units(spelled: Callable[[float], Any], nothing: Any) -> list[Any]:
     return [*(spelled(unit / UNIT) for unit in range(UNIT + 1)), nothing]
 
 
-def quoted(text: str) -> str:
-    """A text as CSV quotes it (RFC 4180)."""
-    return '"' + text.replace('"', '""') + '"'
+def quoted(texts: Sequence[str]) -> list[str]:
+    """Texts without line ends as CSV quotes them (RFC 4180)."""
+    return ('"' + "\n".join(texts).replace('"', '""').replace("\n", '"\n"') + '"').split("\n") if texts else []
+
+
+def as_json(texts: Sequence[str]) -> list[str]:
+    """Texts as JSON quotes them, what is no ASCII as it is."""
+    return list(map(encode_basestring, texts))
 
 
 AS_CSV = Spelling("", quoted, str, _units(f"{{:.{DIGITS}f}}".format, ""), str)
-AS_JSON = Spelling("null", encode_basestring, encode_basestring, _units(repr, "null"), str)
-AS_VALUES = Spelling(None, str, str, _units(float, None), int)
+AS_JSON = Spelling(
+    "null", lambda texts: list(map(encode_basestring, texts)), encode_basestring, _units(repr, "null"), str
+)
+AS_VALUES = Spelling(None, list, str, _units(float, None), int)
 
 
 def columns_of(batch: Batch, labels: Sequence[str], spelling: Spelling) -> Mapping[str, Sequence[Any]]:
     """Column -> its value in each row, for a batch that a model with these labels was asked about."""
     image, crop = _places(batch)
-    rows, nothing, references = len(image), spelling.nothing, batch.references
-    where = image.tolist() if rows > len(batch) else None
+    nothing, references = spelling.nothing, batch.references
     said = {*labels, *STATUSES, *references.truths}
     words = {word: nothing if word is None else spelling.word(word) for word in said}
-    paths, truths = map(spelling.text, references.paths), map(words.__getitem__, references.truths)
-    named = [*map(words.__getitem__, labels), nothing]
-    status = np.append(batch.uncertain.astype(np.int64), NOWHERE)[crop]
-    status[crop == NOWHERE] = STATUSES.index("no_face")
+    paths, truths = spelling.texts(references.paths), [words[truth] for truth in references.truths]
+    if crop is not None:
+        paths, truths = ([values[place] for place in image.tolist()] for values in (paths, truths))
+    statuses = [*(words[status] for status in ("ok", "uncertain")), words["no_face"]]
     confidence = batch.units[np.arange(len(batch.best)), batch.best]
     found = {
-        "path": _in_rows(paths, where),
-        "truth": _in_rows(truths, where),
-        "label": _of_crops(named, batch.best, crop),
+        "path": paths,
+        "truth": truths,
+        "label": _of_crops([*map(words.__getitem__, labels), nothing], batch.best, crop),
         "confidence": _of_crops(spelling.units, confidence, crop),
+        **{label: _of_crops(spelling.units, units, crop) for label, units in zip(labels, batch.units.T, strict=True)},
+        "status": _of_crops(statuses, batch.uncertain.astype(np.int64), crop),
     }
-    for index, label in enumerate(labels):
-        found[label] = _of_crops(spelling.units, batch.units[:, index], crop)
-    found["status"] = [words[STATUSES[code]] for code in status.tolist()]
     for name in columns(())[columns(()).index("status") + 1 :]:
-        found[name] = [nothing] * rows
+        found[name] = [nothing] * len(image)
     if batch.failures:
         _fail(found, batch, image, spelling)
-    if len(faces := np.flatnonzero(batch.searched[image] & (crop != NOWHERE))):
+    if batch.searched.any():
+        crop = np.arange(len(image)) if crop is None else crop
+        faces = np.flatnonzero(batch.searched[image] & (crop != NOWHERE))
         _place_faces(found, batch, faces, crop[faces], spelling)
     return {name: found[name] for name in columns(labels)}
 
 
-def _places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each row the place of its image, and the index of its crop or NOWHERE."""
+def _places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+    """Of each row the place of its image, and its crop's index or NOWHERE; None where each image has just one crop."""
     crops = batch.crops_of
+    if np.all(crops == 1):
+        return batch.image, None
     image = np.repeat(np.arange(len(batch)), np.maximum(crops, 1))
     crop = np.full(len(image), NOWHERE)
     crop[crops[image] > 0] = np.arange(len(batch.image))
     return image, crop
 
 
-def _in_rows(values: Any, where: Sequence[int] | None) -> list[Any]:
-    """Values of images in the rows; `where` says of which image each is, None: there is a row for each."""
-    spelled = list(values)
-    return spelled if where is None else [spelled[place] for place in where]
-
-
-def _of_crops(spelled: Sequence[Any], codes: NDArray[np.int64], crop: NDArray[np.int64]) -> list[Any]:
+def _of_crops(spelled: Sequence[Any], codes: NDArray[np.int64], crop: NDArray[np.int64] | None) -> list[Any]:
     """Values of crops in the rows, spelled; the last one where there is no crop."""
-    return list(map(spelled.__getitem__, np.append(codes, -1)[crop].tolist()))
+    in_rows = codes if crop is None else np.append(codes, NOWHERE)[crop]
+    return list(map(spelled.__getitem__, in_rows.tolist()))
 
 
 def _fail(found: dict[str, list[Any]], batch: Batch, image: NDArray[np.int64], spelling: Spelling) -> None:
@@ -97,7 +101,7 @@ def _fail(found: dict[str, list[Any]], batch: Batch, image: NDArray[np.int64], s
     for row, failure in zip(rows, batch.failures.values(), strict=True):
         said = "".join(char if char.isprintable() else "?" for char in " ".join(failure.message.split()))
         found["status"][row], found["error_kind"][row] = spelling.word("error"), spelling.word(failure.kind)
-        found["error"][row] = spelling.text(said)
+        found["error"][row] = spelling.texts([said])[0]
 
 
 def _place_faces(

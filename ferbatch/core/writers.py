@@ -36,7 +36,7 @@ class CsvWriter:
 
     def write(self, batch: Batch) -> None:
         rows = zip(*columns_of(batch, self.labels, AS_CSV).values(), strict=True)
-        self.stream.write("".join([f"{','.join(row)}\n" for row in rows]).encode())
+        self.stream.write(("\n".join(map(",".join, rows)) + "\n").encode())
 
     def close(self) -> None:
         pass

@@ -45,30 +45,31 @@ def lines_of(batch: Batch, labels: Sequence[str]) -> list[str]:
     """A line for each image of a batch, without its end: path, size, mtime_ns, whether it is a large whole picture,
     and what a model with these labels said: of each crop whether it is uncertain, its label, the probabilities and, of
     a face, the detector's score and the box; or of the image why there is none."""
-    says = _crops(batch, labels)
-    if len(batch.image) != len(batch) or batch.searched.any() or batch.failures:
-        ends = np.cumsum(batch.crops_of).tolist()
-        of_crops, says = says, ["0"] * len(batch)
-        for place, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            says[place] = ",".join(of_crops[start:end]) or "0"
-        for place, failure in batch.failures.items():
-            says[place] = json.dumps(failure.kind) + "," + encode_basestring_ascii(failure.message)
     paths = map(encode_basestring_ascii, batch.references.paths)
-    large = batch.large.astype(np.int64).tolist()
-    return list(map("[%s,%d,%d,%d,%s]".__mod__, zip(paths, *batch.versions.T.tolist(), large, says, strict=True)))
-
-
-def _crops(batch: Batch, labels: Sequence[str]) -> list[str]:
-    """What the lines say of each crop."""
-    columns = [map(AS_JSON.units.__getitem__, units) for units in batch.units.T.tolist()]
+    images = (paths, *batch.versions.T.tolist(), batch.large.tolist())
     names = map([AS_JSON.word(label) for label in labels].__getitem__, batch.best.tolist())
-    form, searched = f"[%d,%s,{','.join(['%s'] * len(labels))}", batch.searched[batch.image]
-    whole = form + "]" * (not searched.any())
-    crops = list(map(whole.__mod__, zip(batch.uncertain.tolist(), names, *columns, strict=True)))
-    if whole != form:
-        return crops
-    boxes = map(",%r,%d,%d,%d,%d]".__mod__, zip(batch.scores.tolist(), *batch.boxes.T.tolist(), strict=True))
-    return [crop + (box if face else "]") for crop, box, face in zip(crops, boxes, searched.tolist(), strict=True)]
+    crops = (
+        batch.uncertain.tolist(),
+        names,
+        *(map(AS_JSON.units.__getitem__, units) for units in batch.units.T.tolist()),
+    )
+    of_image, of_crop = "[%s,%d,%d,%d,", f"[%d,%s,{','.join(['%s'] * len(labels))}"
+    if len(batch.image) == len(batch) and not batch.searched.any() and not batch.failures:  # as nearly all are
+        return list(map(f"{of_image}{of_crop}]]".__mod__, zip(*images, *crops, strict=True)))
+    says = _said_of(batch, list(map(of_crop.__mod__, zip(*crops, strict=True))))
+    return list(map(f"{of_image}%s]".__mod__, zip(*images, says, strict=True)))
+
+
+def _said_of(batch: Batch, crops: list[str]) -> list[str]:
+    """What the lines say of each image, from what they say of each crop but for its face."""
+    faces = batch.searched[batch.image].tolist()
+    boxes = map(",%r,%d,%d,%d,%d".__mod__, zip(batch.scores.tolist(), *batch.boxes.T.tolist(), strict=True))
+    whole = [f"{crop}{box if face else ''}]" for crop, box, face in zip(crops, boxes, faces, strict=True)]
+    ends = np.cumsum(batch.crops_of).tolist()
+    says = [",".join(whole[start:end]) or "0" for start, end in zip([0, *ends], ends, strict=False)]
+    for place, failure in batch.failures.items():
+        says[place] = ",".join(map(encode_basestring_ascii, (failure.kind, failure.message)))
+    return says
 
 
 def batch_of(lines: Sequence[bytes], references: References, labels: Sequence[str]) -> Batch:

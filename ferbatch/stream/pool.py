@@ -30,6 +30,7 @@ FROM_SEARCHED, FROM_BYTES_SEARCHED = 4, 2**20  # images, and bytes of their file
 SAMPLE = 64  # the number of files looked at to tell how large all of them are
 AT_FIRST = 1 / 32  # seconds that an image is taken to cost until one has been decoded
 LEAST, MOST = 0.02, 2.0  # seconds of work that are handed out at once, as far as the images before tell
+ROOM = 2**20  # bytes of answers that may wait in a pipe
 AHEAD = 2  # spans handed to each worker; as many more may wait for their turn, decoded
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
 
@@ -49,7 +50,8 @@ class _Worker:
     """A process, and what this one knows of it."""
 
     process: Any
-    pipe: Connection
+    questions: Connection  # to it
+    answers: Connection  # from it
     current: Any  # shared with it, the number of the image that it decodes just now, or -1
     spans: deque[Span] = field(default_factory=deque)
 
@@ -110,7 +112,8 @@ class Pool:
     def kill(self) -> None:
         for worker in self.workers:
             worker.process.kill()
-            worker.pipe.close()
+            worker.questions.close()
+            worker.answers.close()
         for worker in self.workers:
             worker.process.join(1)  # no longer: what hangs in the system cannot be killed
 
@@ -124,16 +127,19 @@ class Pool:
         return self.workers[-1]
 
     def _launch(self) -> _Worker:
-        ours, theirs = self.context.Pipe()
+        asked, questions = self.context.Pipe(duplex=False)
+        answers, answered = self.context.Pipe(duplex=False)
+        _make_roomy(answered)
         current = self.context.RawValue("q", -1)
         process = self.context.Process(
             target=work,
-            args=(theirs, current, self.decoding, self.timeout, self.compute, self.forks),
+            args=((asked, answered), current, self.decoding, self.timeout, self.compute, self.forks),
             daemon=True,
         )
         process.start()
-        theirs.close()
-        return _Worker(process, ours, current)
+        asked.close()
+        answered.close()
+        return _Worker(process, questions, answers, current)
 
     def batches(self, images: Images) -> Iterator[Batch]:
         """The images in order, decoded and perhaps computed."""
@@ -158,7 +164,7 @@ class Pool:
                     handed = end
         for worker in self.workers if handed == len(images) else ():
             if not worker.spans:
-                worker.pipe.close()  # which ends the process, while others are still at work
+                worker.questions.close()  # which ends the process, while others are still at work
         return handed
 
     def _fitting(self, left: int) -> int:
@@ -171,15 +177,15 @@ class Pool:
         paths = references.paths if self.decoding.search.crops else [""] * len(references.paths)
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.pipe.send((first, References(paths, references.files, ())))
+            worker.questions.send((first, References(paths, references.files, ())))
 
     def _receive(self) -> None:
         """Wait for answers, and for deaths."""
-        by_pipe = {worker.pipe: worker for worker in self.workers if not worker.pipe.closed}
+        by_pipe = {worker.answers: worker for worker in self.workers if worker.spans}
         for pipe in wait(list(by_pipe)):
             worker = by_pipe[pipe]  # type: ignore[index]
             try:
-                answer = worker.pipe.recv()
+                answer = worker.answers.recv()
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
@@ -201,8 +207,9 @@ class Pool:
     def _replace(self, worker: _Worker) -> None:
         """A new worker for what a dead one had left, less the image that killed it."""
         worker.process.join()
-        worker.pipe.close()
         self.workers.remove(worker)
+        worker.questions.close()
+        worker.answers.close()
         if not self.forgiving:
             raise WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
         culprit, code = worker.current.value, worker.process.exitcode
@@ -231,6 +238,14 @@ class Pool:
         gathered = Gathered(self.decoding.size)
         gathered.add(Failure("timeout" if timed_out else "crashed", why), version_of(references.files[0]))
         return gathered.batch(number, references)
+
+
+def _make_roomy(pipe: Connection) -> None:
+    """Let a batch's pixels lie in a pipe, so that neither side waits for the other, where the system can do so."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, ROOM)
 
 
 def _cause(code: int) -> str:

@@ -25,6 +25,7 @@ SOON = 0.4  # seconds after which what is decoded is handed on, however few imag
 # What one image holds: model inputs, (size, size) each; the boxes of its faces, None where it is taken whole; and
 # whether it is then too large or wide for a cropped face.
 Content = tuple[Sequence[NDArray[np.uint8]], Sequence[Box] | None, bool]
+NOTHING: Content = ((), None, False)
 
 
 @dataclass(slots=True)
@@ -32,44 +33,42 @@ class Gathered:
     """Images that are decoded one after the other, until they are a Batch."""
 
     size: int  # pixels on each side of a model input
+    contents: list[Content] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
-    searched: list[bool] = field(default_factory=list)
-    large: list[bool] = field(default_factory=list)
-    image: list[int] = field(default_factory=list)
-    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
-    boxes: list[Box | None] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.versions)
+        return len(self.contents)
 
     def add(self, content: Content | Failure, version: Version = NO_VERSION) -> None:
         """One more image: what it holds, or why it could not be read."""
         if isinstance(content, Failure):
             self.failures[len(self)] = content
-            content = ((), None, False)
-        inputs, boxes, large = content
-        self.image += [len(self)] * len(inputs)
-        self.inputs += inputs
-        self.boxes += [None] * len(inputs) if boxes is None else boxes
-        self.searched.append(boxes is not None)
-        self.large.append(large)
+            content = NOTHING
+        self.contents.append(content)
         self.versions.append(version)
 
     def batch(self, first: int, references: References) -> Batch:
         """The images, of which the first has this number, with their references."""
-        corners = [(box.x, box.y, box.width, box.height) if box else (0, 0, 0, 0) for box in self.boxes]
+        inputs = [pixels for found, _, _ in self.contents for pixels in found]
+        crops = np.array([len(found) for found, _, _ in self.contents], np.int64)
+        searched = np.array([boxes is not None for _, boxes, _ in self.contents], np.bool_)
+        image = np.repeat(np.arange(len(self)), crops)
+        corners, scores = np.zeros((len(inputs), 4), np.int64), np.zeros(len(inputs))
+        found = [box for _, boxes, _ in self.contents if boxes for box in boxes]
+        corners[searched[image]] = np.array([(b.x, b.y, b.width, b.height) for b in found], np.int64).reshape(-1, 4)
+        scores[searched[image]] = [box.score for box in found]
         return Batch(
             first,
             references,
             np.array(self.versions, np.int64).reshape(-1, 2),
             self.failures,
-            np.array(self.searched, np.bool_),
-            np.array(self.large, np.bool_),
-            image=np.array(self.image, np.int64),
-            inputs=np.array(self.inputs, np.uint8).reshape(-1, self.size, self.size),
-            boxes=np.array(corners, np.int64).reshape(-1, 4),
-            scores=np.array([box.score if box else 0.0 for box in self.boxes], np.float64),
+            searched,
+            np.array([large for _, _, large in self.contents], np.bool_),
+            image,
+            corners,
+            scores,
+            np.concatenate([*inputs, np.zeros((0, self.size), np.uint8)]).reshape(-1, self.size, self.size),
         )
 
 

@@ -62,7 +62,13 @@ class Recorder:
     """Takes every batch of a listing, in order."""
 
     def __init__(
-        self, writer: Writer, labels: Sequence[str], journal: Journal | None, outcomes: Outcomes | None
+        self,
+        writer: Writer,
+        labels: Sequence[str],
+        journal: Journal | None,
+        outcomes: Outcomes | None,
+        *,
+        brings_up_to_date: bool = False,
     ) -> None:
         """Begin with nothing.
 
@@ -70,10 +76,11 @@ class Recorder:
         labels: of the model.
         journal: of the run; None where the labels go to stdout, which shall see them at once.
         outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
+        brings_up_to_date: whether rows of an earlier run are among the labels.
         """
         self.writer, self.labels, self.journal, self.outcomes = writer, labels, journal, outcomes
         self.tally = Tally()  # of all rows
-        self.this_run = Tally()  # without those of an earlier run
+        self.this_run = Tally() if brings_up_to_date else self.tally  # without those of an earlier run
 
     def add(self, batch: Batch, known: NDArray[np.bool_], old: NDArray[np.bool_]) -> None:
         """The next images.
@@ -89,7 +96,8 @@ class Recorder:
         if self.outcomes:
             self.outcomes.put(self.tally.images, batch)
         self.tally.add(batch, self.labels)
-        self.this_run.add(_without(batch, old), self.labels)
+        if self.this_run is not self.tally:
+            self.this_run.add(_without(batch, old), self.labels)
 
 
 def _without(batch: Batch, which: NDArray[np.bool_]) -> Batch:

@@ -29,17 +29,23 @@ Answer = tuple[float, Batch]  # seconds that it took, and images of the span, fr
 
 
 def work(
-    pipe: Connection, current: Any, decoding: Decoding, timeout: float | None, compute: Compute | None, forked: bool
+    pipes: tuple[Connection, Connection],
+    current: Any,
+    decoding: Decoding,
+    timeout: float | None,
+    compute: Compute | None,
+    forked: bool,
 ) -> None:
-    """A worker's life: spans in, Answers out, until the pipe closes.
+    """A worker's life: spans in, Answers out, until the first pipe closes.
 
-    pipe: to the process that hands out the images.
+    pipes: from the process that hands out the images, and to it.
     current: shared with it, the number of the image that is decoded just now, -1 for none.
     decoding: how files become model inputs.
     timeout: seconds that one image may take; then the process ends.
     compute: asks a model about a batch; None: it goes back as it is.
     forked: whether the process holds the files that its parent has open.
     """
+    asked, answered = pipes
     for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -54,14 +60,14 @@ def work(
             signal.setitimer(signal.ITIMER_REAL, 0 if number is None else timeout)
 
     with suppress(EOFError, OSError):
-        for first, references in iter(_inbox(pipe).get, None):
+        for first, references in iter(_inbox(asked).get, None):
             start = time.monotonic()
             try:
                 for batch in batches(first, references, decoding, watch):
-                    _answer(pipe, start, batch, compute)
+                    _answer(answered, start, batch, compute)
                     start = time.monotonic()
             except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
-                pipe.send(error)
+                answered.send(error)
 
 
 def _inbox(pipe: Connection) -> queue.SimpleQueue[Span | None]:

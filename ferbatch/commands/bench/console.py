@@ -17,7 +17,8 @@ BENCH_ROWS = {  # what is measured -> what the table calls it
     "read": "reading the files",
     "decode": "reading and decoding",
     "forward": "the network alone",
-    "limit": "the limit of both",
+    "rows": "writing rows, one process",
+    "limit": "the limit of all three",
     "end_to_end": "ferbatch label",
 }
 
@@ -57,6 +58,9 @@ def show_bench(found: Mapping[str, Any]) -> None:
         f" {seconds['help / import_typer']:.1f} times what importing typer takes"
     )
     for one in models:
+        median = one["median"]
+        parquet = f", {1e6 / median['rows_parquet']:.1f} with parquet" if "rows_parquet" in median else ""
+        lines.append(f"writing rows: {1e6 / median['rows']:.1f} us of CPU an image with csv{parquet}")
         if best := one["recommended"]:
             lines.append(
                 f"{escape(one['model'])}: recommended are --workers {best['workers']} and --batch-size"

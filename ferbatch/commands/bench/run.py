@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import statistics
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ferbatch.commands.bench import peers, processes, samples
+from ferbatch.commands.bench import peers, processes, rows, samples
 from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
@@ -124,18 +125,26 @@ class _Bench:
 
     def _round(self, name: str, classifier: Classifier, inputs: NDArray[np.uint8]) -> dict[str, float]:
         """Everything once: images/s of each part, of the whole and of other programs, and their ratios."""
-        size = classifier.card.size
+        size, labels, folder = classifier.card.size, classifier.card.labels, os.path.dirname(self.output)
         found = {
             "read": self.cores.rate("read", self.files, size),
             "decode": self.cores.rate("decode", self.files, size, self.search),
             "forward": _forward(classifier, inputs),
+            "rows": rows.rate(self.listing, labels, folder),
         }
-        found["limit"] = 1 / (1 / found["decode"] + 1 / found["forward"])
+        if importlib.util.find_spec("pyarrow"):
+            found["rows_parquet"] = rows.rate(self.listing, labels, folder, "parquet")
+        found["limit"] = self._limit(found, classifier.device.type)
         found["end_to_end"], found["command_seconds"] = self._label(name, [])
         found |= {peer: self._peer(peer, name) for peer in self.options.compare}
         for other in ("limit", "decode", *self.options.compare):
             found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
         return found
+
+    def _limit(self, found: Mapping[str, float], device: str) -> float:
+        """images/s that no program can pass: the cores do all of it, but what a GPU does, which goes on beside."""
+        of_cores = 1 / found["decode"] + 1 / (found["rows"] * self.cores.n)
+        return 1 / (of_cores + 1 / found["forward"]) if device == "cpu" else min(1 / of_cores, found["forward"])
 
     def _inputs(self, size: int) -> NDArray[np.uint8]:
         some = self.listing.where(np.arange(min(MOST_INPUTS, len(self.listing))))
@@ -180,7 +189,8 @@ class _Bench:
         n = self.cores.n
         choices = {"": (n if pool.pays_for(self.listing, self.search) else 0, BATCH_SIZE)}
         choices |= {f"--isolate --workers {k}": (k, BATCH_SIZE) for k in sorted({1, n, 2 * n})}
-        choices |= {f"--no-isolate --batch-size {size}": (0, size) for size in (64, 256, 1_024)}
+        choices |= {f"--isolate --batch-size {size}": (n, size) for size in (32, 1_024)}
+        choices |= {"--no-isolate": (0, BATCH_SIZE)}
         tried = {}
         for options in choices:
             self.note(f"{escape(model)}: trying {options or 'the defaults'}")

@@ -160,7 +160,9 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(writer, labels, journal, unscored(work.listing, labels))
+        recorder = Recorder(
+            writer, labels, journal, unscored(work.listing, labels), brings_up_to_date=bool(work.past.base)
+        )
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
