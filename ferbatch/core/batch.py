@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -118,8 +118,8 @@ class Batch:
             references=self.references.at(places.tolist()),
             failures={there[place]: failure for place, failure in self.failures.items() if place in there},
             image=np.repeat(np.arange(len(places)), chosen),
-            **{name: getattr(self, name)[places] for name in ("versions", "searched", "large")},
-            **{name: getattr(self, name)[crops] for name in OF_CROPS if len(getattr(self, name))},
+            **{name: getattr(self, name)[places] for name in OF_IMAGES},
+            **{name: getattr(self, name)[crops] for name in ("inputs", *OF_CROPS) if len(getattr(self, name))},
         )
 
     def part(self, start: int, stop: int) -> Batch:
@@ -130,7 +130,7 @@ class Batch:
     def largest(self) -> Batch:
         """The images with the largest of their faces alone."""
         chosen = self.numbers == 0
-        return replace(self, **{name: getattr(self, name)[chosen] for name in ("image", *OF_CROPS[1:])})
+        return replace(self, **{name: getattr(self, name)[chosen] for name in ("image", *OF_CROPS)})
 
     def predictions(self, labels: Sequence[str]) -> list[list[Prediction]]:
         """The rows of each image as objects, for whom a model with these labels was asked."""
@@ -159,7 +159,11 @@ class Batch:
         return replace(self, inputs=torch.from_numpy(self.inputs).pin_memory().numpy())
 
 
-OF_CROPS = ("inputs", "boxes", "scores", "units", "best", "uncertain")  # columns with a value for each crop
+OF_IMAGES = {"versions": np.int64, "searched": np.bool_, "large": np.bool_}  # columns with a value for each image
+OF_CROPS = {  # columns with a value for each crop, what a model says of it among them
+    **{"boxes": np.int64, "scores": np.float64},
+    **{"units": np.int64, "best": np.int64, "uncertain": np.bool_},
+}
 
 
 def joined(batches: Iterable[Batch], order: NDArray[np.int64]) -> Batch:
@@ -174,9 +178,7 @@ def joined(batches: Iterable[Batch], order: NDArray[np.int64]) -> Batch:
         return parts[0]
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     columns: dict[str, Any] = {
-        one.name: np.concatenate([getattr(part, one.name) for part in parts])
-        for one in fields(Batch)
-        if one.name not in ("first", "references", "failures", "image", "inputs")
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in (*OF_IMAGES, *OF_CROPS)
     }
     several = list(zip(parts, starts, strict=False))
     references = zip(*(part.references for part in parts), strict=True)

@@ -1,7 +1,7 @@
 """The journal of a run, batch after batch: what a killed run goes on from, and an incremental one.
 
-A text file of JSON lines that only grows: first what run it is; then, of each batch, an array for every image and an
-object with their checksum. A batch that is cut short or damaged is as good as absent: its images are done again.
+A text file of JSON lines that only grows: first what run it is; then each batch, column by column, with its checksum. A
+batch that is cut short or damaged is as good as absent: its images are done again.
 """
 
 from __future__ import annotations
@@ -12,94 +12,57 @@ import os
 import time
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from json.encoder import encode_basestring_ascii
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from ferbatch.core.batch import Batch, References
+from ferbatch.core.batch import OF_CROPS, OF_IMAGES, Batch, References, joined
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import UNIT, Failure, Version
-from ferbatch.core.rows import AS_JSON
+from ferbatch.core.records import Failure, Version
 
 FORMAT = 3
 BEGINNING = b'{"ferbatch_journal"'
 SYNC_EVERY = 1.0  # seconds after which lines are forced to the disk
-LONGEST_LINE = 2**22  # bytes; a longer line is none of ours
-DAMAGED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # raised by lines that are not ours
+LONGEST_LINE = 2**28  # bytes; a longer line is none of ours
+LINE = b'{"crc32":"%08x","batch":%b}\n'
+OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 class Known(NamedTuple):
-    """An image that a journal has a line about."""
+    """An image that a journal speaks of."""
 
-    offset: int  # bytes, of the line
+    number: int  # by which `Done.read` finds it
     version: Version  # of its file, as it was then
     error_kind: str | None  # one of ERROR_KINDS where it could not be read
 
 
-def lines_of(batch: Batch, labels: Sequence[str]) -> list[str]:
-    """A line for each image of a batch, without its end: path, size, mtime_ns, whether it is a large whole picture,
-    and what a model with these labels said: of each crop whether it is uncertain, its label, the probabilities and, of
-    a face, the detector's score and the box; or of the image why there is none."""
-    paths = map(encode_basestring_ascii, batch.references.paths)
-    images = (paths, *batch.versions.T.tolist(), batch.large.tolist())
-    names = map([AS_JSON.word(label) for label in labels].__getitem__, batch.best.tolist())
-    crops = (
-        batch.uncertain.tolist(),
-        names,
-        *(map(AS_JSON.units.__getitem__, units) for units in batch.units.T.tolist()),
-    )
-    of_image, of_crop = "[%s,%d,%d,%d,", f"[%d,%s,{','.join(['%s'] * len(labels))}"
-    if len(batch.image) == len(batch) and not batch.searched.any() and not batch.failures:  # as nearly all are
-        return list(map(f"{of_image}{of_crop}]]".__mod__, zip(*images, *crops, strict=True)))
-    says = _said_of(batch, list(map(of_crop.__mod__, zip(*crops, strict=True))))
-    return list(map(f"{of_image}%s]".__mod__, zip(*images, says, strict=True)))
+def line_of(batch: Batch) -> bytes:
+    """A batch that a model was asked about, with its checksum."""
+    failures = {place: (failure.kind, failure.message) for place, failure in batch.failures.items()}
+    columns = {name: np.ascontiguousarray(getattr(batch, name)) for name in (*OF_IMAGES, "image", *OF_CROPS)}
+    data = orjson.dumps({"paths": batch.references.paths, "failures": failures, **columns}, option=OPTIONS)
+    return LINE % (zlib.crc32(data), data)
 
 
-def _said_of(batch: Batch, crops: list[str]) -> list[str]:
-    """What the lines say of each image, from what they say of each crop but for its face."""
-    faces = batch.searched[batch.image].tolist()
-    boxes = map(",%r,%d,%d,%d,%d".__mod__, zip(batch.scores.tolist(), *batch.boxes.T.tolist(), strict=True))
-    whole = [f"{crop}{box if face else ''}]" for crop, box, face in zip(crops, boxes, faces, strict=True)]
-    ends = np.cumsum(batch.crops_of).tolist()
-    says = [",".join(whole[start:end]) or "0" for start, end in zip([0, *ends], ends, strict=False)]
-    for place, failure in batch.failures.items():
-        says[place] = ",".join(map(encode_basestring_ascii, (failure.kind, failure.message)))
-    return says
-
-
-def batch_of(lines: Sequence[bytes], references: References, labels: Sequence[str]) -> Batch:
-    """The images that lines are of, with what their model, which has these labels, said; DAMAGED where they are none.
-
-    The references are those of today: an image's truth may have changed.
-    """
-    entries = [json.loads(line) for line in lines]
-    n, number = len(entries), {label: index for index, label in enumerate(labels)}
-    versions = np.array([entry[1:3] for entry in entries], np.int64).reshape(n, 2)
-    failures = {at: Failure(*entry[4:]) for at, entry in enumerate(entries) if isinstance(entry[4], str)}
-    crops = [(at, one) for at, entry in enumerate(entries) if entry[4] and at not in failures for one in entry[4:]]
-    k, m = len(labels), len(crops)
-    faces = [one[2 + k :] or [0.0, 0, 0, 0, 0] for _, one in crops]
-    searched = np.array([entry[4] == 0 or len(entry[4]) == 7 + k for entry in entries], np.bool_)
-    searched[list(failures)] = False
-    return Batch(
-        0,
-        references,
-        versions,
-        failures,
-        searched,
-        np.array([entry[3] for entry in entries], np.bool_),
-        image=np.array([at for at, _ in crops], np.int64),
-        boxes=np.array([face[1:] for face in faces], np.int64).reshape(m, 4),
-        scores=np.array([face[0] for face in faces], np.float64),
-        units=np.rint(np.array([one[2 : 2 + k] for _, one in crops], np.float64).reshape(m, k) * UNIT).astype(np.int64),
-        best=np.array([number[one[1]] for _, one in crops], np.int64),
-        uncertain=np.array([one[0] for _, one in crops], np.bool_),
-    )
+def batch_of(line: bytes) -> Batch | None:
+    """The batch that a line was made of, but for files and truths, which may be others today; None if it is damaged."""
+    data = line[len(LINE % (0, b"")) - 2 : -2]
+    if line != LINE % (zlib.crc32(data), data):
+        return None
+    said = orjson.loads(data)
+    paths, n = said["paths"], len(said["paths"])
+    columns: dict[str, Any] = {
+        name: np.array(said[name], kind) for name, kind in {**OF_IMAGES, "image": np.int64, **OF_CROPS}.items()
+    }
+    columns["versions"], columns["boxes"] = columns["versions"].reshape(-1, 2), columns["boxes"].reshape(-1, 4)
+    failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
+    return Batch(0, References(paths, [b""] * n, [None] * n), failures=failures, **columns)
 
 
 class Journal:
@@ -122,12 +85,10 @@ class Journal:
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
 
-    def add(self, batch: Batch, labels: Sequence[str]) -> None:
-        """One more batch; its lines are forced to the disk after a second at the latest, if more come."""
-        if not len(batch):
-            return
-        data = "\n".join(lines_of(batch, labels)).encode() + b"\n"
-        self._write(data + b'{"images":%d,"crc32":%d}\n' % (len(batch), zlib.crc32(data)))
+    def add(self, batch: Batch) -> None:
+        """One more batch; it is forced to the disk after a second at the latest, if more come."""
+        if len(batch):
+            self._write(line_of(batch))
         if time.monotonic() - self.synced > SYNC_EVERY:
             self.sync()
 
@@ -160,14 +121,11 @@ class Journal:
 
 
 class Done:
-    """What a journal holds, found by an image's path. In memory: 17 bytes an image."""
+    """What a journal holds, found by an image's path. In memory: 21 bytes an image."""
 
-    def __init__(self, path: str, labels: Sequence[str]) -> None:
-        """The journal of a run whose model has these labels.
-
-        Raises OutputError where the file cannot be read; where it is damaged, what can be read counts.
-        """
-        self.labels, self.shown = labels, shown(path)
+    def __init__(self, path: str) -> None:
+        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts."""
+        self.shown = shown(path)
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST_LINE)
@@ -175,64 +133,65 @@ class Done:
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
         self.end = len(first) if self.head is not None else 0  # bytes, up to the end of the last whole batch
-        keys, offsets = array("q"), array("q")
-        for start, lines in self._batches() if self.head is not None and self.head["journal"] == FORMAT else ():
-            for line in lines:
-                keys.append(hash(json.loads(line)[0]))
-                offsets.append(start)
-                start += len(line)
+        keys, offsets, places = array("q"), array("q"), array("I")
+        at = self.end
+        while self.head is not None and (line := self.stream.readline(LONGEST_LINE)).endswith(b"\n"):
+            if batch := batch_of(line):
+                keys.extend(map(hash, batch.references.paths))
+                offsets.extend([at] * len(batch))
+                places.extend(range(len(batch)))
+                self.end = at + len(line)
+            at += len(line)
         every = np.array(keys, np.int64)
         order = every.argsort(kind="stable")
-        newest = np.ones(len(order), bool)  # whether a line is the last one about its image
+        newest = np.ones(len(order), bool)  # whether a batch is the last one with its image
         newest[:-1] = every[order][1:] != every[order][:-1]
-        self.keys, self.offsets = every[order][newest], np.array(offsets, np.int64)[order][newest]
+        chosen = order[newest]
+        self.keys, self.offsets = every[chosen], np.array(offsets, np.int64)[chosen]
+        self.places = np.array(places, np.uint32)[chosen]
         self.asked = np.zeros(len(self.keys), bool)
-
-    def _batches(self) -> Iterator[tuple[int, list[bytes]]]:
-        """Where each batch begins that is as it was written, and its lines; `end` goes to behind the last one."""
-        start, lines, at = self.end, list[bytes](), self.end
-        while (line := self.stream.readline(LONGEST_LINE)).endswith(b"\n"):
-            at += len(line)
-            if line.startswith(b"{"):
-                if line == b'{"images":%d,"crc32":%d}\n' % (len(lines), zlib.crc32(b"".join(lines))):
-                    yield start, lines
-                    self.end = at
-                start, lines = at, []
-            else:
-                lines.append(line)
+        self.last: tuple[int, Batch] | None = None  # the batch that was read last, and where it begins
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def find(self, path: str) -> Known | None:
-        """What is known of an image, for as much as a run must know to go on; None if there is no line about it."""
+        """What is known of an image, for as much as a run must know to go on; None if nothing is."""
         key = hash(path)
-        index = int(np.searchsorted(self.keys, key))
-        if index == len(self.keys) or self.keys[index] != key:
+        number = int(np.searchsorted(self.keys, key))
+        if number == len(self.keys) or self.keys[number] != key:
             return None
-        offset = int(self.offsets[index])
-        there, size, mtime_ns, _, says, *_ = json.loads(self._line(offset))
-        if there != path:  # two paths with one hash
+        batch, place = self._batch(self.offsets[number]), int(self.places[number])
+        if batch.references.paths[place] != path:  # two paths with one hash
             return None
-        self.asked[index] = True
-        return Known(offset, Version(size, mtime_ns), says if isinstance(says, str) else None)
+        self.asked[number] = True
+        failure = batch.failures.get(place)
+        return Known(number, Version(*batch.versions[place].tolist()), failure.kind if failure else None)
 
-    def read(self, offsets: Sequence[int], references: References) -> Batch:
-        """What the lines that begin at these bytes say of images; OutputError if they are not those that were there."""
-        try:
-            return batch_of([self._line(offset) for offset in offsets], references, self.labels)
-        except DAMAGED as error:
-            raise OutputError(f"{self.shown} was changed by somebody else") from error
+    def read(self, numbers: NDArray[np.int64], references: References) -> Batch:
+        """Images by their numbers, with today's references; OutputError where the journal is not as it was."""
+        offsets, places = self.offsets[numbers], self.places[numbers].astype(np.int64)
+        order = offsets.argsort(kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1)
+        found = [self._batch(offsets[part[0]]).at(places[part]).of(references.at(part.tolist())) for part in parts]
+        return joined(found, order)
 
-    def _line(self, offset: int) -> bytes:
-        with writing(self.shown):
-            self.stream.seek(offset)
-            return self.stream.readline(LONGEST_LINE)
+    def _batch(self, offset: int) -> Batch:
+        """The batch that begins at this byte."""
+        if self.last is None or self.last[0] != offset:
+            with writing(self.shown):
+                self.stream.seek(offset)
+                batch = batch_of(self.stream.readline(LONGEST_LINE))
+            if batch is None:
+                raise OutputError(f"{self.shown} was changed by somebody else")
+            self.last = offset, batch
+        return self.last[1]
 
     def gone(self) -> Iterator[str]:
         """The paths of images it holds that `find` was not asked for."""
-        for offset in np.sort(self.offsets[~self.asked]).tolist():
-            yield json.loads(self._line(offset))[0]
+        left = np.flatnonzero(~self.asked)
+        for number in left[np.lexsort((self.places[left], self.offsets[left]))].tolist():
+            yield self._batch(self.offsets[number]).references.paths[self.places[number]]
 
 
 def head_of(path: str) -> dict[str, Any] | None:

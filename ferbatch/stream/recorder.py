@@ -89,7 +89,7 @@ class Recorder:
         old: (N,) which of them have the rows of an earlier run, which count for the output alone.
         """
         if self.journal:
-            self.journal.add(_without(batch, known), self.labels)
+            self.journal.add(_without(batch, known))
         self.writer.write(batch)
         if not self.journal:
             self.writer.stream.flush()

@@ -24,7 +24,7 @@ from ferbatch.stream.journal import Done, head_of
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 AT_ONCE = 4_096  # images of a listing that are looked up, or joined, together
-FRESH = 0  # in place of an offset: no line about an image begins where the journal does
+FRESH = 0  # of an image that no journal speaks of
 
 
 class Finished(Exception):
@@ -67,8 +67,8 @@ class Claim:
         return self.identity.differences(Identity.from_journal(head))
 
 
-def past(claim: Claim, labels: Sequence[str]) -> Past:
-    """What there is to go on from, for a model with these labels.
+def past(claim: Claim) -> Past:
+    """What there is to go on from.
 
     Raises Finished, or UsageError where the output is not one that this run may continue.
     """
@@ -77,10 +77,10 @@ def past(claim: Claim, labels: Sequence[str]) -> Past:
     if not output.is_file or not (existing.resume or existing.incremental):
         return found
     if begun:
-        _unfinished(claim, labels, found)
+        _unfinished(claim, found)
     if not os.path.exists(output.path):
         return found
-    finished = Done(output.state, labels) if os.path.exists(output.state) else None
+    finished = Done(output.state) if os.path.exists(output.state) else None
     if found.journal is not None:
         same = finished is not None and finished.head is not None and not claim.differences(finished.head)
         found.base = finished if same and found.journal.head and found.journal.head.get("incremental") else None
@@ -91,10 +91,10 @@ def past(claim: Claim, labels: Sequence[str]) -> Past:
     return found
 
 
-def _unfinished(claim: Claim, labels: Sequence[str], found: Past) -> None:
+def _unfinished(claim: Claim, found: Past) -> None:
     """The journal of a run that was killed or stopped."""
     output, existing = claim.output, claim.existing
-    done = Done(output.journal, labels)
+    done = Done(output.journal)
     if done.foreign and not existing.overwrite:
         raise UsageError(f"{output.shown}.journal is no journal of ferbatch's; --overwrite replaces it")
     _check_untouched(claim, (done.head or {}).get("labels"))
@@ -157,29 +157,30 @@ def _check_untouched(claim: Claim, begun_on: str | None) -> None:
 
 
 class Work:
-    """The images of a listing that have to be labelled; the others have their line in the past."""
+    """The images of a listing that have to be labelled; the others are known from the past."""
 
     def __init__(self, listing: Listing, past: Past, retry_failed: bool) -> None:
         self.listing, self.past = listing, past
         n = len(listing)
-        self.lines = np.full(n, FRESH, np.int64)  # where the journal has an image's line; negative: the base
-        self.old = np.zeros(n, np.bool_)  # whether the base has the image's line, be it in the journal or not
+        # By which number, counted from 1, the journal knows an image; negative: the base.
+        self.known = np.full(n, FRESH, np.int64)
+        self.old = np.zeros(n, np.bool_)  # whether the base knows the image, be it in the journal or not
         for start in range(0, n if past.any else 0, AT_ONCE):
             indices = range(start, min(start + AT_ONCE, n))
             paths, files, _ = listing.references(indices)
             for index, path, file in zip(indices, paths, files, strict=True):
-                self.lines[index], self.old[index] = self._known(path, file, retry_failed)
-        self.fresh = np.flatnonzero(self.lines == FRESH)  # the listing's indices of the images to label
+                self.known[index], self.old[index] = self._known(path, file, retry_failed)
+        self.fresh = np.flatnonzero(self.known == FRESH)  # the listing's indices of the images to label
 
     def _known(self, path: str, file: bytes, retry_failed: bool) -> tuple[int, bool]:
-        """Where the line is, and whether it is an old one."""
+        """By which number it is known, and whether of old."""
         version = version_of(file)
         where, old = FRESH, False
         for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
             if done and (found := done.find(path)):
                 again = found.error_kind is not None and (retry_failed or found.error_kind in RETRIED)
                 usable = found.version == version and not again
-                where, old = (sign * found.offset if usable else FRESH), usable and (sign < 0 or old)
+                where, old = (sign * (found.number + 1) if usable else FRESH), usable and (sign < 0 or old)
         return where, old
 
     def __len__(self) -> int:
@@ -209,12 +210,12 @@ class Work:
 
     def _joined(self, start: int, stop: int, parts: list[tuple[NDArray[np.int64], Batch]]) -> Batch:
         """The images of a span of the listing: batches of some, with their indices, and the others from the past."""
-        lines = self.lines[start:stop]
-        for done, which in ((self.past.journal, lines > FRESH), (self.past.base, lines < FRESH)):
+        known = self.known[start:stop]
+        for done, which in ((self.past.journal, known > FRESH), (self.past.base, known < FRESH)):
             if done and which.any():
                 indices = start + np.flatnonzero(which)
                 references = self.listing.references(indices.tolist())
-                parts = [*parts, (indices, done.read(np.abs(lines[which]).tolist(), references))]
+                parts = [*parts, (indices, done.read(np.abs(known[which]) - 1, references))]
         order = np.concatenate([indices for indices, _ in parts]) - start
         return replace(joined([batch for _, batch in parts], order), first=start)
 

@@ -113,7 +113,7 @@ def run(
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         identity = identity_of(options, card, begun_as(output, existing))
         try:
-            known = past(Claim(output, existing, identity), card.labels)
+            known = past(Claim(output, existing, identity))
         except Finished:
             return None
         for note in known.notes:
@@ -207,10 +207,10 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
     """
     work, stops = job.work, job.options.on_error == "stop"
     for batch in work.merged(_told(labelled, watcher)):
-        lines, old = work.lines[batch.first : batch.end], work.old[batch.first : batch.end]
-        failed = [place for place in sorted(batch.failures) if stops and lines[place] == FRESH][:1]
+        known, old = work.known[batch.first : batch.end], work.old[batch.first : batch.end]
+        failed = [place for place in sorted(batch.failures) if stops and known[place] == FRESH][:1]
         n = failed[0] if failed else len(batch)
-        recorder.add(batch.part(0, n), known=lines[:n] > FRESH, old=old[:n])
+        recorder.add(batch.part(0, n), known=known[:n] > FRESH, old=old[:n])
         for place in failed:
             failure = batch.failures[place]
             why = f"stopped at {batch.references.paths[place]}: {failure.kind}: {failure.message}"
