@@ -18,7 +18,7 @@ Precision = Annotated[
 Tta = Annotated[
     bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images a decode step hands on at once.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images that travel together, at the most.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Processes.  [default: one a core, for few images none]")
 ]
