@@ -95,7 +95,8 @@ class Classifier(Engine):
                 number = number or (torch.get_num_threads() if computes else process.default_workers())
                 compute = (lambda batch: batch.scored(self.alone(batch.inputs), min_confidence)) if computes else None
                 with contextlib.suppress(*((WorkerError,) if isolated and not workers.isolate else ())):
-                    processes = Pool(decoding, Workers(number, isolated, workers.timeout), batch_size, compute)
+                    at_once = max(batch_size, self.block) if computes else batch_size  # a block is computed whole
+                    processes = Pool(decoding, Workers(number, isolated, workers.timeout), at_once, compute)
                     pool = stack.enter_context(processes)
             yield pool
 

@@ -21,9 +21,11 @@ class Batches(IterableDataset[Batch]):
         self.images, self.decoding, self.batch_size, self.pool = images, decoding, batch_size, pool
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.pool:
-            yield from self.pool.batches(self.images)
-            return
+        for batch in self.pool.batches(self.images) if self.pool else self._read():
+            for start in range(0, len(batch), self.batch_size):
+                yield batch.part(start, start + self.batch_size)
+
+    def _read(self) -> Iterator[Batch]:
         for first in range(0, len(self.images), self.batch_size):
             indices = range(first, min(first + self.batch_size, len(self.images)))
             yield from batches(first, self.images.references(indices), self.decoding)
