@@ -62,9 +62,7 @@ class Batch:
     # From then on:
     units: NDArray[np.int64] = field(default_factory=_nothing)  # (M, labels) probabilities in 0..UNIT
     best: NDArray[np.int64] = field(default_factory=_nothing)  # (M,) index of the most probable label
-    uncertain: NDArray[np.bool_] = field(
-        default_factory=_nothing
-    )  # (M,) whether that is less probable than was asked for
+    uncertain: NDArray[np.bool_] = field(default_factory=_nothing)  # (M,) whether it is less sure than asked for
 
     def __len__(self) -> int:
         return len(self.versions)

@@ -42,9 +42,7 @@ def as_json(texts: Sequence[str]) -> list[str]:
 
 
 AS_CSV = Spelling("", quoted, str, _units(f"{{:.{DIGITS}f}}".format, ""), str)
-AS_JSON = Spelling(
-    "null", lambda texts: list(map(encode_basestring, texts)), encode_basestring, _units(repr, "null"), str
-)
+AS_JSON = Spelling("null", as_json, encode_basestring, _units(repr, "null"), str)
 AS_VALUES = Spelling(None, list, str, _units(float, None), int)
 
 
@@ -67,14 +65,11 @@ def columns_of(batch: Batch, labels: Sequence[str], spelling: Spelling) -> Mappi
         **{label: _of_crops(spelling.units, units, crop) for label, units in zip(labels, batch.units.T, strict=True)},
         "status": _of_crops(statuses, batch.uncertain.astype(np.int64), crop),
     }
-    for name in columns(())[columns(()).index("status") + 1 :]:
-        found[name] = [nothing] * len(image)
+    found |= {name: [nothing] * len(image) for name in columns(labels) if name not in found}
     if batch.failures:
         _fail(found, batch, image, spelling)
     if batch.searched.any():
-        crop = np.arange(len(image)) if crop is None else crop
-        faces = np.flatnonzero(batch.searched[image] & (crop != NOWHERE))
-        _place_faces(found, batch, faces, crop[faces], spelling)
+        _place_faces(found, batch, crop, spelling)
     return {name: found[name] for name in columns(labels)}
 
 
@@ -104,20 +99,13 @@ def _fail(found: dict[str, list[Any]], batch: Batch, image: NDArray[np.int64], s
         found["error"][row] = spelling.texts([said])[0]
 
 
-def _place_faces(
-    found: dict[str, list[Any]], batch: Batch, rows: NDArray[np.int64], crops: NDArray[np.int64], spelling: Spelling
-) -> None:
-    """Write the numbers and boxes of faces into the columns.
-
-    found: the columns.
-    batch: whose faces they are.
-    rows: of the faces.
-    crops: of these rows.
-    spelling: of the output.
-    """
-    whole = zip(("face", "x", "y", "width", "height"), (batch.numbers, *batch.boxes.T), strict=True)
-    spelled = [(name, map(spelling.whole, values[crops].tolist())) for name, values in whole]
-    scores = np.rint(batch.scores[crops] * UNIT).astype(np.int64)
-    for name, values in (*spelled, ("face_score", map(spelling.units.__getitem__, scores.tolist()))):
-        for row, value in zip(rows.tolist(), values, strict=True):
-            found[name][row] = value
+def _place_faces(found: dict[str, list[Any]], batch: Batch, crop: NDArray[np.int64] | None, spelling: Spelling) -> None:
+    """Write the numbers and boxes of faces into the columns; `crop` is that of each row, as `_places` gives it."""
+    crops = np.arange(len(batch.image)) if crop is None else crop
+    rows = np.flatnonzero(np.append(batch.searched[batch.image], False)[crops])
+    scores = np.rint(batch.scores * UNIT).astype(np.int64)
+    values = np.column_stack([batch.numbers, batch.boxes, scores])[crops[rows]].tolist()
+    for row, (*whole, score) in zip(rows.tolist(), values, strict=True):
+        for name, value in zip(("face", "x", "y", "width", "height"), whole, strict=True):
+            found[name][row] = spelling.whole(value)
+        found["face_score"][row] = spelling.units[score]
