@@ -55,14 +55,16 @@ def batch_of(line: bytes) -> Batch | None:
     data = line[len(LINE % (0, b"")) - 2 : -2]
     if line != LINE % (zlib.crc32(data), data):
         return None
-    said = orjson.loads(data)
-    paths, n = said["paths"], len(said["paths"])
-    columns: dict[str, Any] = {
-        name: np.array(said[name], kind) for name, kind in {**OF_IMAGES, "image": np.int64, **OF_CROPS}.items()
-    }
-    columns["versions"], columns["boxes"] = columns["versions"].reshape(-1, 2), columns["boxes"].reshape(-1, 4)
-    failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
-    return Batch(0, References(paths, [b""] * n, [None] * n), failures=failures, **columns)
+    try:
+        said = orjson.loads(data)
+        kinds = {**OF_IMAGES, "image": np.int64, **OF_CROPS}
+        columns: dict[str, Any] = {name: np.array(said[name], kind) for name, kind in kinds.items()}
+        columns["versions"], columns["boxes"] = columns["versions"].reshape(-1, 2), columns["boxes"].reshape(-1, 4)
+        failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
+        references = References(said["paths"], [b""] * len(said["paths"]), [None] * len(said["paths"]))
+        return Batch(0, References((), (), ()), failures=failures, **columns).of(references)
+    except (ValueError, TypeError, LookupError, AttributeError):  # no run wrote this
+        return None
 
 
 class Journal:
