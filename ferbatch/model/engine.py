@@ -43,7 +43,7 @@ class _Block:
 
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
     size: int = 0  # of them
-    rows: Future[NDArray[np.float64]] | None = None  # their probabilities, once it has begun
+    rows: Future[NDArray[np.float64]] | _Launched | None = None  # their probabilities, once it has begun
 
     def take(self, inputs: NDArray[np.uint8]) -> _Part:
         """Some more inputs; the part of the block that they are."""
@@ -68,6 +68,25 @@ class _Part:
     def rows(self) -> NDArray[np.float64]:
         assert self.block.rows is not None
         return self.block.rows.result()[self.start : self.stop]
+
+
+class _Launched:
+    """A block that a CUDA device computes, told to by this very thread: others would only wait for its interpreter."""
+
+    def __init__(self, engine: Engine, inputs: Sequence[NDArray[np.uint8]]) -> None:
+        self.engine, self.inputs = engine, inputs  # which must be there until they are copied
+        self.features, self.size = engine.launch(inputs)
+        self.end = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.end.record(torch.cuda.current_stream(engine.device))
+
+    def done(self) -> bool:
+        return bool(self.end.query())  # type: ignore[no-untyped-call]
+
+    def result(self) -> NDArray[np.float64]:
+        """The probabilities, once they are there."""
+        if not hasattr(self, "rows"):
+            self.rows = self.engine.finish(self.features, self.size)
+        return self.rows
 
 
 class Engine:
@@ -100,7 +119,7 @@ class Engine:
         self.precision = choose_precision(precision, self.device)
         self.dtype = DTYPES[self.precision]
         self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
-        # Blocks in work at a time: one a core; of two on their way to a GPU, one is sent while the other is computed.
+        # Blocks in work at a time: one a core; of two on a GPU, one is sent while the other is computed.
         self.streams = torch.get_num_threads() if self.device.type == "cpu" else 2
         self.take(network)
 
@@ -147,7 +166,8 @@ class Engine:
     def _begin(self, block: _Block) -> _Block:
         """Have a block computed, if there is something in it; the next one."""
         if block.size:
-            block.rows = self._threads.submit(self._compute, block.inputs)
+            on_cuda = self.device.type == "cuda"
+            block.rows = _Launched(self, block.inputs) if on_cuda else self._threads.submit(self._compute, block.inputs)
         return _Block()
 
     def _is_far(self, begun: Sequence[tuple[object, Sequence[_Part]]]) -> bool:
@@ -167,21 +187,31 @@ class Engine:
 
     def _compute(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """(N, labels) probabilities of up to `block` inputs, from one or more arrays."""
+        return self.finish(*self.launch(inputs))
+
+    def launch(self, inputs: Sequence[NDArray[np.uint8]]) -> tuple[list[Tensor], int]:
+        """What the body makes of up to `block` inputs (and of their mirror images), and how many they are.
+
+        A GPU may still be at it, and at fetching the inputs.
+        """
         pixels = torch.zeros((self.block, self.card.size, self.card.size), dtype=torch.uint8, device=self.device)
         at = 0
         for part in inputs:
             there = torch.from_numpy(part if part.flags.writeable else part.copy())  # else torch warns
             pixels[at : at + len(part)].copy_(there, non_blocking=True)
             at += len(part)
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(self.device):
             x = normalise(pixels, self.card, self.dtype)
-            said = [self._softmax(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))]
-        return sum(said[1:], said[0])[:at] / len(said)
+            return [self.features(seen) for seen in ((x, x.flip(3)) if self.tta else (x,))], at
 
-    def _softmax(self, x: Tensor) -> NDArray[np.float64]:
-        """(block, labels) probabilities of a block of normalised images."""
-        with exact_convolutions(self.device):
-            features = self.features(x)
+    def finish(self, features: Sequence[Tensor], n: int) -> NDArray[np.float64]:
+        """(N, labels) probabilities from what the body made of a block of which n are inputs."""
+        with torch.inference_mode():
+            said = [self._softmax(one) for one in features]
+        return sum(said[1:], said[0])[:n] / len(said)
+
+    def _softmax(self, features: Tensor) -> NDArray[np.float64]:
+        """(block, labels) probabilities."""
         logits = self.head(features.cpu().to(torch.float64))  # .cpu() waits for a GPU
         if not bool(logits.isfinite().all()):
             raise ModelError(f"the model '{escape(self.card.name)}' gives no numbers for some images")
