@@ -90,6 +90,7 @@ class CnnLite(Network):
     blocks: residual blocks of each stage.
     strides: of each stage's first block.
     dropout: before the dense layer.
+    squeeze: whether each block weighs its channels by what they are on average.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class CnnLite(Network):
         blocks: Sequence[int] = (1, 2, 2, 1),
         strides: Sequence[int] = (1, 2, 2, 2),
         dropout: float = 0.2,
+        squeeze: bool = False,
     ) -> None:
         super().__init__()
         _check_depth(len(blocks) * max(blocks))
@@ -107,7 +109,7 @@ class CnnLite(Network):
         inputs = stem
         for outputs, n, stride in zip(channels, blocks, strides, strict=True):
             for index in range(n):
-                layers.append(Residual(inputs, outputs, stride if index == 0 else 1))
+                layers.append(Residual(inputs, outputs, stride if index == 0 else 1, squeeze=squeeze))
                 inputs = outputs
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, channels[-1])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, labels))  # (B, labels)
@@ -122,21 +124,40 @@ class Residual(nn.Module):
     """Two 3x3 convolutions of x added to x, then ReLU. Begun as the identity: https://arxiv.org/abs/1706.02677.
 
     Where the shape changes, x is averaged over 2x2 pixels and goes through a 1x1 convolution, as in
-    https://arxiv.org/abs/1812.01187.
+    https://arxiv.org/abs/1812.01187. With `squeeze`, the channels of what is added are weighed by Squeeze.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, squeeze: bool = False) -> None:
         super().__init__()
         self.change = nn.Sequential(
             *_conv_norm(inputs, outputs, stride=stride), nn.ReLU(inplace=True), *_conv_norm(outputs, outputs)
         )
         nn.init.zeros_(self.change[-1].weight)  # type: ignore[arg-type]
+        self.weigh = Squeeze(outputs) if squeeze else nn.Identity()
         shrink = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         same = stride == 1 and inputs == outputs
         self.keep = nn.Identity() if same else nn.Sequential(*shrink, *_conv_norm(inputs, outputs, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.change(x) + self.keep(x))
+        return torch.relu(self.weigh(self.change(x)) + self.keep(x))
+
+
+class Squeeze(nn.Module):
+    """Each channel times a weight in 0..1 that all channels' means give: Hu et al., https://arxiv.org/abs/1709.01507."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        few = max(8, channels // 8)
+        self.weights = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, few, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(few, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * cast(Tensor, self.weights(x))
 
 
 class FlattenRows(nn.Module):
