@@ -90,8 +90,9 @@ class CnnLite(Network):
     blocks: residual blocks of each stage.
     strides: of each stage's first block.
     dropout: before the dense layer.
-    squeeze: whether each block weighs its channels by what they are on average.
     """
+
+    squeeze = False  # whether each block weighs its channels by their means
 
     def __init__(
         self,
@@ -101,7 +102,6 @@ class CnnLite(Network):
         blocks: Sequence[int] = (1, 2, 2, 1),
         strides: Sequence[int] = (1, 2, 2, 2),
         dropout: float = 0.2,
-        squeeze: bool = False,
     ) -> None:
         super().__init__()
         _check_depth(len(blocks) * max(blocks))
@@ -109,10 +109,27 @@ class CnnLite(Network):
         inputs = stem
         for outputs, n, stride in zip(channels, blocks, strides, strict=True):
             for index in range(n):
-                layers.append(Residual(inputs, outputs, stride if index == 0 else 1, squeeze=squeeze))
+                layers.append(Residual(inputs, outputs, stride if index == 0 else 1, squeeze=self.squeeze))
                 inputs = outputs
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, channels[-1])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, labels))  # (B, labels)
+
+
+class CnnLarge(CnnLite):
+    """CnnLite wider and deeper, with Squeeze in its blocks, at less than Cnn's multiply-adds."""
+
+    squeeze = True
+
+    def __init__(
+        self,
+        labels: int = 4,
+        stem: int = 32,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(labels, stem, channels, blocks, strides, dropout)
 
 
 def _conv_norm(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:

@@ -16,6 +16,8 @@ BLACK = 6  # of 255; what lies outside is no lighter, for all that a JPEG made o
 LEAST = 0.05  # share of an image that is outside, if any is
 NOISE = 0.2  # the most that a filled outside deviates from its own gray, as a standard deviation of 0..1
 BLUR = 5  # pixels on a side that are averaged, twice, of a face that comes in
+SMALLEST = 0.8  # share of its size to which a face is shrunk, at the most, where its outside is filled
+ALL_INSIDE = 0.99  # share of a pixel that is inside, if it is taken for that
 AT_ONCE = 4096  # images looked at together
 
 
@@ -68,4 +70,21 @@ class Fill:
         for _ in range(2):
             face = torch.nn.functional.avg_pool2d(face, BLUR, 1, BLUR // 2, count_include_pad=False)
         filling = torch.where(drawn < self.noise, noise.clamp(0, 1), face)
-        return torch.where(hidden & (drawn < self.noise + self.face), filling, x)
+        chosen = (drawn < self.noise + self.face) & hidden.flatten(1).any(1).view(n, 1, 1, 1)
+        smaller, inside = _smaller(x, ~hidden)
+        return torch.where(chosen, torch.where(inside, smaller, filling), x)
+
+
+def _smaller(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """Images, and what is inside in them, at SMALLEST to all of their size somewhere within their borders.
+
+    Faces that are cut out reach the border, as others do not.
+    """
+    n, device = len(x), x.device
+    size = SMALLEST + (1 - SMALLEST) * torch.rand(n, device=device)
+    right, down = ((2 * torch.rand(n, device=device) - 1) * (1 - size) for _ in range(2))
+    none = torch.zeros(n, device=device)
+    rows = torch.stack((1 / size, none, -right / size)), torch.stack((none, 1 / size, -down / size))
+    places = torch.nn.functional.affine_grid(torch.stack(rows).permute(2, 0, 1), list(x.shape), align_corners=False)
+    both = torch.nn.functional.grid_sample(torch.cat((x, inside.to(x.dtype)), 1), places, align_corners=False)
+    return both[:, :1], both[:, 1:] > ALL_INSIDE
