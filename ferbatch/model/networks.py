@@ -92,6 +92,8 @@ class CnnLite(Network):
     dropout: before the dense layer.
     """
 
+    squeeze = False  # whether each block weighs its channels by their means
+
     def __init__(
         self,
         labels: int = 4,
@@ -107,10 +109,27 @@ class CnnLite(Network):
         inputs = stem
         for outputs, n, stride in zip(channels, blocks, strides, strict=True):
             for index in range(n):
-                layers.append(Residual(inputs, outputs, stride if index == 0 else 1))
+                layers.append(Residual(inputs, outputs, stride if index == 0 else 1, squeeze=self.squeeze))
                 inputs = outputs
         self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())  # (B, channels[-1])
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, labels))  # (B, labels)
+
+
+class CnnLarge(CnnLite):
+    """CnnLite wider and deeper, with Squeeze in its blocks, at less than Cnn's multiply-adds."""
+
+    squeeze = True
+
+    def __init__(
+        self,
+        labels: int = 4,
+        stem: int = 32,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__(labels, stem, channels, blocks, strides, dropout)
 
 
 def _conv_norm(inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -122,21 +141,40 @@ class Residual(nn.Module):
     """Two 3x3 convolutions of x added to x, then ReLU. Begun as the identity: https://arxiv.org/abs/1706.02677.
 
     Where the shape changes, x is averaged over 2x2 pixels and goes through a 1x1 convolution, as in
-    https://arxiv.org/abs/1812.01187.
+    https://arxiv.org/abs/1812.01187. With `squeeze`, the channels of what is added are weighed by Squeeze.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, *, squeeze: bool = False) -> None:
         super().__init__()
         self.change = nn.Sequential(
             *_conv_norm(inputs, outputs, stride=stride), nn.ReLU(inplace=True), *_conv_norm(outputs, outputs)
         )
         nn.init.zeros_(self.change[-1].weight)  # type: ignore[arg-type]
+        self.weigh = Squeeze(outputs) if squeeze else nn.Identity()
         shrink = [nn.AvgPool2d(stride, ceil_mode=True)] if stride > 1 else []
         same = stride == 1 and inputs == outputs
         self.keep = nn.Identity() if same else nn.Sequential(*shrink, *_conv_norm(inputs, outputs, kernel=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.change(x) + self.keep(x))
+        return torch.relu(self.weigh(self.change(x)) + self.keep(x))
+
+
+class Squeeze(nn.Module):
+    """Each channel times a weight in 0..1 that all channels' means give: Hu et al., https://arxiv.org/abs/1709.01507."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        few = max(8, channels // 8)
+        self.weights = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, few, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(few, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * cast(Tensor, self.weights(x))
 
 
 class FlattenRows(nn.Module):

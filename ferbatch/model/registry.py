@@ -18,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from ferbatch.core.errors import FerbatchError, ModelError
 from ferbatch.core.names import escape
 from ferbatch.model.backbones import BACKBONES, Backbone
-from ferbatch.model.networks import Cnn, CnnLite, Network, Sequential
+from ferbatch.model.networks import Cnn, CnnLarge, CnnLite, Network, Sequential
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 
 MODELS: dict[str, Callable[..., Network]] = {  # networks that can be trained
     "cnn": Cnn,
     "cnn-lite": CnnLite,
+    "cnn-large": CnnLarge,
     **{name: partial(Backbone, name) for name in BACKBONES},
 }
 # Networks that weights may have.

@@ -114,6 +114,23 @@ class Slices:
         return Slices(columns, self.left_out)
 
 
+def read_values(path: str, column: str, truth: Truth) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
+    """The values of one column of a table about the images of `truth`, and for each image which of them is its own.
+
+    The column's name may be in any case; None where the table has none such.
+    """
+    frame, _, found, _ = _read_about(path, truth)
+    name = next((name for name in frame.columns if name.casefold() == column.casefold()), None)
+    return None if name is None else _factorised(frame[name], found)
+
+
+def _factorised(column: pd.Series[str], found: Match) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """A column's different values, sorted, and for each image the index of its own."""
+    values = pd.Series([*(escape(value.strip()) or EMPTY for value in column), NOT_THERE], dtype=object)
+    codes, different = pd.factorize(values.to_numpy()[found.rows], sort=True)
+    return tuple(map(str, different)), codes
+
+
 def read_slices(path: str, truth: Truth) -> tuple[Slices, Matched]:
     """The columns of a table about the images of `truth`; UsageError where it speaks of none of them."""
     frame, key, found, about = _read_about(path, truth)
@@ -122,10 +139,9 @@ def read_slices(path: str, truth: Truth) -> tuple[Slices, Matched]:
     for name in frame.columns:
         if name == key:
             continue
-        values = pd.Series([*(escape(value.strip()) or EMPTY for value in frame[name]), NOT_THERE], dtype=object)
-        codes, different = pd.factorize(values.to_numpy()[found.rows], sort=True)
+        different, codes = _factorised(frame[name], found)
         if not 1 < len(different) <= MOST_VALUES:
             left_out.append(escape(name))
         else:
-            columns[escape(name)] = tuple(map(str, different)), codes
+            columns[escape(name)] = different, codes
     return Slices(columns, tuple(left_out)), about

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ferbatch.core.batch import Batch, Images
-from ferbatch.core.records import Decoding
-from ferbatch.stream.pool import Pool
+from ferbatch.core.errors import WorkerError
+from ferbatch.core.records import Decoding, Workers
+from ferbatch.stream.pool import Pool, pays_for
 from ferbatch.stream.read import batches
 
 
@@ -34,3 +36,14 @@ class Batches(IterableDataset[Batch]):
 def loader(batches: Batches, *, pin_memory: bool = False) -> DataLoader[Batch]:
     """A DataLoader that hands on what is a batch already; its random numbers are its own, for it draws one."""
     return DataLoader(batches, batch_size=None, pin_memory=pin_memory, generator=torch.Generator())
+
+
+@contextmanager
+def read_apart(images: Images, decoding: Decoding, batch_size: int) -> Iterator[DataLoader[Batch]]:
+    """A loader of images that no model is asked about, decoded in isolated processes where that pays."""
+    with ExitStack() as stack:
+        pool = None
+        if pays_for(images, decoding.search):
+            with suppress(WorkerError):  # no process can be started: this one does it
+                pool = stack.enter_context(Pool(decoding, Workers(isolate=True), batch_size))
+        yield loader(Batches(images, decoding, batch_size, pool))

@@ -516,7 +516,9 @@ def test_a_checkpoint_runs_no_code_and_one_that_is_damaged_is_said(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(4)])
-    part = Split(pixels, np.arange(4), np.zeros((4, 4), np.float32), np.full(4, NONE))
+    part = Split(
+        pixels[np.newaxis], np.arange(4), np.zeros((4, 4), np.float32), np.full(4, NONE), np.zeros(4, np.int64)
+    )
     card = Card(**{**tiny.card(), "labels": LABELS, "recipe": {"start": "scratch"}})
     data = Data(part, part, card.mean, card.std, (), ())
     trainer = Trainer(data, Recipe(model="cnn-lite"), registry.build("cnn-lite", ARGUMENTS), card, torch.device("cpu"))

@@ -22,6 +22,7 @@ from support import Ferbatch, depth, rows_of
 from ferbatch.commands.train import data as train_data
 from ferbatch.commands.train.data import Split, list_splits
 from ferbatch.commands.train.recipe import Recipe
+from ferbatch.commands.train.showings import order_of
 from ferbatch.commands.train.targets import with_votes
 from ferbatch.commands.train.temperature import fitted_temperature, tempered
 from ferbatch.core.errors import UsageError
@@ -406,7 +407,7 @@ def part(labels: list[int], votes: list[list[float]]) -> Split:
     n = len(labels)
     commonest = np.full(n, -1)
     pixels = np.zeros((n, 48, 48), np.uint8)
-    return Split(pixels, np.array(labels), np.array(votes, np.float32), commonest)
+    return Split(pixels[np.newaxis], np.array(labels), np.array(votes, np.float32), commonest, np.zeros(n, np.int64))
 
 
 def test_targets_mix_label_and_votes_and_keep_the_label_where_nobody_voted() -> None:
@@ -454,7 +455,7 @@ def trainer(recipe: Recipe, data: Path, teacher: Any = None) -> Any:
 
 def test_the_teachers_share_of_the_target_is_the_recipes(data: Path) -> None:
     teacher = np.full((80, 4), 0.25, np.float32)
-    taught = trainer(Recipe(model="cnn-lite", distill=0.4), data, teacher).targets
+    taught = trainer(Recipe(model="cnn-lite", distill=0.4), data, teacher).showings.targets
     assert torch.allclose(taught.max(1).values, torch.tensor(0.7))
     assert torch.allclose(taught.sum(1), torch.tensor(1.0))
 
@@ -495,7 +496,7 @@ def test_balanced_sampling_shows_small_classes_as_often(data: Path) -> None:
     run = trainer(Recipe(model="cnn-lite", sampler="balanced"), data)
     shown = []
     for run.done in range(40):
-        shown += run.data.train.labels[run._order()].tolist()
+        shown += run.data.train.labels[order_of(run.data, run.recipe, run.done).images].tolist()
     assert np.bincount(shown) / len(shown) == pytest.approx(0.25, abs=0.04)
 
 

@@ -12,19 +12,25 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ferbatch.commands.train.fill import Fill
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.model.engine import scale
 
 
 class Augment(v2.Transform):  # type: ignore[misc]  # torchvision ships no types
-    """(B, size, size) uint8 -> (B, 1, size, size) float32 in 0..1, each image moved, turned and lit its own way."""
+    """(B, size, size) uint8 -> (B, 1, size, size) float32 in 0..1, each image moved, turned and lit its own way.
+
+    What is black outside of faces is filled before, where `fill.outside` says where it is.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.fill = Fill(recipe)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        return self._erased(self._lit(self._moved(scale(pixels))))
+    def forward(self, pixels: Tensor, outside: Tensor | None = None) -> Tensor:
+        x = scale(pixels)
+        return self._erased(self._lit(self._moved(x if outside is None else self.fill(x, outside))))
 
     def _moved(self, x: Tensor) -> Tensor:
         """Horizontal flip, rotation, shear, zoom and shift in one resampling; black comes in from outside."""

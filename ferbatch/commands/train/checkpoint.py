@@ -18,7 +18,7 @@ from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import replace_file
 from ferbatch.core.names import shown
 
-CHECKPOINT_FORMAT = 2  # a checkpoint of another format is of another run
+CHECKPOINT_FORMAT = 3  # a checkpoint of another format is of another run
 
 
 def fingerprint_of(recipe: Recipe, data: Data, marks: Sequence[str]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ferbatch.core.names import count
 from ferbatch.model.weights import Card
 from ferbatch.shell.console import Progress
 from ferbatch.shell.log import say
 
 if TYPE_CHECKING:
     from ferbatch.commands.train.data import Data
-    from ferbatch.commands.train.trainer import Epoch
+    from ferbatch.commands.train.validation import Epoch
 
 
 class TrainConsole:
@@ -33,6 +34,8 @@ class TrainConsole:
             say(f"left out: {path}: {reason}")
         if not self.quiet:
             votes = ", with people's votes" if data.has_votes else ""
+            if data.sources:
+                say(f"of {count(len(data.sources), 'source')}: {', '.join(data.sources)}")
             say(f"{len(data.train):,} images to train on, {len(data.validation):,} to validate with{votes}")
 
     def epoch(self, epoch: Epoch, of: int) -> None:
@@ -43,6 +46,8 @@ class TrainConsole:
                 f"epoch {epoch.epoch:>3} of {of}: loss {epoch.train_loss:.3f}, train {epoch.train_accuracy:.3f},"
                 f" validation {epoch.validation_accuracy:.4f}{people}{' *' if epoch.best else ''}"
             )
+            if epoch.parts:
+                say("    " + ", ".join(f"{one.name} {one.accuracy.value:.4f}" for one in epoch.parts))
 
     def finished(self, card: Card, path: str) -> None:
         if not self.quiet:

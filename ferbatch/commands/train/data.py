@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,33 +13,38 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, escape, shown
-from ferbatch.core.records import NONE, Decoding
+from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
 from ferbatch.sources.labels import LABELS
-from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_votes
+from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_values, read_votes
 from ferbatch.sources.truth import Truth
-from ferbatch.stream.source import Batches, loader
 
-SIZE = 48  # pixels on a side, the study's
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
 # What folders, or values of the columns above, are called.
 TRAIN_WORDS = frozenset(["train", "training"])
 VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
+FRAMINGS_OF = {
+    "whole": ("whole",),
+    "levelled": ("levelled",),
+    "both": ("whole", "levelled"),
+}  # a recipe's word -> views
 Mask = NDArray[np.bool_]
-AT_ONCE = 256  # images to read, or to ask a teacher about, at a time
+Sources = tuple[tuple[str, ...], NDArray[np.int64]]  # names; for each image which of them is its own
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """The readable images of one split."""
 
-    pixels: NDArray[np.uint8]  # (N, size, size); in a file that is gone when nothing uses it, not in memory
+    views: Pixels  # (V, N, size, size), the same images framed in V ways; in a file that is gone when nothing uses it
     labels: NDArray[np.int64]  # (N,) index into LABELS
     votes: NDArray[np.float32]  # (N, labels) people's votes for each label; zeros where there are none
     commonest: NDArray[np.int64]  # (N,) index of people's commonest answer, NONE without one; above 3: no label
+    sources: NDArray[np.int64]  # (N,) index into Data.sources; zeros where there are none
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +65,8 @@ class Data:
     std: float  # of the training pixels, scaled to 0..1
     skipped: Sequence[tuple[str, str]]  # path and reason of each unreadable image, in either split
     notes: Sequence[str]  # what else the user should know, a sentence each
+    sources: tuple[str, ...] = ()  # the collections that the images are of, where a table tells them apart
+    framings: tuple[str, ...] = ("whole",)  # what the views are, values of FRAMINGS_OF
 
     @property
     def has_votes(self) -> bool:
@@ -71,7 +77,7 @@ class Data:
         """Of everything that training sees."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
-            for array in (part.pixels, part.labels, part.votes, part.commonest):
+            for array in (part.views, part.labels, part.votes, part.commonest, *([part.sources] * bool(self.sources))):
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -82,17 +88,19 @@ class Splits:
 
     parts: tuple[tuple[Truth, Votes | None], tuple[Truth, Votes | None]]
     notes: Sequence[str]
+    names: tuple[str, ...]  # of the sources, where a table tells them apart
+    sources: tuple[NDArray[np.int64], NDArray[np.int64]]  # of the images of both parts, as in Split
 
     def __len__(self) -> int:
         return sum(len(images.codes) for images, _ in self.parts)
 
 
-def list_splits(data: Path, votes: Path | None, holdout: float, seed: int) -> Splits:
+def list_splits(data: Path, votes: Path | None, holdout: float, seed: int, source_column: str = "source") -> Splits:
     """The images of class folders or of a table, as training and validation; nothing is decoded yet.
 
     A folder holds train/ and validation/ with a folder per label in each, or the label folders themselves; a table has
-    the columns path and label, perhaps votes_* and split. What is not split gives `holdout` (0..1) of its images, in
-    every label's share, to validation. UsageError where that cannot be made of it.
+    the columns path and label, perhaps votes_*, split and `source_column`. What is not split gives `holdout` (0..1) of
+    its images, in every label's share, to validation. UsageError where that cannot be made of it.
     """
     images = truth.read_truth(str(data), LABELS, {})
     notes = _left_out(images)
@@ -109,7 +117,19 @@ def list_splits(data: Path, votes: Path | None, holdout: float, seed: int) -> Sp
     images, train, validation = images.where(chosen), train[chosen], validation[chosen]
     cast = _votes(votes, images, notes) if votes and len(images.codes) else None
     parts = [(images.where(part), cast.where(part) if cast else None) for part in (train, validation)]
-    return Splits((parts[0], parts[1]), notes)
+    names, codes = _sources_of_table(data, source_column, images, notes)
+    return Splits((parts[0], parts[1]), notes, names, (codes[train], codes[validation]))
+
+
+def _sources_of_table(data: Path, column: str, images: Truth, notes: list[str]) -> Sources:
+    """The collections that a table's column says the images are of; no names where it does not tell them apart."""
+    nothing = (), np.zeros(len(images.codes), np.int64)
+    if data.is_dir() or not len(images.codes):
+        return nothing
+    found = read_values(str(data), column, images)
+    if found and len(found[0]) > MOST_VALUES:
+        notes.append(f"the column {escape(column)} has {len(found[0]):,} values: they are not taken for sources")
+    return found if found and len(found[0]) <= MOST_VALUES else nothing
 
 
 def _left_out(images: Truth) -> list[str]:
@@ -188,10 +208,20 @@ def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
     return votes
 
 
-def read(data: Path, splits: Splits, tick: Callable[[int], None] = lambda n: None) -> Data:
-    """Read every image once; UsageError where a split has no readable image of a label."""
+def read(data: Path, splits: Splits, framing: str = "whole", tick: Callable[[int], None] = lambda n: None) -> Data:
+    """Read every image once, whole and as its face is found in it; UsageError where a split has none of a label.
+
+    data: what messages name.
+    splits: the images.
+    framing: one of recipe.FRAMINGS.
+    tick: is told of images as they are read.
+    """
     skipped: list[tuple[str, str]] = []
-    train, validation = (_read(images, votes, skipped, tick) for images, votes in splits.parts)
+    notes = list(splits.notes)
+    train, validation = (
+        _read(*part, sources, framing, (skipped, notes, tick))
+        for part, sources in zip(splits.parts, splits.sources, strict=True)
+    )
     missing = [
         f"no {'readable ' if skipped else ''}{name} image of {', '.join(absent)}"
         for name, part in (("train", train), ("validation", validation))
@@ -199,30 +229,33 @@ def read(data: Path, splits: Splits, tick: Callable[[int], None] = lambda n: Non
     ]
     if missing:
         raise UsageError(f"{shown(data)}: {'; '.join(missing)}")
-    mean, std = _moments(train.pixels)
-    return Data(train, validation, mean, std, skipped, splits.notes)
+    mean, std = _moments(train.views.reshape(-1, SIZE, SIZE))
+    return Data(train, validation, mean, std, skipped, notes, splits.names, FRAMINGS_OF[framing])
 
 
-def _read(images: Truth, votes: Votes | None, skipped: list[tuple[str, str]], tick: Callable[[int], None]) -> Split:
-    """The readable images of one split; paths and reasons of the others go to `skipped`."""
-    good: list[int] = []
-    with tempfile.TemporaryFile() as file:
-        for batch in loader(Batches(images.images, Decoding(SIZE), AT_ONCE)):
-            for place, failure in sorted(batch.failures.items()):
-                skipped.append((batch.references.paths[place], failure.message))
-            file.write(batch.inputs.tobytes())
-            good += (batch.first + batch.image).tolist()
-            tick(len(batch))
-        file.flush()
-        shape = (len(good), SIZE, SIZE)
-        # The mapping outlives the file that it is of.
-        pixels = np.memmap(file, np.uint8, "r", shape=shape) if good else np.empty(shape, np.uint8)
-    chosen = np.array(good, np.int64)
-    counts = votes.counts[chosen] if votes else np.zeros((len(good), len(LABELS)))
+Hearers = tuple[list[tuple[str, str]], list[str], Callable[[int], None]]  # of skipped images, of notes, of progress
+
+
+def _read(images: Truth, votes: Votes | None, sources: NDArray[np.int64], framing: str, heard: Hearers) -> Split:
+    """The readable images of one split.
+
+    images: all there are.
+    votes: for them, where there are some.
+    sources: their own, as in Split.
+    framing: one of recipe.FRAMINGS.
+    heard: paths and reasons of images that cannot be read, sentences, and counts of images as they are read go there.
+    """
+    skipped, notes, tick = heard
+    read, views, faceless = framed(images.images, framing, tick)
+    skipped.extend(read.failures)
+    if faceless:
+        notes.append(f"no face was found in {count(faceless, 'image')}: taken whole")
+    chosen = read.found
+    counts = votes.counts[chosen] if votes else np.zeros((len(chosen), len(LABELS)))
     voted = counts.sum(1) > 0
-    commonest = np.where(voted, majority(counts), NONE) if len(good) else np.empty(0, np.int64)
+    commonest = np.where(voted, majority(counts), NONE) if len(chosen) else np.empty(0, np.int64)
     labels = images.codes[chosen].astype(np.int64)
-    return Split(pixels, labels, counts[:, : len(LABELS)].astype(np.float32), commonest)
+    return Split(views, labels, counts[:, : len(LABELS)].astype(np.float32), commonest, sources[chosen])
 
 
 def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:

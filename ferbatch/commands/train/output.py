@@ -6,11 +6,12 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ferbatch.commands.train.trainer import Epoch
+from ferbatch.commands.train.validation import Epoch, Part
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import check_replaceable, replace_file
 from ferbatch.core.names import shown
@@ -55,12 +56,28 @@ class Files:
 def write_history(files: Files, history: Sequence[Epoch]) -> None:
     """Write a row per epoch as a table, and the curves as pictures. OutputError where one cannot be written."""
     text = io.StringIO()
-    rows = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
+    table = [row(epoch) for epoch in history]
+    rows = csv.DictWriter(text, table[0], lineterminator="\n")
     rows.writeheader()
-    rows.writerows(dataclasses.asdict(epoch) for epoch in history)
+    rows.writerows(table)
     with replace_file(os.fspath(files.history)) as stream:
         stream.write(text.getvalue().encode())
     for name, columns in CURVES.items():
         lines = {column.split("_")[0]: [getattr(epoch, column) for epoch in history] for column in columns}
+        if name == "accuracy":
+            lines |= {one.name: [epoch.parts[at].accuracy.value for epoch in history] for at, one in _parts(history)}
         with replace_file(os.fspath(files.curve(name))) as stream:
             stream.write(charts.curves(name, lines))
+
+
+def _parts(history: Sequence[Epoch]) -> Iterable[tuple[int, Part]]:
+    """The parts of the validation images, which are the same in every epoch, with their places."""
+    return enumerate(history[0].parts)
+
+
+def row(epoch: Epoch) -> dict[str, Any]:
+    """An epoch as column -> value: its own figures, then each source's in each framing."""
+    names = [field.name for field in dataclasses.fields(Epoch) if field.name != "parts"]
+    own = {name: getattr(epoch, name) for name in names}
+    parts = {f"{one.name} {key}": value for one in epoch.parts for key, value in one.columns.items()}
+    return own | parts

@@ -28,7 +28,21 @@ OF_MODEL = {  # the recipe of a network that is asked for by its name alone
 }
 
 SAMPLERS = ("shuffle", "balanced")
-CHOICES = ("accuracy", "agreement", "loss", "last")
+CHOICES = ("accuracy", "agreement", "sources", "loss", "last")
+FRAMINGS = ("whole", "levelled", "both")
+OUTPUTS = ("shared", "bias", "layers")
+VIEWS = ("fixed", "same")
+MOST_WEIGHT = 1000  # of a source
+MEAN = "mean"  # what `keep` says instead of a source's name
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How one collection of images is trained on; the keys of a recipe's table [sources.NAME]."""
+
+    weight: float  # how often an epoch shows each of its images: 1 once, 0.5 every other one, 0 none
+    votes: float  # as in Recipe
+    label_smoothing: float  # as in Recipe, but in the images' own targets: teachers' answers stay as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +68,21 @@ class Recipe:
     weight_decay: float = 0.05  # applies to weights, not to biases and norms
     precision: str = "auto"  # bf16 where the device computes with it (fp16 on older CUDA), else fp32
 
+    # the images
+    framing: str = "whole"  # as they are, "levelled" as --faces detect crops the faces, or by turns "both"
+    fill_noise: float = 0.0  # probability that the black around a face that was cut out becomes noise
+    fill_face: float = 0.0  # probability that another face, blurred, comes in there; what is left to 1 stays black
+    source_column: str = "source"  # of a table: the collection that an image is of
+    sources: Mapping[str, Any] = field(default_factory=dict)  # a collection's name -> its keys of Source
+
+    # collections that mean different things by a label
+    outputs: str = "shared"  # or while it trains each source has a "bias" of its own, or a last layer of its own
+    keep: str = MEAN  # the source whose output the weights keep, or the mean of them all
+
     # the target: what each image is said to show
     votes: float = 0.5  # share of people's votes in the target, where there are votes; the label has the rest
     distill: float = 0.5  # share of the teachers' probabilities in the target; with --distill
+    distill_views: str = "fixed"  # teachers see the image once, or each time the "same" augmented one as the network
     teachers: Sequence[str] = ()  # recipes of the teachers that the shipped weights had; --distill gives teachers
     label_smoothing: float = 0.0  # share of "anything"
     balance: float = 0.0  # an image weighs (1 / frequency of its class) ** balance: 0 all the same, 1 classes the same
@@ -75,7 +101,7 @@ class Recipe:
     # what is kept
     ema: float = 0.998  # the weights are averaged over some 1 / (1 - ema) steps; 0 keeps the last step's
     # The best epoch on validation by accuracy, agreement (the mean of accuracy and the agreement with people's
-    # commonest answer) or loss; or the last epoch.
+    # commonest answer), the mean over sources of what agreement is for each, or loss; or the last epoch.
     choose: str = "accuracy"
     patience: int = 0  # epochs without a better one after which to stop; 0 never stops
     calibrate: bool = True  # find the temperature on validation
@@ -87,18 +113,54 @@ class Recipe:
         _hold("seed", self.seed, 0, 2**32 - 1)
         for name in ("patience", "balance", "rotate", "brightness", "mixup", "weight_decay"):
             _hold(name, getattr(self, name), 0)
-        for name in ("votes", "distill", "flip", "erase", "warmup"):
+        for name in ("votes", "distill", "flip", "erase", "warmup", "fill_noise", "fill_face"):
             _hold(name, getattr(self, name), 0, 1)
+        _hold("fill_noise and fill_face", self.fill_noise + self.fill_face, 0, 1)
         for name in ("label_smoothing", "ema", "zoom", "shift"):
             _hold(name, getattr(self, name), 0, 1, below=True)
         _hold("holdout", self.holdout, 0.01, 0.5)
         _hold("shear", self.shear, 0, 80)
         _hold("learning_rate", self.learning_rate, 1e-12)
         _hold("body_learning_rate", self.body_learning_rate, 0)
-        known = {"sampler": SAMPLERS, "precision": PRECISIONS, "choose": CHOICES}
-        for name, words in known.items():
+        for name, words in KNOWN.items():
             if getattr(self, name) not in words:
                 raise UsageError(f"{name} is '{escape(str(getattr(self, name)))}', not one of {', '.join(words)}")
+        if self.mixup and self.outputs != "shared":
+            raise UsageError("mixup blends images of different sources, so that outputs must be shared")
+        for name in self.sources:
+            _check_source(escape(name), self.sources[name])
+
+    def of_source(self, name: str) -> Source:
+        """How the images of a source are trained on: by its table, else as all are."""
+        return Source(**{**self._of_all, **self.sources.get(name, {})})
+
+    @property
+    def _of_all(self) -> dict[str, float]:
+        return {"weight": 1.0, "votes": self.votes, "label_smoothing": self.label_smoothing}
+
+
+KNOWN = {  # words that a field may be
+    "sampler": SAMPLERS,
+    "precision": PRECISIONS,
+    "choose": CHOICES,
+    "framing": FRAMINGS,
+    "outputs": OUTPUTS,
+    "distill_views": VIEWS,
+}
+
+
+def _check_source(name: str, table: Any) -> None:
+    """UsageError where a recipe's table of a source holds something else than the keys of Source in their ranges."""
+    place, keys = f"sources.{name}", [one.name for one in dataclasses.fields(Source)]
+    if not isinstance(table, dict):
+        raise UsageError(f"{place} is {escape(repr(table))}, not a table")
+    for key, value in table.items():
+        if key not in keys:
+            raise UsageError(f"no key '{escape(key)}' in {place} (known: {', '.join(keys)})")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise UsageError(f"{place}.{key} is {escape(repr(value))}, not a number")
+        most = MOST_WEIGHT if key == "weight" else 1
+        _hold(f"{place}.{key}", value, 0, most, below=key == "label_smoothing")
 
 
 def _hold(name: str, value: float, least: float, most: float = float("inf"), *, below: bool = False) -> None:

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from ferbatch.commands.train import checkpoint
 from ferbatch.commands.train.card import arguments_of, finished_card, first_card
-from ferbatch.commands.train.data import AT_ONCE, SIZE, Data, Split, list_splits, read
+from ferbatch.commands.train.data import Data, list_splits, read
 from ferbatch.commands.train.output import Files, write_history
+from ferbatch.commands.train.pixels import AT_ONCE, SIZE
 from ferbatch.commands.train.recipe import Recipe
-from ferbatch.commands.train.trainer import Epoch, Trainer
+from ferbatch.commands.train.trainer import Trainer
+from ferbatch.commands.train.validation import Epoch
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import remove
 from ferbatch.core.locks import locked
@@ -92,7 +94,7 @@ def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files
     if existing.resume and _done_before(files, fingerprint):
         watcher.note(f"{shown(options.output)} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
-    taught = _taught(teachers, data.train, watcher) if teachers else None
+    taught = _taught(recipe, teachers, data, watcher) if teachers else None
     trainer = Trainer(data, recipe, network, card, device, taught)
     if going_on:
         checkpoint.restore(files.checkpoint, trainer, fingerprint)
@@ -133,13 +135,21 @@ def _teachers(names: Sequence[str], device: torch.device) -> list[Classifier]:
 
 def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
     """The images, read; the watcher hears what they are and what the recipe wants of them in vain."""
-    splits = list_splits(options.data, options.votes, recipe.holdout, recipe.seed)
-    with watcher.progress(len(splits), "reading") as progress:
-        data = read(options.data, splits, progress.tick)
+    splits = list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column)
+    check_sources(recipe, splits.names, options.data)
+    with watcher.progress(len(splits) * (1 if recipe.framing == "whole" else 2), "reading") as progress:
+        data = read(options.data, splits, recipe.framing, progress.tick)
     watcher.read(data)
     for sentence in _unused(recipe, data, options):
         watcher.note(sentence)
     return data
+
+
+def check_sources(recipe: Recipe, names: Sequence[str], data: Path) -> None:
+    """UsageError where the recipe speaks of sources that the data, which has some, does not have."""
+    if names and (unknown := [name for name in recipe.sources if name not in names]):
+        said = f"the recipe speaks of the source {escape(unknown[0])}, of which {shown(data)} has no image"
+        raise UsageError(f"{said} (its sources: {', '.join(names)})")
 
 
 def _done_before(files: Files, fingerprint: str) -> bool:
@@ -199,6 +209,10 @@ def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
         said.append("the recipe gives teachers no share of the target: --distill changes nothing")
     if recipe.votes and not data.has_votes:
         said.append("no votes were given (--votes, or columns votes_* of a table): trained on the labels alone")
+    if recipe.sources and not data.sources:
+        said.append(
+            f"the recipe's sources ({', '.join(recipe.sources)}) are not told apart: no column {recipe.source_column}"
+        )
     if recipe.teachers and not options.distill:
         said.append(
             f"the recipe's teachers ({', '.join(recipe.teachers)}) were not given (--distill): trained without them,"
@@ -207,13 +221,21 @@ def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
     return said
 
 
-def _taught(teachers: Sequence[Classifier], part: Split, watcher: Watcher) -> NDArray[np.float32]:
-    """(N, labels) the mean of the teachers' probabilities, each of the image and its mirror image."""
-    found = np.zeros((len(part), len(LABELS)))
-    with watcher.progress(len(teachers) * len(part), "asking the teachers") as progress:
+def _taught(
+    recipe: Recipe, teachers: Sequence[Classifier], data: Data, watcher: Watcher
+) -> NDArray[np.float32] | Sequence[Classifier]:
+    """(N, labels) what the teachers say of the training images; the teachers, where they are asked in every step.
+
+    The mean of their probabilities, each of the image and its mirror image, whole or else levelled.
+    """
+    if recipe.distill_views == "same":
+        return teachers
+    pixels = data.train.views[0]
+    found = np.zeros((len(pixels), len(LABELS)))
+    with watcher.progress(len(teachers) * len(pixels), "asking the teachers") as progress:
         for teacher in teachers:
-            for start in range(0, len(part), AT_ONCE):
-                block = part.pixels[start : start + AT_ONCE]
+            for start in range(0, len(pixels), AT_ONCE):
+                block = pixels[start : start + AT_ONCE]
                 found[start : start + AT_ONCE] += teacher.probabilities(block) / len(teachers)
                 progress.tick(len(block))
     return found.astype(np.float32)

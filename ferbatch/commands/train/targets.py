@@ -7,22 +7,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ferbatch.commands.train.data import Split
+from ferbatch.commands.train.data import Data, Split
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.sources.labels import LABELS
 
 
-def targets(part: Split, recipe: Recipe, taught: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
-    """(N, labels) probabilities to learn: label and people's votes, and for a share of it what teachers say.
+def targets(data: Data, recipe: Recipe, taught: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """(N, labels) probabilities to learn of the training images: label and votes, for a share of it what teachers say.
 
-    `taught` holds the teachers' probabilities, (N, labels); the recipe has the shares.
+    `taught` holds the teachers' probabilities, (N, labels), where they are asked but once; the recipe has the shares.
     """
-    own = with_votes(part, recipe.votes)
+    part = data.train
+    if sources := [recipe.of_source(name) for name in data.sources]:
+        votes, smoothing = (
+            np.array([[getattr(one, key)] for one in sources], np.float32)[part.sources]
+            for key in ("votes", "label_smoothing")
+        )
+        own = np.asarray((1 - smoothing) * with_votes(part, votes) + smoothing / len(LABELS), np.float32)
+    else:
+        own = with_votes(part, recipe.votes)
     return own if taught is None else (1 - recipe.distill) * own + recipe.distill * taught
 
 
-def with_votes(part: Split, share: float) -> NDArray[np.float32]:
-    """(N, labels) the label of each image, and for `share` (0..1) of it people's votes, where there are some."""
+def smoothing_of_all(data: Data, recipe: Recipe) -> float:
+    """The share of "anything" in every target: none where `targets` has it, by sources."""
+    return 0.0 if data.sources else recipe.label_smoothing
+
+
+def with_votes(part: Split, share: float | NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, labels) the label of each image, and for `share` (0..1, or (N, 1)) of it people's votes, where there are."""
     given = np.eye(len(LABELS), dtype=np.float32)[part.labels]
     cast = part.votes.sum(1, keepdims=True)
     voted = part.votes / np.where(cast > 0, cast, 1)

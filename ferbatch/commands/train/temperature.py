@@ -16,15 +16,28 @@ def tempered(probabilities: NDArray[np.float64], temperature: float) -> NDArray[
     return np.asarray(raised / raised.sum(1, keepdims=True))
 
 
-def fitted_temperature(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def fitted_temperature(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+) -> float:
     """The temperature at which the mean confidence is the accuracy: Clarte et al., https://arxiv.org/abs/2303.02644.
 
     With noisy labels it leaves a smaller calibration error than the temperature that makes the labels likeliest, which
     a few sure and wrong ones pull about.
+
+    probabilities: (N, labels) at a temperature of 1.
+    labels: (N,) what is true.
+    weights: (N,) what each image counts; None: all the same.
     """
-    accuracy = (probabilities.argmax(1) == labels).mean()
+    right = probabilities.argmax(1) == labels
+    accuracy = np.average(right, weights=weights)
 
     def gap(temperature: float) -> float:
-        return float((tempered(probabilities, temperature).max(1).mean() - accuracy) ** 2)
+        confidence = tempered(probabilities, temperature).max(1)
+        return float((np.average(confidence, weights=weights) - accuracy) ** 2)
 
     return round(float(minimize_scalar(gap, bounds=TEMPERATURES, method="bounded").x), 4)
+
+
+def alike(sources: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) what each image counts where the sources, of which it names one for each image, are to count alike."""
+    return np.asarray(1 / np.bincount(sources)[sources])
