@@ -21,6 +21,7 @@ from filelock import FileLock
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from ferbatch.core.batch import Batch
 from ferbatch.core.records import UNIT
 from ferbatch.scoring.outcomes import Outcomes
 
@@ -154,7 +155,23 @@ def linked(folder: Path, n: int, *, first: int = 1) -> Path:
     return folder
 
 
-# Rows and figures.
+# Batches, rows and figures.
+
+
+def images_of(batches: Iterable[Batch]) -> list[dict[str, Any]]:
+    """What batches hold of each image, one after the other, in plain values; batches that do not meet are none."""
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        assert batch.first == len(found)
+        ends = batch.crops_of.cumsum().tolist()
+        for place, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            paths, files, truths = batch.references
+            image = {"path": paths[place], "file": files[place], "truth": truths[place]}
+            image |= {name: getattr(batch, name)[place].tolist() for name in ("versions", "searched", "large")}
+            crops = ("boxes", "scores", "inputs", "units", "best", "uncertain")
+            image |= {name: getattr(batch, name)[start:end].tolist() for name in crops}
+            found.append({**image, "failure": batch.failures.get(place)})
+    return found
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
