@@ -16,8 +16,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ from ferbatch.core.records import Decoding
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
-from ferbatch.stream import journal, pool
+from ferbatch.stream import classifier, journal, pool, worker
 from ferbatch.stream import read as reading
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import Content, read
@@ -241,6 +242,81 @@ def workers_that_cannot_start(patch: Patch) -> None:
     patch.setattr(pool, "work", os.abort)  # refuses its arguments: the process ends at once
 
 
+@fault
+def no_network_to_share(patch: Patch) -> None:
+    """Processes decode only, as beside a GPU: isolated ones are started afresh."""
+    patch.setattr(classifier, "can_compute", lambda: False)
+
+
+@fault
+def few_pay_for_processes(patch: Patch) -> None:
+    """Two images are as many as a thousand; no fault, but it spares a test the others."""
+    patch.setattr(pool, "FROM", 2)
+
+
+IMAGES = 60  # of a run that is stopped at one of them
+Call = tuple[int, tuple[Any, ...]]  # of a method: the how many-th, and its arguments
+MOMENTS: dict[str, tuple[Any, str, bool, Callable[[Call], bool]]] = {  # whose method, after it or before, at which call
+    "before the first fork": (pool.Pool, "_launch", False, lambda call: call[0] == 1),
+    "between forks": (pool.Pool, "_launch", True, lambda call: call[0] == 1),
+    "right after the second fork": (pool.Pool, "_launch", True, lambda call: call[0] == 2),
+    "when all are there": (pool.Pool, "__enter__", True, lambda call: call[0] == 1),
+    "as work is handed out": (pool.Pool, "_hand", True, lambda call: call[0] == 1),
+    "while the first answer is waited for": (pool.Pool, "_receive", False, lambda call: call[0] == 1),
+    "at the first answer": (pool.Pool, "_take", False, lambda call: call[0] == 1),
+    "in the middle": (pool.Pool, "_take", True, lambda call: call[0] == 4),
+    "at the last images": (pool.Pool, "_take", True, lambda call: call[1][3].end == IMAGES),
+    "before they end": (pool.Pool, "__exit__", False, lambda call: call[0] == 1),
+    "as they are killed": (BaseProcess, "kill", True, lambda call: call[0] == 1),
+    "when they are gone": (pool.Pool, "kill", True, lambda call: call[0] == 1),
+    "after all": (pool.Pool, "__exit__", True, lambda call: call[0] == 1),
+}
+
+
+@fault
+def signals(patch: Patch, sent: Sequence[tuple[str, int]]) -> None:
+    """The process gets signals, of these numbers, at MOMENTS of the life of those that decode for it."""
+    ours = os.getpid()
+    by_moment = {moment: [number for at, number in sent if at == moment] for moment, _ in sent}
+
+    def send(numbers: Sequence[int]) -> None:
+        try:
+            os.kill(ours, numbers[0])
+        finally:  # the first may raise
+            if numbers[1:]:
+                send(numbers[1:])
+
+    def watch(moment: str, numbers: Sequence[int]) -> None:
+        owner, method, after, is_the_one = MOMENTS[moment]
+        whole, calls = getattr(owner, method), []
+
+        def watched(*args: Any) -> Any:
+            calls.append(True)
+            now = os.getpid() == ours and is_the_one((len(calls), args))
+            if now and not after:
+                send(numbers)
+            result = whole(*args)
+            if now and after:
+                send(numbers)
+            return result
+
+        patch.setattr(owner, method, watched)
+
+    for moment, numbers in by_moment.items():
+        watch(moment, numbers)
+
+
+@fault
+def late_workers(patch: Patch, seconds: float) -> None:
+    """Processes begin so much later: the one that started them may be gone by then. Forked ones alone."""
+
+    def late(*args: Any) -> None:
+        time.sleep(seconds)
+        worker.work(*args)
+
+    patch.setattr(pool, "work", late)
+
+
 # The network
 
 
@@ -269,11 +345,11 @@ def slow_network(patch: Patch, seconds: float) -> None:
 
 
 @fault
-def network_without_numbers(patch: Patch, classifier: Classifier) -> None:
+def network_without_numbers(patch: Patch, model: Classifier) -> None:
     import torch
 
-    patch.setattr(classifier, "head", torch.nn.Linear(112, 4).double())
-    torch.nn.init.constant_(classifier.head.weight, float("nan"))
+    patch.setattr(model, "head", torch.nn.Linear(112, 4).double())
+    torch.nn.init.constant_(model.head.weight, float("nan"))
 
 
 # Ourselves

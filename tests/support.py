@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -188,6 +189,17 @@ def draw_scores(n: int, seed: int = 0, weights: Sequence[float] = (0.4, 0.3, 0.2
     p[np.arange(n), truth] += hits * rng.integers(0, 2, n)
     p /= p.sum(1, keepdims=True)
     return Outcomes(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
+
+
+def of_session(number: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == number and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 HOSTILE = [  # names of files, which are bytes

@@ -6,7 +6,9 @@ can be left with the lock held by a dead one. Here every worker has a pipe of it
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -92,9 +94,11 @@ class Pool:
         self.idle_deaths = 0
         self.ready: dict[int, Batch] = {}  # by the number of the first image
         self.workers: list[_Worker] = []
+        self.owner = os.getpid()
 
     def __enter__(self) -> Pool:
         """Start the processes; WorkerError where that cannot be done."""
+        atexit.register(self.kill)  # else a program that ends while it holds the batches would wait for them for ever
         try:
             for _ in range(self.number):
                 self._start()
@@ -108,6 +112,9 @@ class Pool:
             self.kill()
 
     def kill(self) -> None:
+        atexit.unregister(self.kill)
+        if os.getpid() != self.owner:  # a fork of this program ends, or lets go of its batches
+            return
         for worker in self.workers:
             worker.process.kill()
             worker.pipe.close()
@@ -119,8 +126,9 @@ class Pool:
         try:
             with signals_held_back():
                 self.workers.append(self._launch())
-        except OSError as error:
-            raise WorkerError(f"a decode process could not be started: {error.strerror}") from error
+        except (OSError, EOFError) as error:  # EOFError: the fork server has died
+            why = getattr(error, "strerror", None) or "the process that starts them has died"
+            raise WorkerError(f"a decode process could not be started: {why}") from error
         return self.workers[-1]
 
     def _launch(self) -> _Worker:
@@ -156,9 +164,6 @@ class Pool:
                     end = min(furthest, handed + self._fitting(len(images) - handed))
                     self._hand(worker, (handed, images.references(range(handed, end))))
                     handed = end
-        for worker in self.workers if handed == len(images) else ():
-            if not worker.spans:
-                worker.pipe.close()  # which ends the process, while others are still at work
         return handed
 
     def _fitting(self, left: int) -> int:
@@ -175,7 +180,7 @@ class Pool:
 
     def _receive(self) -> None:
         """Wait for answers, and for deaths."""
-        by_pipe = {worker.pipe: worker for worker in self.workers if not worker.pipe.closed}
+        by_pipe = {worker.pipe: worker for worker in self.workers}
         for pipe in wait(list(by_pipe)):
             worker = by_pipe[pipe]  # type: ignore[index]
             try:

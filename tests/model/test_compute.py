@@ -105,7 +105,7 @@ def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
 
 def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, fault: Callable[..., None]) -> None:
     classifier = Classifier.load("cnn-lite", "cpu")
-    fault("network_without_numbers", classifier=classifier)
+    fault("network_without_numbers", model=classifier)
     with pytest.raises(ModelError, match="gives no numbers for some images"):
         labelled(classifier, folder, isolate=True)
 
