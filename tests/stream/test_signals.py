@@ -187,10 +187,38 @@ def test_a_signal_between_two_batches_is_not_waited_out(monkeypatch: pytest.Monk
         yield 1
 
     def stopped() -> None:
-        with process.stopping_in_order(lambda _: None), process.signals_deferred():
-            with monkeypatch.context() as patch:
-                patch.setattr(process, "_Signals", AtTheTurn("_Signals", (), {}))
-                assert list(process.until_stopped(items())) == []
+        with process.stopping_in_order(lambda _: None), process.signals_deferred(), monkeypatch.context() as patch:
+            patch.setattr(process, "_Signals", AtTheTurn("_Signals", (), {}))
+            assert list(process.until_stopped(items())) == []
 
     with pytest.raises(process.Stopped):
         stopped()
+
+
+EVALUATIONS: dict[str, dict[str, Any]] = {  # faults
+    "isolated, labelling as well": {"few_pay_for_processes": {}},
+    "not isolated": {},
+    "started afresh": {"few_pay_for_processes": {}, "no_network_to_share": {}},
+}
+
+
+@pytest.mark.parametrize("second", [None, signal.SIGTERM])
+@pytest.mark.parametrize(("moment", "way"), crossed(MOMENTS, EVALUATIONS))
+def test_an_evaluation_ends_at_any_moment_and_reports_nothing(
+    moment: str, way: str, second: int | None, folder: Path, model: Path, forks: Forks, tmp_path: Path
+) -> None:
+    """Signals are not deferred in it: the first is raised wherever it comes."""
+    rows = [f"{path},{'sad' if at % 2 else 'happy'}" for at, path in enumerate(sorted(folder.iterdir()))]
+    (tmp_path / "truth.csv").write_text("\n".join(["path,label", *rows, ""]))
+    command = ("evaluate", "--truth", "truth.csv", "--model", model, "--report", "report", "-q", "--workers", "2")
+    sent = [(moment, signal.SIGINT), *([(moment, second)] if second else [])]
+    faults = {**EVALUATIONS[way], "signals": {"sent": sent}}
+    running = forks.start(tmp_path, *command, "--batch-size", "4", session=True, faults=faults)
+    out, errors = running.communicate(timeout=60)
+    if second:
+        assert running.returncode in (130, 143)
+    else:
+        assert (running.returncode, errors) == (130, b"ferbatch: interrupted\n")
+    assert out == b""
+    assert not (tmp_path / "report/report.html").exists()
+    assert_none_is_left(running.pid)
