@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import resource
@@ -20,10 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
 
+from ferbatch.commands.label import run as label_run
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -304,6 +307,32 @@ def signals(patch: Patch, sent: Sequence[tuple[str, int]]) -> None:
 
     for moment, numbers in by_moment.items():
         watch(moment, numbers)
+
+
+TRACED = ("/ferbatch/stream/", "/ferbatch/core/process.py", "/ferbatch/commands/label/run.py", "/multiprocessing/")
+
+
+@fault
+def signals_at_a_line(patch: Patch, line: int, sent: Sequence[int]) -> None:
+    """The process gets these signals before the so many-th line that it runs of TRACED, from labelling on."""
+    ours, lines = os.getpid(), itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in TRACED):
+            return None
+        if event == "line" and os.getpid() == ours and next(lines) == line:
+            sys.settrace(None)
+            for number in sent:
+                signal.raise_signal(number)
+        return trace
+
+    begin = label_run._do
+
+    def traced(*args: Any) -> Any:
+        sys.settrace(trace)
+        return begin(*args)
+
+    patch.setattr(label_run, "_do", traced)
 
 
 @fault

@@ -23,6 +23,7 @@ from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
 from ferbatch.core.process import default_workers, signals_held_back
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
+from ferbatch.images.face_files import remove_crops
 from ferbatch.stream.read import Gathered
 from ferbatch.stream.worker import Compute, Span, work
 
@@ -144,7 +145,9 @@ class Pool:
         return _Worker(process, ours, current)
 
     def batches(self, images: Images) -> Iterator[Batch]:
-        """The images in order, decoded and perhaps computed."""
+        """The images in order, decoded and perhaps computed; ValueError while others were not handed on to the last."""
+        if self.ready or any(worker.spans for worker in self.workers):
+            raise ValueError("the processes are still at other images")
         handed = at = 0  # images that were handed out, and handed on, so far
         while at < len(images):
             handed = self._hand_out(images, handed, at)
@@ -233,6 +236,8 @@ class Pool:
 
     def _failed(self, number: int, references: References, timed_out: bool, code: int) -> Batch:
         why = f"not decoded within {self.timeout:g} s" if timed_out else f"the decoder crashed ({_cause(code)})"
+        if self.decoding.search.crops:
+            remove_crops(self.decoding.search.crops, references.paths[0])
         gathered = Gathered(self.decoding.size)
         gathered.add(Failure("timeout" if timed_out else "crashed", why), version_of(references.files[0]))
         return gathered.batch(number, references)

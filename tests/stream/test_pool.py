@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from support import ENVIRONMENT, ROOT, TESTS, Ferbatch, draw_face, images_of, li
 from ferbatch.core import process
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
-from ferbatch.core.options import BATCH_SIZE
-from ferbatch.core.records import NO_VERSION, Decoding, Workers
+from ferbatch.core.options import BATCH_SIZE, EXAMPLE
+from ferbatch.core.records import NO_VERSION, Decoding, Search, Workers
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream import pool
 from ferbatch.stream.classifier import Classifier
@@ -114,6 +115,47 @@ def test_an_image_that_ends_its_worker_is_a_row_and_the_others_are_labelled(
 
 @posix
 @pytest.mark.usefixtures("holes")
+@pytest.mark.parametrize("name", ["segv", "hang"])
+def test_what_a_process_answered_before_it_died_is_not_done_again(
+    name: str, fault: Callable[..., None], monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+) -> None:
+    fault("an_answer_for_each_image")
+    folder = faces("images", 20)
+    (folder / "0007.jpg").rename(folder / name)
+    listing = list_images([folder / (name if at == 7 else f"{at:04}.jpg") for at in range(20)], ())
+    began: list[int] = []
+    hand = Pool._hand
+
+    def watched(pool: Pool, worker: Any, span: Span) -> None:
+        began.append(span[0])
+        hand(pool, worker, span)
+
+    monkeypatch.setattr(Pool, "_hand", watched)
+    found = decoded(listing, Workers(1, True, 2.0))
+    assert [at for at, one in enumerate(found) if one["failure"]] == [7]
+    assert [one["file"] for one in found] == [ref.file for ref in listing]
+    assert began[0] == 0
+    assert not set(range(1, 7)) & set(began)
+    assert 8 in began
+
+
+@posix
+@pytest.mark.usefixtures("holes")
+def test_an_image_that_ends_its_worker_leaves_no_crops_of_an_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images/one.jpg"
+    shutil.copy(EXAMPLE, file)
+    decoding = Decoding(48, search=Search("detect", crops=str(tmp_path / "crops")))
+    assert len(decoded(list_images([file], ()), Workers(1, True), decoding=decoding)[0]["inputs"]) == 1
+    (crop,) = [path for path in (tmp_path / "crops").rglob("*") if path.is_file()]
+    crashing = file.rename(file.with_name("segv.jpg"))
+    crop.rename(crop.with_name(crop.name.replace("one", "segv")))
+    assert decoded(list_images([crashing], ()), Workers(1, True), decoding=decoding)[0]["failure"]
+    assert not [path for path in (tmp_path / "crops").rglob("*") if path.is_file()]
+
+
+@posix
+@pytest.mark.usefixtures("holes")
 def test_an_image_that_takes_too_much_memory_is_too_large_or_a_crash(faces: Callable[..., Path]) -> None:
     folder = faces("images", 3)
     os.rename(folder / "0001.jpg", folder / "big.jpg")
@@ -142,8 +184,11 @@ class HuntedPool(Pool):
 
 
 @posix
-def test_workers_that_others_kill_cost_no_image(tmp_path: Path) -> None:
-    listing = listing_of(tmp_path / "images", 1_000)
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_workers_that_others_kill_cost_no_image(in_parts: bool, fault: Callable[..., None], tmp_path: Path) -> None:
+    if in_parts:
+        fault("an_answer_for_each_image")
+    listing = listing_of(tmp_path / "images", 200 if in_parts else 1_000)
     with HuntedPool(Decoding(48), Workers(2, True), 50) as hunted:
         assert_whole(images_of(hunted.batches(listing)), listing)
     assert hunted.killed >= 10
@@ -335,6 +380,75 @@ def test_what_is_decoded_does_not_run_far_ahead_of_its_reader(
             at = next(batches).first
             time.sleep(0.3)
             assert sum(n for _, n in spans) <= at + 2 * AHEAD * 2 * batch_size
+
+
+def test_processes_take_other_images_when_they_are_done_and_not_before(tmp_path: Path) -> None:
+    one, other = listing_of(tmp_path / "one", 100), listing_of(tmp_path / "other", 50)
+    with Pool(Decoding(48), Workers(2, True), 10) as processes:
+        assert_whole(images_of(processes.batches(one)), one)
+        assert_whole(images_of(processes.batches(other)), other)
+        next(processes.batches(one))
+        with pytest.raises(ValueError, match="still at other images"):
+            next(processes.batches(other))
+
+
+def test_where_processes_are_spawned_they_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, faces: Callable[..., Path]
+) -> None:
+    """As on Windows and macOS."""
+    folder = faces("images", 30)
+    (folder / "0007.jpg").write_bytes(b"no image")
+    listing = list_images([folder], ())
+    wanted = images_of(loader(Batches(listing, Decoding(48), 50)))
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    assert decoded(listing, Workers(2, True)) == wanted
+
+
+@posix
+def test_processes_are_not_left_where_not_all_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launch = Pool._launch
+
+    def launched(pool: Pool) -> Any:
+        if len(pool.workers) == 2:
+            raise OSError(24, "Too many open files")
+        return launch(pool)
+
+    monkeypatch.setattr(Pool, "_launch", launched)
+    with pytest.raises(WorkerError, match="Too many open files"):
+        decoded(listing_of(tmp_path / "images", 10), Workers(3, True))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_fork_of_the_program_that_ends_takes_no_process_with_it(tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
+    code = """
+import ferbatch, os, sys
+rows = ferbatch.label("images", device="cpu", workers=2)
+next(rows)
+if os.fork() == 0:
+    sys.exit(5)
+print(os.waitstatus_to_exitcode(os.wait()[1]), sum(1 for _ in rows))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"5 1499\n"), done.stderr
+
+
+ENDS = {"": 0, "sys.exit(3)": 3, "raise KeyboardInterrupt": -2, "for row in rows: raise KeyboardInterrupt": -2}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_program_ends_though_it_holds_rows_that_it_has_not_read(end: str, tmp_path: Path) -> None:
+    linked(tmp_path / "images", 1_500)
+    code = f"""
+import ferbatch, sys
+rows = ferbatch.label("images", device="cpu", workers=2)
+next(rows)
+{end}
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=60)
+    assert done.returncode in (ENDS[end], 128 - ENDS[end])
+    assert (b"Traceback" in done.stderr) == ("Interrupt" in end)
 
 
 def test_nothing_makes_no_batch(tmp_path: Path) -> None:
