@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from faults import IMAGES, MOMENTS
 from forks import Forks, Running
-from support import ENVIRONMENT, crossed, face_file, made_once, of_session
+from support import ENVIRONMENT, crossed, face_file, made_once, of_session, some
 
 from ferbatch.core import process
 
@@ -118,6 +118,31 @@ def test_two_signals_at_any_moment_end_the_run_at_once(
     assert running.returncode in [128 + number for number in pair]
     assert_none_is_left(running.pid)
     assert_resumed(way, folder, model, forks, tmp_path, unbroken)
+
+
+LINES = range(1, 2_500, 20)  # that a run executes from the journal's beginning on; it has some more
+
+
+@pytest.mark.parametrize(("line", "way"), crossed(some(LINES, 7), WAYS))
+@pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_a_signal_before_any_line_ends_the_run_as_well(
+    line: int,
+    way: str,
+    sent: tuple[int, ...],
+    stop: Stop,
+    folder: Path,
+    model: Path,
+    forks: Forks,
+    tmp_path: Path,
+    unbroken: bytes,
+) -> None:
+    running = stop(way, signals_at_a_line={"line": line, "sent": sent})
+    running.communicate(timeout=60)
+    assert running.returncode in [128 + number for number in sent]
+    assert_none_is_left(running.pid)
+    done = forks(tmp_path, "label", folder, "--model", model, "-q", "--resume", *WAYS[way][0])
+    assert done.code == 0, done.stderr
+    assert (tmp_path / "labels.csv").read_bytes() == unbroken
 
 
 @pytest.mark.parametrize("way", ["isolated, labelling as well", "not isolated"])
