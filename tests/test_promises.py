@@ -10,23 +10,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, face_file, made_once, rows_of, some
+from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, drawn, face_file, made_once, rows_of, some
 
 from ferbatch.commands.label import run as label_run
 from ferbatch.commands.label.output import plan
+from ferbatch.core.batch import Batch
 from ferbatch.core.options import Existing, Options
-from ferbatch.core.records import Decoding, ImageRef, Prediction, Workers
+from ferbatch.core.records import UNIT, Decoding, Workers
 from ferbatch.model import weights
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import read
+from ferbatch.stream.source import Batches, loader
 
 MANY = depth(1_100, 5_000)  # images: enough for decode processes to be started
 
@@ -62,11 +63,12 @@ def test_the_same_bytes_at_any_batch_size_and_worker_count(many: Path, ferbatch_
 def test_an_image_gets_the_same_numbers_wherever_it_stands_in_its_block(name: str, many: Path) -> None:
     classifier = Classifier.load(name, "cpu")
     listing = list_images([many], classifier.card.labels)
-    inputs = [read(listing[at], Decoding(48)).inputs[0] for at in range(depth(512, 1_024))]
+    listing = listing.where(np.arange(depth(512, 1_024)))
+    inputs = np.concatenate([batch.inputs for batch in loader(Batches(listing, Decoding(48), 64))])
 
     def all_of(order: NDArray[np.int64]) -> NDArray[np.float64]:
         blocks = (order[at : at + classifier.block] for at in range(0, len(order), classifier.block))
-        return np.concatenate([classifier.probabilities([inputs[at] for at in block]) for block in blocks])
+        return np.concatenate([classifier.probabilities(inputs[block]) for block in blocks])
 
     straight = np.arange(len(inputs))
     order = np.random.default_rng(1).permutation(len(inputs))
@@ -134,7 +136,7 @@ class Silent:
 
     def warned(self, sentence: str) -> None: ...
     def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None: ...
-    def progressed(self, prediction: Prediction) -> None: ...
+    def progressed(self, batch: Batch) -> None: ...
 
 
 def rate(n: int, work: Callable[[], object]) -> float:
@@ -147,10 +149,9 @@ def rate(n: int, work: Callable[[], object]) -> float:
 def test_labelling_runs_at_least_at_half_the_rate_of_the_bare_network(many: Path, tmp_path: Path) -> None:
     """A benchmark: a ratio of medians, both halves measured in turn in one process."""
     n = 1_280
-    refs = [ImageRef("", bytes(many / f"{number % MANY:05}.jpg")) for number in range(n)]
+    listed = [bytes(many / f"{number % MANY:05}.jpg") for number in range(n)]
     classifier = Classifier.load("cnn", "cpu")
-    block = [read(ref, Decoding(48)).inputs[0] for ref in refs[: classifier.block]]
-    listed = [ref.file for ref in refs]
+    block = np.stack([read("", file, Decoding(48))[0][0] for file in listed[: classifier.block]])
 
     def forward_only() -> None:
         for _ in range(n // classifier.block):
@@ -195,7 +196,7 @@ def test_a_gpu_says_what_the_cpu_says(many: Path, workers: int, precision: str) 
     labelled = {}
     for device, computed in (("cpu", "fp32"), ("cuda", precision)):
         stream = Classifier.load(device=device, precision=computed).stream(listing, workers=Workers(workers))
-        labelled[device] = np.array([list(p.probabilities.values()) for _, (p,) in stream])
+        labelled[device] = np.concatenate([batch.units for batch in stream]) / UNIT
     np.testing.assert_allclose(labelled["cpu"], labelled["cuda"], atol=CLOSE[precision])
     assert (labelled["cpu"].argmax(1) == labelled["cuda"].argmax(1)).mean() > 0.98
 
@@ -218,30 +219,30 @@ def test_a_gpu_gives_the_same_bytes_at_any_batch_size_and_worker_count(precision
 @pytest.mark.parametrize("precision", CLOSE)
 def test_on_a_gpu_a_row_depends_on_neither_its_place_nor_its_neighbours(precision: str) -> None:
     classifier = Classifier.load("cnn", "cuda", precision=precision)
-    faces = [np.asarray(draw_face(seed)) for seed in range(classifier.block)]
+    faces = drawn(classifier.block)
     whole = classifier.probabilities(faces)
     assert np.array_equal(classifier.probabilities(faces[:7]), whole[:7])
-    black = [np.zeros((48, 48), np.uint8)] * (len(faces) - 1)
-    assert np.array_equal(classifier.probabilities([faces[0], *black])[0], whole[0])
+    faces[1:] = 0
+    assert np.array_equal(classifier.probabilities(faces)[0], whole[0])
 
 
 @cuda
-def test_pixels_travel_to_a_gpu_from_pinned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    pinned = []
-    sent = torch.Tensor.to
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pixels_travel_to_a_gpu_from_pinned_memory(many: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    copy = torch.Tensor.copy_
 
-    def watched(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        if tensor.dtype == torch.uint8 and tensor.device.type == "cpu":
-            pinned.append((tensor.is_pinned(), options.get("non_blocking", False)))
-        return sent(tensor, *args, **options)
+    def watched(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
+        if target.is_cuda and target.dtype == torch.uint8:
+            sent.append((source.is_pinned(), non_blocking))
+        return copy(target, source, non_blocking)
 
     classifier = Classifier.load(device="cuda")
-    pixels = np.stack([np.asarray(draw_face(seed)) for seed in range(20)]).repeat(40, axis=0)
-    monkeypatch.setattr(torch.Tensor, "to", watched)
-    found = classifier.probabilities(pixels)
-    monkeypatch.undo()
-    assert set(pinned) == {(True, True)}
-    np.testing.assert_array_equal(found, classifier.probabilities(pixels))
+    wanted = np.concatenate([batch.units for batch in classifier.stream(list_images([many], ()), workers=Workers(0))])
+    monkeypatch.setattr(torch.Tensor, "copy_", watched)
+    stream = classifier.stream(list_images([many], ()), workers=Workers(workers))
+    assert np.array_equal(np.concatenate([batch.units for batch in stream]), wanted)
+    assert set(sent) == {(True, True)}
 
 
 @cuda

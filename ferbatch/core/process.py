@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -139,9 +137,11 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
     """The items, until a deferred signal comes: it may cut short the waiting for the next, not what is done with it."""
     waiting = iter(items)
     deferred = _Signals.deferred
-    while not (deferred and _Signals.came):
+    while True:
         try:
             _Signals.deferred = False
+            if deferred and _Signals.came is not None:  # looked at when no other can be missed any more
+                return
             item = next(waiting)
         except StopIteration:
             return
@@ -157,18 +157,6 @@ def until_stopped(items: Iterable[T]) -> Iterator[T]:
 def stopped() -> bool:
     """Whether a signal waits for the end of `signals_deferred`."""
     return _Signals.came is not None
-
-
-def end_with_parent() -> None:
-    """Have this worker process end when the process that started it is gone, whatever it is at."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -6,7 +6,9 @@ can be left with the lock held by a dead one. Here every worker has a pipe of it
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import signal
 import sys
 from collections import deque
@@ -21,6 +23,7 @@ from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
 from ferbatch.core.process import default_workers, signals_held_back
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
+from ferbatch.images.face_files import remove_crops
 from ferbatch.stream.read import Gathered
 from ferbatch.stream.worker import Compute, Span, work
 
@@ -94,9 +97,11 @@ class Pool:
         self.idle_deaths = 0
         self.ready: dict[int, Batch] = {}  # by the number of the first image
         self.workers: list[_Worker] = []
+        self.owner = os.getpid()
 
     def __enter__(self) -> Pool:
         """Start the processes; WorkerError where that cannot be done."""
+        atexit.register(self.kill)  # else a program that ends while it holds the batches would wait for them for ever
         try:
             for _ in range(self.number):
                 self._start()
@@ -110,6 +115,9 @@ class Pool:
             self.kill()
 
     def kill(self) -> None:
+        atexit.unregister(self.kill)
+        if os.getpid() != self.owner:  # a fork of this program ends, or lets go of its batches
+            return
         for worker in self.workers:
             worker.process.kill()
             worker.questions.close()
@@ -122,8 +130,9 @@ class Pool:
         try:
             with signals_held_back():
                 self.workers.append(self._launch())
-        except OSError as error:
-            raise WorkerError(f"a decode process could not be started: {error.strerror}") from error
+        except (OSError, EOFError) as error:  # EOFError: the fork server has died
+            why = getattr(error, "strerror", None) or "the process that starts them has died"
+            raise WorkerError(f"a decode process could not be started: {why}") from error
         return self.workers[-1]
 
     def _launch(self) -> _Worker:
@@ -142,7 +151,9 @@ class Pool:
         return _Worker(process, questions, answers, current)
 
     def batches(self, images: Images) -> Iterator[Batch]:
-        """The images in order, decoded and perhaps computed."""
+        """The images in order, decoded and perhaps computed; ValueError while others were not handed on to the last."""
+        if self.ready or any(worker.spans for worker in self.workers):
+            raise ValueError("the processes are still at other images")
         handed = at = 0  # images that were handed out, and handed on, so far
         while at < len(images):
             handed = self._hand_out(images, handed, at)
@@ -162,9 +173,6 @@ class Pool:
                     end = min(furthest, handed + self._fitting(len(images) - handed))
                     self._hand(worker, (handed, images.references(range(handed, end))))
                     handed = end
-        for worker in self.workers if handed == len(images) else ():
-            if not worker.spans:
-                worker.questions.close()  # which ends the process, while others are still at work
         return handed
 
     def _fitting(self, left: int) -> int:
@@ -181,7 +189,7 @@ class Pool:
 
     def _receive(self) -> None:
         """Wait for answers, and for deaths."""
-        by_pipe = {worker.answers: worker for worker in self.workers if worker.spans}
+        by_pipe = {worker.answers: worker for worker in self.workers}
         for pipe in wait(list(by_pipe)):
             worker = by_pipe[pipe]  # type: ignore[index]
             try:
@@ -235,6 +243,8 @@ class Pool:
 
     def _failed(self, number: int, references: References, timed_out: bool, code: int) -> Batch:
         why = f"not decoded within {self.timeout:g} s" if timed_out else f"the decoder crashed ({_cause(code)})"
+        if self.decoding.search.crops:
+            remove_crops(self.decoding.search.crops, references.paths[0])
         gathered = Gathered(self.decoding.size)
         gathered.add(Failure("timeout" if timed_out else "crashed", why), version_of(references.files[0]))
         return gathered.batch(number, references)

@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import FerbatchError, OutputError
-from ferbatch.core.process import ONE_CORE, STOPPING, end_with_parent
+from ferbatch.core.process import ONE_CORE, STOPPING
 from ferbatch.core.records import Decoding
 from ferbatch.stream.read import batches
 
@@ -48,7 +49,7 @@ def work(
     asked, answered = pipes
     for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
         signal.signal(number, signal.SIG_IGN)
-    end_with_parent()
+    _end_with_parent()
     os.environ[ONE_CORE] = "1"
     if forked:
         _let_go_of_files()
@@ -68,6 +69,21 @@ def work(
                     start = time.monotonic()
             except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
                 answered.send(error)
+
+
+def _end_with_parent() -> None:
+    """Have this process end when the one that started it is gone, whatever it is at."""
+    started_by, parent = parent_process(), os.getppid()
+    assert started_by
+
+    def watch() -> None:
+        # The first tells of a parent that was gone before this process looked, but where the parent's other forks have
+        # its files it tells late; and a fork server that is the parent lives on.
+        while started_by.is_alive() and os.getppid() == parent:
+            started_by.join(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _inbox(pipe: Connection) -> queue.SimpleQueue[Span | None]:

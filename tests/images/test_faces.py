@@ -289,8 +289,9 @@ def test_whole_takes_every_image_for_one_face_and_detect_searches_each(
 def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
     def way(picture: Image.Image, search: Search = AUTO) -> str:
         picture.save(tmp_path / "one.png")
-        decoded = read(ImageRef("one", os.fsencode(tmp_path / "one.png")), Decoding(48, search=search))
-        return "whole" if decoded.boxes is None else f"{len(decoded.boxes)} faces"
+        inputs, boxes, _ = read("one", os.fsencode(tmp_path / "one.png"), Decoding(48, search=search))
+        assert len(inputs) == (1 if boxes is None else len(boxes))
+        return "whole" if boxes is None else f"{len(boxes)} faces"
 
     assert faces.SMALL_SIDE == 128
     assert way(PORTRAIT.resize((128, 128))) == "whole"
@@ -309,10 +310,10 @@ def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
         assert way(tight, Search("whole")) == "whole"
     # What is taken whole is seen as --faces whole sees it, a large JPEG too.
     tight.resize((1_000, 1_000)).save(tmp_path / "large.jpg")
-    ref = ImageRef("large", os.fsencode(tmp_path / "large.jpg"))
-    auto, whole = read(ref, Decoding(48, search=AUTO)), read(ref, Decoding(48))
-    assert auto.boxes is None
-    assert np.array_equal(auto.inputs, whole.inputs)
+    file = os.fsencode(tmp_path / "large.jpg")
+    auto, whole = (read("large", file, Decoding(48, search=search)) for search in (AUTO, Search("whole")))
+    assert auto[1] is None
+    assert np.array_equal(auto[0], whole[0])
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -575,7 +576,7 @@ def test_a_resumed_run_gives_the_rows_of_an_unbroken_one(folder: Path, ferbatch_
     done = ferbatch_here("label", "photos", "--on-error", "stop", "-q")
     assert done.returncode == 3
     journal = (tmp_path / "labels.csv.journal").read_text().splitlines()
-    assert len(journal) == 5  # what run it is, and four images with five rows
+    assert sum(line.startswith("[") for line in journal) == 4  # images, with five rows
     assert ferbatch_here("label", "photos", "--resume", "-q").returncode == 3
     resumed = (tmp_path / "labels.csv").read_bytes()
     ferbatch_here("label", "photos", "-o", "fresh.csv", "-q")

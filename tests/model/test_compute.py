@@ -8,26 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from forks import Forks
 from PIL import Image
-from support import linked
+from support import images_of, linked
 
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import Decoding, Prediction, Workers
+from ferbatch.core.records import Workers
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.pool import Pool, can_compute
-from ferbatch.stream.read import Decoded
+from ferbatch.stream.worker import Span
 
 pytestmark = pytest.mark.skipif(not can_compute(), reason="processes share a network on Linux only")
 
 
-def rows(
-    classifier: Classifier, folder: Path, isolate: bool, number: int | None = None
-) -> list[tuple[Decoded, list[Prediction]]]:
+def labelled(classifier: Classifier, folder: Path, isolate: bool, number: int | None = None) -> list[Batch]:
     return list(classifier.stream(list_images([folder], ()), workers=Workers(number, isolate)))
 
 
@@ -46,41 +44,46 @@ def folder(faces: Callable[..., Path]) -> Path:
 @pytest.mark.parametrize("tta", [False, True])
 def test_processes_give_the_very_rows_of_threads(folder: Path, precision: str, tta: bool) -> None:
     classifier = Classifier.load("cnn-lite", "cpu", precision=precision, tta=tta)
-    wanted = rows(classifier, folder, isolate=False)
+    wanted = images_of(labelled(classifier, folder, isolate=False))
+    assert len(wanted) == 200
+    assert [at for at, one in enumerate(wanted) if one["failure"]] == [50, 51, 52]
     for workers in (1, 3):
-        found = rows(classifier, folder, isolate=True, number=workers)
-        assert [one for _, one in found] == [one for _, one in wanted]
-        for (decoded, _), (before, _) in zip(found, wanted, strict=True):
-            assert (decoded.ref, decoded.error, decoded.version) == (before.ref, before.error, before.version)
-            assert decoded.scored == before.scored
-            assert not len(decoded.inputs)  # they did not travel
+        assert images_of(labelled(classifier, folder, isolate=True, number=workers)) == wanted
 
 
-def test_blocks_are_filled_and_large_files_are_handed_out_a_few_at_a_time(folder: Path) -> None:
-    classifier = Classifier.load("cnn-lite", "cpu")
+def test_pixels_stay_in_the_process_that_labels_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[Batch] = []
+    take = Pool._take
+
+    def watched(pool: Pool, worker: Any, seconds: float, batch: Batch) -> None:
+        came.append(batch)
+        take(pool, worker, seconds, batch)
+
+    monkeypatch.setattr(Pool, "_take", watched)
+    labelled(Classifier.load("cnn-lite", "cpu"), folder, isolate=True)
+    assert sum(map(len, came)) == 200
+    assert not any(batch.inputs.size or batch.references.files for batch in came)
+    assert all(len(batch.units) == len(batch.image) for batch in came)
+
+
+def test_no_more_is_handed_out_than_a_batch_and_blocks_are_filled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
-    pool = Pool(Decoding(48), Workers(1, True), compute=classifier._scored_alone, span=classifier.block)
-    hand = pool._hand
+    hand = Pool._hand
 
-    def watched(worker: Any, span: Any) -> None:
-        sizes.append(len(span))
-        hand(worker, span)
+    def watched(pool: Pool, worker: Any, span: Span) -> None:
+        sizes.append(len(span[1].files))
+        hand(pool, worker, span)
 
-    pool._hand = watched  # type: ignore[method-assign]
-    assert len(list(pool.decode(list_images([folder], ())))) == 200
-    assert sizes == [64, 64, 64, 8]
-    rng = np.random.default_rng(0)
-    noise = Image.fromarray(rng.integers(0, 256, (1_000, 1_000, 3)).astype(np.uint8))
-    for at in range(13):
-        noise.save(folder / f"{at:04}.png", compress_level=0)  # 3 MB
-    sizes.clear()
-    for file in folder.glob("*.jpg"):
-        file.unlink()
-    pool = Pool(Decoding(48), Workers(1, True), compute=classifier._scored_alone, span=4)
-    hand = pool._hand
-    pool._hand = watched  # type: ignore[method-assign]
-    assert len(list(pool.decode(list_images([folder], ())))) == 13
-    assert sizes == [2] * 6 + [1]
+    monkeypatch.setattr(Pool, "_hand", watched)
+    classifier = Classifier.load("cnn-lite", "cpu")
+    for batch_size in (classifier.block, 7):
+        sizes.clear()
+        stream = classifier.stream(list_images([folder], ()), workers=Workers(1, True), batch_size=batch_size)
+        assert len(images_of(stream)) == sum(sizes) == 200
+        assert max(sizes) == sizes[0] == batch_size
+        assert sizes == sorted(sizes, reverse=True)  # the last ones are short, so that all processes end together
 
 
 def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
@@ -96,15 +99,15 @@ def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
         return compute(self, block)
 
     monkeypatch.setattr(Classifier, "_compute", elsewhere)
-    assert len(rows(classifier, folder, isolate=True)) == 200
+    assert len(images_of(labelled(classifier, folder, isolate=True))) == 200
     assert torch.get_num_threads() == before
 
 
 def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, fault: Callable[..., None]) -> None:
     classifier = Classifier.load("cnn-lite", "cpu")
-    fault("network_without_numbers", classifier=classifier)
+    fault("network_without_numbers", model=classifier)
     with pytest.raises(ModelError, match="gives no numbers for some images"):
-        rows(classifier, folder, isolate=True)
+        labelled(classifier, folder, isolate=True)
 
 
 def test_a_killed_runs_lock_and_journal_are_free_at_once(forks: Forks, tmp_path: Path) -> None:

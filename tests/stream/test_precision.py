@@ -27,7 +27,7 @@ from ferbatch.model import devices
 from ferbatch.model.weights import shipped
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import read
+from ferbatch.stream.source import Batches, loader
 
 CPU = torch.device("cpu")
 PRECISIONS = tuple(devices.DTYPES)
@@ -101,8 +101,8 @@ def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.Fixture
     pixels = drawn(depth(128, 256))
     try:
         files = list_images([request.getfixturevalue("real_faces") / "validation"], ())
-        chosen = range(0, len(files), len(files) // depth(128, 512))
-        pixels = np.concatenate([read(files[at], Decoding(48)).inputs for at in chosen])
+        chosen = files.where(np.arange(0, len(files), len(files) // depth(128, 512)))
+        pixels = np.concatenate([batch.inputs for batch in loader(Batches(chosen, Decoding(48), 64))])
     except pytest.skip.Exception:  # drawn faces will do
         pass
     found = {one: Classifier.load(name, "cpu", precision=one).probabilities(pixels) for one in PRECISIONS}
@@ -117,16 +117,30 @@ def test_bf16_is_near_fp32_but_is_really_used(name: str, request: pytest.Fixture
 def test_an_images_numbers_depend_on_neither_its_place_nor_its_neighbours(name: str, precision: str, tta: bool) -> None:
     classifier = Classifier.load(name, "cpu", precision=precision, tta=tta)
     n = classifier.block
-    faces = [np.asarray(draw_face(seed)) for seed in range(n)]
+    faces = drawn(n)
     whole = classifier.probabilities(faces)
-    moved = classifier.probabilities([*faces[3:], *faces[:3]])
+    moved = classifier.probabilities(np.roll(faces, -3, axis=0))
     assert np.array_equal(np.roll(moved, 3, axis=0), whole)
     for at in (0, n // 2, n - 1):
-        assert np.array_equal(classifier.probabilities([faces[at]]), whole[at : at + 1])
-        blank = [np.zeros((48, 48), np.uint8)] * at
-        assert np.array_equal(classifier.probabilities([*blank, faces[at]])[at], whole[at])
-    odd = [np.full((48, 48), 255, np.uint8), faces[1], np.zeros((48, 48), np.uint8), faces[3]]
+        assert np.array_equal(classifier.probabilities(faces[at : at + 1]), whole[at : at + 1])
+        last = np.concatenate([np.zeros((at, 48, 48), np.uint8), faces[at : at + 1]])
+        assert np.array_equal(classifier.probabilities(last)[at], whole[at])
+    odd = faces[:4].copy()
+    odd[0], odd[2] = 255, 0
     assert np.array_equal(classifier.probabilities(odd)[1::2], whole[[1, 3]])
+
+
+def test_images_of_several_things_share_blocks_and_have_the_numbers_they_have_alone() -> None:
+    classifier = Classifier.load("cnn-lite", "cpu")
+    faces = drawn(3 * classifier.block)
+    whole = classifier.probabilities(faces)
+    sizes = [0, 1, classifier.block, 5, 0, 2 * classifier.block - 10, 0, 4, 0]
+    assert sum(sizes) == len(faces)
+    parts = np.split(faces, np.cumsum(sizes)[:-1])
+    found = list(classifier.ahead(enumerate(parts)))
+    assert [thing for thing, _ in found] == list(range(len(sizes)))
+    assert [len(probabilities) for _, probabilities in found] == sizes
+    assert np.array_equal(np.concatenate([probabilities for _, probabilities in found]), whole)
 
 
 CAPABLE = [
