@@ -80,6 +80,7 @@ def stopping_in_order(farewell: Callable[[int], object]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _Signals.came = None  # what runs in this process next heard of none
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:
