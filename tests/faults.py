@@ -23,15 +23,16 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ferbatch.commands.label import journal
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import Decoding, ImageRef
+from ferbatch.core.records import Decoding
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
-from ferbatch.stream import pool, worker
+from ferbatch.stream import journal, pool
+from ferbatch.stream import read as reading
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import Decoded, read
+from ferbatch.stream.read import Content, read
 
 Patch = pytest.MonkeyPatch
 FAULTS: dict[str, Callable[..., None]] = {}
@@ -109,18 +110,12 @@ def one_hash_for_all(patch: Patch) -> None:
     patch.setattr(journal, "hash", lambda _: 7, raising=False)
 
 
-@fault
-def short_batches(patch: Patch, images: int) -> None:
-    """The journal is written after every so many images; no fault, but it makes a few of them enough for one."""
-    patch.setattr(journal, "LINES_AT_ONCE", images)
-
-
 # Images
 
 
-def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
+def dangerous(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
     """`read` with a decoder that has holes: what the file's name says happens."""
-    name = os.path.basename(ref.file)
+    name = os.path.basename(file)
     if name.startswith(b"segv"):
         faulthandler.disable()  # pytest's, which would tell of it
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -132,16 +127,41 @@ def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(ref, decoding)
+    return read(path, file, decoding, info)
+
+
+def forked(patch: Patch) -> None:
+    """Workers are forked, for one that is started afresh knows no patch."""
+    patch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
+    context = multiprocessing.get_context("fork")
+    patch.setattr(multiprocessing, "get_context", lambda _=None: context)
 
 
 @fault
 def decoder_with_holes(patch: Patch) -> None:
-    """Workers decode with `dangerous`; forked, for a worker that is started afresh knows no patch."""
-    patch.setattr(worker, "read", dangerous)
-    patch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
-    context = multiprocessing.get_context("fork")
-    patch.setattr(multiprocessing, "get_context", lambda _=None: context)
+    """Workers decode with `dangerous`."""
+    patch.setattr(reading, "read", dangerous)
+    forked(patch)
+
+
+@fault
+def slow_decoder(patch: Patch, seconds: float, name: bytes = b"") -> None:
+    """An image takes so long at the least, if its file's name begins so."""
+
+    def slowly(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
+        if os.path.basename(file).startswith(name):
+            time.sleep(seconds)
+        return read(path, file, decoding, info)
+
+    patch.setattr(reading, "read", slowly)
+    forked(patch)
+
+
+@fault
+def an_answer_for_each_image(patch: Patch) -> None:
+    """Every image counts as one that took long: a worker hands it on at once."""
+    patch.setattr(reading, "SOON", -1.0)
+    forked(patch)
 
 
 @fault
@@ -261,9 +281,10 @@ def plain_charts(patch: Patch) -> None:
 
 
 PLACES = {  # of a bug: what fails
-    "a prediction": (Classifier, "_prediction"),
     "the network": (Classifier, "_softmax"),
-    "a decoded image": (pool.Pool, "_take"),
+    "what it says of a batch": (Batch, "scored"),
+    "a decoded batch": (pool.Pool, "_take"),
+    "a batch's predictions": (Batch, "predictions"),
 }
 
 
