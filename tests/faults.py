@@ -114,12 +114,6 @@ def one_hash_for_all(patch: Patch) -> None:
     patch.setattr(journal, "hash", lambda _: 7, raising=False)
 
 
-@fault
-def short_batches(patch: Patch, images: int) -> None:
-    """The journal is written after every so many images; no fault, but it makes a few of them enough for one."""
-    patch.setattr(journal, "LINES_AT_ONCE", images)
-
-
 # Images
 
 

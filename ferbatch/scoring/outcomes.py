@@ -33,13 +33,17 @@ class Outcomes:
         nothing = np.full(n, NONE, np.int16)
         return cls(tuple(labels), truth, nothing, np.zeros((n, k), np.uint16), np.zeros((n, 4), np.int32))
 
-    def put(self, start: int, batch: Batch) -> None:
-        """What the model said of images, of which the first has this index: of its largest face, where it has more."""
+    def put(self, start: int, batch: Batch, labels: Sequence[str]) -> None:
+        """What a model with these labels, in whatever order, said of images, of which the first has the index `start`:
+        of its largest face, where an image has more."""
         first = batch.numbers == 0
         where = start + batch.image[first]
         self.predicted[start + np.flatnonzero(batch.faceless)] = NO_FACE
-        self.predicted[where] = batch.best[first]
-        self.probabilities[where] = batch.units[first]
+        best, units = batch.best[first], batch.units[first]
+        if tuple(labels) != self.labels:
+            best = np.array([self.labels.index(label) for label in labels])[best]
+            units = units[:, [labels.index(label) for label in self.labels]]
+        self.predicted[where], self.probabilities[where] = best, units
         if self.boxes is not None:
             self.boxes[where] = batch.boxes[first]
 

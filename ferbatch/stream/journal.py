@@ -24,7 +24,8 @@ from ferbatch.core.batch import OF_CROPS, OF_IMAGES, Batch, References, joined
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import Failure, Version
+from ferbatch.core.records import ERROR_KINDS, UNIT, Failure, Version
+from ferbatch.images.limits import MAX_SIDE
 
 FORMAT = 3
 BEGINNING = b'{"ferbatch_journal"'
@@ -43,9 +44,12 @@ class Known(NamedTuple):
 
 
 def line_of(batch: Batch) -> bytes:
-    """A batch that a model was asked about, with its checksum."""
-    failures = {place: (failure.kind, failure.message) for place, failure in batch.failures.items()}
-    columns = {name: np.ascontiguousarray(getattr(batch, name)) for name in (*OF_IMAGES, "image", *OF_CROPS)}
+    """A batch that a model was asked about, with its checksum; probabilities stand label by label."""
+    whys = {place: (failure.kind, failure.message) for place, failure in batch.failures.items()}
+    # A surrogate, which may come with what a system says of a name, is no Unicode; it is not printed anyway.
+    failures = {place: (kind, said.encode("utf-8", "replace").decode()) for place, (kind, said) in whys.items()}
+    columns = {name: getattr(batch, name) for name in (*OF_IMAGES, "image", *OF_CROPS)} | {"units": batch.units.T}
+    columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
     data = orjson.dumps({"paths": batch.references.paths, "failures": failures, **columns}, option=OPTIONS)
     return LINE % (zlib.crc32(data), data)
 
@@ -60,11 +64,38 @@ def batch_of(line: bytes) -> Batch | None:
         kinds = {**OF_IMAGES, "image": np.int64, **OF_CROPS}
         columns: dict[str, Any] = {name: np.array(said[name], kind) for name, kind in kinds.items()}
         columns["versions"], columns["boxes"] = columns["versions"].reshape(-1, 2), columns["boxes"].reshape(-1, 4)
+        columns["units"] = columns["units"].T
         failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
         references = References(said["paths"], [b""] * len(said["paths"]), [None] * len(said["paths"]))
-        return Batch(0, References((), (), ()), failures=failures, **columns).of(references)
-    except (ValueError, TypeError, LookupError, AttributeError):  # no run wrote this
+        batch = Batch(0, References((), (), ()), failures=failures, **columns).of(references)
+        return batch if _can_be(batch) else None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):  # no run wrote this
         return None
+
+
+def _can_be(batch: Batch) -> bool:
+    """Whether a run can have written this; what somebody made up may raise as well."""
+    n, (m, labels) = len(batch), batch.units.shape
+    shapes = {"searched": (n,), "large": (n,), "image": (m,), "boxes": (m, 4)}
+    shapes |= dict.fromkeys(("scores", "best", "uncertain"), (m,))
+    most = {"units": UNIT, "best": labels, "scores": 1, "boxes": MAX_SIDE}
+    failed = np.isin(np.arange(n), list(batch.failures))
+    return bool(
+        all(isinstance(path, str) for path in batch.references.paths)
+        and all(why.kind in ERROR_KINDS and isinstance(why.message, str) for why in batch.failures.values())
+        and failed.sum() == len(batch.failures)
+        and all(getattr(batch, name).shape == shape for name, shape in shapes.items())
+        and all(0 <= value <= limit for name, limit in most.items() for value in _ends(getattr(batch, name)))
+        and (np.diff(batch.image) >= 0).all()
+        and np.array_equal(batch.crops_of[~batch.searched], ~failed[~batch.searched])
+        and not (batch.searched & failed).any()
+        and (batch.units[np.arange(m), batch.best] == batch.units.max(axis=1, initial=0)).all()
+    )
+
+
+def _ends(values: NDArray[Any]) -> tuple[float, float]:
+    """The least and the largest of values, NaN where one is."""
+    return values.min(initial=0), values.max(initial=0)
 
 
 class Journal:

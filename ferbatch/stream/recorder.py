@@ -88,13 +88,15 @@ class Recorder:
         known: (N,) which of them the journal has lines about already.
         old: (N,) which of them have the rows of an earlier run, which count for the output alone.
         """
+        if not len(batch):
+            return
         if self.journal:
             self.journal.add(_without(batch, known))
         self.writer.write(batch)
         if not self.journal:
             self.writer.stream.flush()
         if self.outcomes:
-            self.outcomes.put(self.tally.images, batch)
+            self.outcomes.put(self.tally.images, batch, self.labels)
         self.tally.add(batch, self.labels)
         if self.this_run is not self.tally:
             self.this_run.add(_without(batch, old), self.labels)

@@ -11,20 +11,22 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from batches import Image, batch_of
 from hypothesis import given
 from hypothesis import strategies as st
-from support import HOSTILE, LABELS, NAMES, TEXTS, Ferbatch, draw_face
+from support import HOSTILE, LABELS, NAMES, TEXTS, Ferbatch, depth, draw_face
 
 import ferbatch
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import decode_path, encode_path
-from ferbatch.core.records import Prediction
+from ferbatch.core.names import decode_path, encode_path, encode_paths
+from ferbatch.core.records import Failure
 from ferbatch.core.writers import WRITERS, check_format
 from ferbatch.sources.listing import list_images
 
@@ -61,8 +63,8 @@ def test_every_name_comes_back_from_every_format(suffix: str, rows: list[tuple[b
     path = tmp_path / f"labels.{suffix}"
     with open(path, "wb") as stream:
         writer = WRITERS[suffix](stream, LABELS)
-        for name, (_, message) in zip(names, rows, strict=True):
-            writer.write(Prediction(encode_path(name), None, "error", error_kind="unreadable", error=f"PNG: {message}"))
+        said = [Failure("unreadable", f"PNG: {message}") for _, message in rows]
+        writer.write(batch_of([Image(name, failure=why) for name, why in zip(names, said, strict=True)]))
         writer.close()
     plain = read_plainly(path)
     for found in (ferbatch.read_labels(path), read_with_pandas(path), pd.DataFrame(plain)):
@@ -81,6 +83,22 @@ def test_any_name_comes_back_and_does_nothing(name: bytes) -> None:
     assert len(text.splitlines()) == 1
     assert not text.startswith(("=", "+", "-", "@"))
     assert not {unicodedata.category(char) for char in text} & {"Cc", "Cs"}
+
+
+PLAIN_NAMES = st.sampled_from([b"a/b.jpg", "größe-日本-😀/1.png".encode(), b"a=b", b"x y", b"'"])
+
+
+@given(st.lists(PLAIN_NAMES | PLAIN_NAMES | PLAIN_NAMES | NAMES | st.binary(max_size=6), max_size=12))
+def test_many_names_are_written_as_each_one_is(names: list[bytes]) -> None:
+    assert encode_paths(names) == list(map(encode_path, names))
+
+
+def test_there_is_no_character_that_many_names_are_written_another_way_for() -> None:
+    every = (chr(code).encode() for code in chain(range(0xD800), range(0xE000, depth(0x10000, 0x110000))))
+    bytes_ = (bytes([byte]) for byte in range(256))
+    for one in chain(every, bytes_):
+        for name in (one + b"a", b"a" + one):
+            assert encode_paths([b"a", name]) == ["a", encode_path(name)]
 
 
 @given(name=NAMES)
@@ -119,16 +137,16 @@ def build_deep() -> dict[bytes, str]:
     top, path, rows = os.getcwd(), b"in/deep", {}
     os.mkdir(path)
     os.chdir(path)
-    for depth in range(20):
+    for level in range(20):
         picture(b"face.jpg")
-        if depth < 17:
+        if level < 17:
             rows[path + b"/face.jpg"] = "ok"
-        if depth == 16:
+        if level == 16:
             picture(b"e" * 60 + b"/1.jpg")
             picture(b"e" * 60 + b"/too-long.jpg")
             rows[path + b"/" + b"e" * 60 + b"/1.jpg"] = "ok"
             rows[path + b"/" + b"e" * 60 + b"/too-long.jpg"] = "unreadable"
-        if depth == 17:
+        if level == 17:
             rows[path] = "unreadable"
         path += b"/" + LONG
         os.mkdir(LONG)

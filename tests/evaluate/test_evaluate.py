@@ -18,6 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from batches import row_of
 from filelock import FileLock
 from forks import Forks
 from safetensors.torch import load_file, save_file
@@ -27,9 +28,8 @@ from support import ENVIRONMENT, HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch
 import ferbatch
 from ferbatch.core.names import encode_path
 from ferbatch.core.options import DEFAULT_MODEL
-from ferbatch.core.records import REPORT_SUFFIXES, columns, row
+from ferbatch.core.records import REPORT_SUFFIXES, UNIT, columns
 from ferbatch.model.weights import SHIPPED
-from ferbatch.core.records import UNIT
 
 NAMES = {"happy": "happy", "sad": "Sadness", "neutral": "neutral", "surprise": "surprised"}
 
@@ -53,7 +53,7 @@ def labels_file(
                 p = dict(zip(LABELS, (scores.probabilities[at] / UNIT).tolist(), strict=True))
                 label = LABELS[scores.predicted[at]]
                 prediction = ferbatch.Prediction(path, truth, "ok", label, p[label], p)
-            writer.writerow(row(prediction, LABELS))
+            writer.writerow(row_of(prediction, LABELS))
 
 
 SCHEMA = json.loads((ROOT / "ferbatch" / "report" / "report.schema.json").read_text())

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -25,9 +24,8 @@ from sklearn.metrics import classification_report
 from support import ENVIRONMENT, HOSTILE, LABELS, PYTHON, ROOT, SHARED, Ferbatch, draw_face, face_file, linked, rows_of
 
 import ferbatch
-from ferbatch.core import writers
-from ferbatch.core.records import ERROR_KINDS, REPORT_SUFFIXES, Prediction, columns
-from ferbatch.core.writers import WRITERS, CsvWriter
+from ferbatch.core.records import ERROR_KINDS, REPORT_SUFFIXES, columns
+from ferbatch.core.writers import WRITERS
 from ferbatch.stream.classifier import Classifier
 
 COLUMNS = (
@@ -146,31 +144,6 @@ def test_every_format_holds_the_same_rows(
     assert frame["path"].tolist() == [row["path"] for row in wanted]
     assert frame["label"].tolist() == [row["label"] for row in wanted]
     assert frame["happy"].isna().tolist() == [row["happy"] == "" for row in wanted]
-
-
-def test_common_rows_are_written_the_quick_way_as_any_other(tmp_path: Path) -> None:
-    chance = random.Random(0)
-    with (tmp_path / "labels.csv").open("wb") as stream:
-        writer = CsvWriter(stream, LABELS)
-        wanted = [COLUMNS]
-        for at in range(500):
-            parts = [chance.choice((0.0, 1.0, 0.5, chance.random(), round(chance.random(), 4), 1e-9)) for _ in LABELS]
-            found = dict(zip(LABELS, parts, strict=True))
-            label = max(found, key=lambda name: found[name])
-            path = "".join(chance.choice("ab/.,\"% 'é\\\u2028") for _ in range(at % 20)) or "%s"
-            truth = chance.choice((None, *LABELS))
-            row = Prediction(path, truth, chance.choice(("ok", "uncertain")), label, found[label], found)
-            writer.write(row)
-            fields = [CsvWriter._field(*value) for value in writers._values(row, LABELS).items()]
-            wanted.append(",".join(fields))
-            if at % 10 == 0:
-                error = Prediction(path, truth, "error", error_kind="blank", error='"so, so"\n')
-                writer.write(error)
-                wanted.append(",".join(CsvWriter._field(*value) for value in writers._values(error, LABELS).items()))
-        writer.close()
-    assert (tmp_path / "labels.csv").read_bytes() == "".join(line + "\n" for line in wanted).encode()
-    with (tmp_path / "labels.csv").open(newline="", encoding="utf-8") as stream:
-        assert {len(row) for row in csv.reader(stream)} == {len(COLUMNS.split(","))}
 
 
 def test_hostile_names_survive_in_every_format(tmp_path: Path, ferbatch_here: Ferbatch) -> None:

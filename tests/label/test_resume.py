@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import random
 import shutil
 import subprocess
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ import pytest
 from forks import Ended, Forks
 from support import Ferbatch, depth, draw_face, linked, rows_of, some
 
-from ferbatch.commands.label.journal import Done
-from ferbatch.commands.label.resume import Past, Work
 from ferbatch.commands.label.run import _room
 from ferbatch.images import jpeg
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -29,9 +27,8 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can
 
 AUTO = choose_precision("auto", choose_device("auto"))
 (OTHER_PRECISION,) = set(DTYPES) - {AUTO}
-BATCH = 12  # images whose lines are written at once in these runs, for which so few images are enough:
-N = 40  # three whole batches of the journal and a part
-SHORT = {"short_batches": {"images": BATCH}}
+BATCH = 12  # images of a batch in these runs, for which so few are enough:
+N = 40  # three whole batches and a part
 TINY = "model/tiny.safetensors"
 
 
@@ -46,18 +43,17 @@ Run = Callable[..., Ended]
 
 
 @pytest.fixture
-def run(forks: Forks, ferbatch_here: Ferbatch, fault: Callable[..., None], model: Path, tmp_path: Path) -> Run:
-    """`ferbatch label images -q` with these options, in tmp_path: run("--resume", kill_at=9) -> Ended.
+def run(forks: Forks, ferbatch_here: Ferbatch, model: Path, tmp_path: Path) -> Run:
+    """`ferbatch label images -q` with these options, in batches of BATCH: run("--resume", kill_at=9) -> Ended.
 
     In a process of its own if anything is to happen to it, or its steps are to be counted (kill_at=None); else here.
     """
-    fault("short_batches", images=BATCH)
     shutil.copytree(model.parent, tmp_path / "model")
 
     def call(*options: str, **how: Any) -> Ended:
-        command = ("label", "images", "-q", "--model", TINY, *options)
+        command = ("label", "images", "-q", "--model", TINY, "--batch-size", str(BATCH), *options)
         if how:
-            return forks(tmp_path, *command, faults=SHORT, **how)
+            return forks(tmp_path, *command, **how)
         done = ferbatch_here(*command)
         return Ended(done.returncode, 0, done.stdout, done.stderr.decode())
 
@@ -144,32 +140,45 @@ def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run:
             assert beside(tmp_path) == FINISHED
 
 
-@pytest.mark.parametrize("damage", ["torn", "nothing", "header", "middle", "zeros"])
-def test_a_damaged_journal_costs_work_but_no_row(damage: str, images: Path, run: Run, tmp_path: Path) -> None:
+DAMAGES = {  # what is done to a journal of two batches, and how many of them that costs
+    **{"nothing": 2, "header": 2, "torn": 1, "zeros": 1, "garbage": 1, "a digit": 1, "another's checksum": 1},
+    **{"a line end": 2, "in another order": 0, "twice": 0},
+}
+
+
+@pytest.mark.parametrize(("damage", "lost"), DAMAGES.items())
+def test_a_damaged_journal_costs_work_but_no_row(
+    damage: str, lost: int, images: Path, run: Run, tmp_path: Path
+) -> None:
     wanted = whole(run, tmp_path)
-    run(kill_at=10)
+    run(kill_at=11)
     journal = tmp_path / "labels.csv.journal"
-    lines = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-    assert len(lines) > BATCH
-    lines = {
-        "torn": [*lines[:8], lines[8][:30]],
-        "nothing": [],
-        "header": [lines[0][:25]],
-        "middle": [*lines[:9], b'["images/0009.jpg",7\n', b"\xff\xfe\n", b"[]\n", b"{}\n", b"null\n", *lines[10:]],
-        "zeros": [*lines[:6], bytes(4096)],
-    }[damage]
-    journal.write_bytes(b"".join(lines))
+    head, one, two = journal.read_bytes().splitlines(keepends=True)
+    junk = b"\xff\xfe\n[]\n{}\nnull\n"
+    content: dict[str, bytes] = {
+        "nothing": b"",
+        "header": head[:25],
+        "torn": head + one + two[:300],
+        "zeros": head + one + two[:300] + bytes(4096),
+        "garbage": head + junk + one + junk + two[40:],
+        "a digit": head + one[:-300] + one[-300:].replace(b"1", b"2", 1) + two,
+        "another's checksum": head + one[:20] + two[20:] + two,
+        "a line end": head + one[:-1] + two,
+        "in another order": head + two + one,
+        "twice": head + one + one + two + one,
+    }
+    journal.write_bytes(content[damage])
     ended = run("--resume")
     assert ended.code == 3
     assert (tmp_path / "labels.csv").read_bytes() == wanted
     labelled = json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"]
-    assert labelled == {"torn": N - 7, "nothing": N, "header": N, "zeros": N - 5}.get(damage, N - len(lines) + 6)
+    assert labelled == N - (2 - lost) * BATCH
 
 
 def test_a_resumed_run_labels_only_what_is_left_and_says_so(images: Path, run: Run, tmp_path: Path) -> None:
     run(kill_at=9)
     ended = run("--resume")
-    done = sum(line.startswith('["images') for line in (tmp_path / "labels.csv.run.jsonl").read_text().splitlines())
+    done = (tmp_path / "labels.csv.run.jsonl").read_text().count('"images/')
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
     assert done == N == sidecar["this_run"]["images"]
     assert 0 < sidecar["this_run"]["processed"] < N
@@ -386,7 +395,7 @@ def test_an_output_begun_in_the_usual_precision_is_in_it_by_name_as_well(
     assert sidecar_of(tmp_path)["this_run"]["processed"] == 0
 
 
-WITHOUT_SIMPLEJPEG = {"no_simplejpeg": {}, **SHORT}
+WITHOUT_SIMPLEJPEG = {"no_simplejpeg": {}}
 
 
 @pytest.mark.skipif(jpeg.simplejpeg is None, reason="no simplejpeg here")
@@ -570,37 +579,99 @@ HOSTILE_LINES = [
     "[" * 200_000,
     "null",
     '{"ferbatch_journal": 1, "PATHS": [1, 2]}',
-    '{"ferbatch_journal": 1, "PATHS": ["images"], "--device": ["cpu"]}',
-    '["images/0000.jpg",{},[],0,"ok","happy",{},null,null]',
-    '["images/0000.jpg",1,1,0,"bogus","happy",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
-    '["images/0000.jpg",1,1,0,"ok","angry",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
-    '["images/0000.jpg",1,1,0,"ok","happy",{"happy":NaN,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
-    '["images/0000.jpg",1,1,0,"ok","sad",{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0},null,null]',
-    '["images/0000.jpg",1,1,0,"ok","happy",["x"],null,null]',
-    '["images/0000.jpg",1,1,0,"error",null,{},"un\\nread","x"]',
-    '["images/0000.jpg",1,1,0,"error",null,{},["blank"],"x"]',
-    '["images/0000.jpg",1,1,0,"error",null,{},"blank",7]',
-    '["images/0000.jpg",1,1,0,"error",null,{},"blank","' + "x" * 2**21 + '"]',
+    '{"ferbatch_journal": 3, "PATHS": ["images"], "--device": ["cpu"]}',
+    '{"crc32":"00000000","batch":{}}',
+    "x" * 2**21,
+]
+MADE_UP: list[dict[str, Any]] = [  # of a batch of one image: with the right checksum
+    {"units": [[10_001], [0], [0], [0]]},
+    {"best": [1]},
+    {"best": [4]},
+    {"image": [1]},
+    {"boxes": [["x"] * 4]},
+    {"failures": {"0": ["un\nread", "x"]}},
+    {"failures": {"0": ["blank", 7]}},
+    {"versions": []},
+    {"paths": [7]},
 ]
 
 
-@pytest.mark.parametrize("line", HOSTILE_LINES, ids=range(len(HOSTILE_LINES)))
-def test_a_hostile_journal_makes_no_row_and_no_traceback(line: str, images: Path, run: Run, tmp_path: Path) -> None:
+def made_up(image: Path, change: dict[str, Any]) -> str:
+    """A line of a journal about an image as it is, in which something is wrong."""
+    info = image.stat()
+    said: dict[str, Any] = {"paths": [f"images/{image.name}"], "versions": [[info.st_size, info.st_mtime_ns]]}
+    said |= {"failures": {}, "searched": [False], "large": [False], "image": [0], "boxes": [[0] * 4], "scores": [0.0]}
+    said |= {"units": [[10_000], [0], [0], [0]], "best": [0], "uncertain": [False]}
+    data = json.dumps(said | change)
+    return f'{{"crc32":"{zlib.crc32(data.encode()):08x}","batch":{data}}}'
+
+
+@pytest.mark.parametrize("what", [*HOSTILE_LINES, *MADE_UP], ids=lambda what: str(what)[:40])
+def test_a_hostile_journal_makes_no_row_and_no_traceback(
+    what: str | dict[str, Any], images: Path, run: Run, tmp_path: Path
+) -> None:
     wanted = whole(run, tmp_path, name="labels.csv")
-    info = (images / "0000.jpg").stat()
-    line = line.replace('jpg",1,1,', f'jpg",{info.st_size},{info.st_mtime_ns},')
+    line = (what if isinstance(what, str) else made_up(images / "0000.jpg", what)) + "\n"
     state = tmp_path / "labels.csv.run.jsonl"
-    header, *lines = state.read_text().splitlines()
-    state.write_text("\n".join([header, *lines[1:], line, ""]))
-    assert run("--incremental").code in (0, 3)
+    header, first, *rest = state.read_text().splitlines(keepends=True)
+    state.write_text("".join([header, *rest, line]))
+    assert run("--incremental").code == 0
     assert (tmp_path / "labels.csv").read_bytes() == wanted
-    for text in (line, f"{line}\n{lines[1]}\n"):
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == BATCH
+    for text in (line, line + first):
         state.write_text(text)
         ended = run("--incremental")
         assert (ended.code, ended.stderr.count("\n")) == (2, 1)
     (tmp_path / "labels.csv.run.json").write_text("[" * 100_000)
     assert run("--incremental").code == 2
     assert run("--overwrite").code == 3
+
+
+def test_a_batch_without_a_label_is_gone_on_from_as_well(images: Path, run: Run, tmp_path: Path) -> None:
+    for at in range(BATCH):
+        (images / f"{at:04}.jpg").write_bytes(b"broken")
+    assert run(kill_at=11).code == -9
+    assert run("--resume").code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+    draw_face(500).save(images / "0003x.jpg")
+    assert run("--incremental").code == 0
+    assert (tmp_path / "labels.csv").read_bytes() == whole(run, tmp_path)
+
+
+# What format 2 was: a line an image, and no checksums.
+FORMAT_2 = (
+    '["images/{:04}.jpg",{},{},0,["ok","happy",{{"happy":1.0,"sad":0.0,"neutral":0.0,"surprise":0.0}},null,null]]\n'
+)
+
+
+def make_older(path: Path, images: Path) -> None:
+    """A journal as it was in format 2."""
+    head = {**json.loads(path.read_text().partition("\n")[0]), "ferbatch_journal": 2, "journal": 2}
+    stats = [(at, (images / f"{at:04}.jpg").stat()) for at in range(N)]
+    lines = [FORMAT_2.format(at, info.st_size, info.st_mtime_ns) for at, info in stats]
+    path.write_text("".join([json.dumps(head) + "\n", *lines]))
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("option", ["--resume", "--incremental", "--overwrite"])
+def test_a_journal_of_another_format_is_a_difference_that_is_said(
+    option: str, finished: bool, images: Path, run: Run, tmp_path: Path
+) -> None:
+    wanted = whole(run, tmp_path)
+    assert run(**({} if finished else {"kill_at": 11})).code == (3 if finished else -9)
+    make_older(tmp_path / ("labels.csv.run.jsonl" if finished else "labels.csv.journal"), images)
+    ended = run(option)
+    if option == "--resume":
+        (said,) = [line for line in ended.stderr.splitlines() if not line.startswith("the last run")]
+        assert (ended.code, "(journal was 2 and is 3)" in said, "--overwrite" in said) == (2, True, True)
+        ended = run("--resume", "--overwrite")
+    elif option == "--incremental":
+        again = "every image of labels.csv is labelled again" if finished else "labels.csv is begun again"
+        assert f"{again}: journal was 2 and is 3\n" in ended.stderr
+    assert ended.code == 3
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N
+    assert run("--resume").code == 0
 
 
 @pytest.mark.parametrize(
@@ -725,13 +796,6 @@ def test_the_room_that_is_asked_for_is_about_what_a_run_takes(
     taken = sum((tmp_path / name).stat().st_size for name in ("labels.csv", "labels.csv.run.jsonl"))
     listing = list_images(["images"], ())
     assert 0.6 * taken < _room(listing) < 1.1 * taken
-
-
-def test_decode_processes_get_what_is_left_and_not_the_journal(images: Path, run: Run, tmp_path: Path) -> None:
-    run()
-    past = Past(base=Done(str(tmp_path / "labels.csv.run.jsonl"), ("happy", "sad", "neutral", "surprise")))
-    work = Work(list_images([images], ()), past, False)
-    assert [ref.path for ref in pickle.loads(pickle.dumps(work))] == [ref.path for ref in work]
 
 
 def test_private_labels_have_a_private_journal(images: Path, run: Run, tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def test_on_error_stop_ends_at_the_first_failure_and_resume_goes_on_there(
         said = "ferbatch: stopped at images/0070.jpg: unreadable: not an image of a known type"
         assert done.stderr.decode().splitlines()[-1].startswith(f"{said} (--resume tries it again, ")
         assert not (tmp_path / "labels.csv").exists()
-    assert (tmp_path / "labels.csv.journal").read_text().count('["images/') == 70
+    assert (tmp_path / "labels.csv.journal").read_text().count('"images/') == 70
     (folder / "0070.jpg").write_bytes(face)
     assert ferbatch_in("label", "images", "--on-error", "stop", "--resume", "-q").returncode == 0
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == 30

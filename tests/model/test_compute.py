@@ -66,9 +66,7 @@ def test_pixels_stay_in_the_process_that_labels_them(folder: Path, monkeypatch: 
     assert all(len(batch.units) == len(batch.image) for batch in came)
 
 
-def test_a_whole_block_is_handed_out_however_short_a_batch_is(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_whole_block_is_handed_out_however_short_a_batch_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     hand = Pool._hand
 

@@ -11,14 +11,13 @@ from scipy.stats import binomtest, norm
 from sklearn import metrics as sk
 from support import LABELS, draw_scores
 
-from ferbatch.core.records import NONE
+from ferbatch.core.records import NONE, UNIT
 from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
 from ferbatch.scoring.calibration import point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import wilson
 from ferbatch.scoring.metrics import confusion_matrix, measures, per_label, table
-from ferbatch.core.records import UNIT
 from ferbatch.scoring.outcomes import Outcomes
 
 SCORES = draw_scores(3_000)

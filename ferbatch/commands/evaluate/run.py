@@ -175,7 +175,7 @@ def _label(
         batch_size=options.batch_size,
     )
     for batch in stream:
-        outcomes.put(batch.first, batch)
+        outcomes.put(batch.first, batch, classifier.card.labels)
         if writer:
             writer.write(batch.largest())
         watcher.progressed(batch)

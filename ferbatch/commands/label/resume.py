@@ -135,8 +135,9 @@ def _bring_up_to_date(claim: Claim, found: Past, finished: Done | None, *, begun
 def _finish(claim: Claim, found: Past, finished: Done | None) -> None:
     """--resume on the output of a finished run."""
     output, existing = claim.output, claim.existing
-    known = finished is not None and len(finished) and finished.head
-    differences = claim.differences(known) if known else {"run": ("unknown", "another")}
+    differences = claim.differences(finished.head) if finished is not None and finished.head else {}
+    if not differences and not finished:  # there is no telling what it did
+        differences = {"run": ("unknown", "another")}
     if not differences and not existing.retry_failed:
         raise Finished
     if not differences:

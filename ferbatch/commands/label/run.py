@@ -33,7 +33,7 @@ from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.journal import Journal
 from ferbatch.stream.recorder import Recorder
 
-BYTES_AN_IMAGE = 190  # of labels and journal, at the least and without its path, for each image
+BYTES_AN_IMAGE = 140  # of labels and journal, at the least and without its path, for each image
 
 
 class Watcher(Protocol):

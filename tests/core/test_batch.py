@@ -1,0 +1,119 @@
+"""What belongs to an image stays with it, however batches are cut, chosen from and joined."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from batches import BATCHES, Image, batch_of, images_of, scored, unscored
+from hypothesis import given
+from hypothesis import strategies as st
+from support import LABELS
+
+from ferbatch.core.batch import Batch, References, joined
+from ferbatch.core.records import UNIT, Prediction
+
+
+def seen(images: list[Image], asked: bool) -> list[Image]:
+    """What a batch of these images knows of them."""
+    return scored(images) if asked else unscored(images)
+
+
+@given(images=BATCHES, asked=st.booleans(), data=st.data())
+def test_any_cutting_choosing_and_joining_is_that_of_a_list(
+    images: list[Image], asked: bool, data: st.DataObject
+) -> None:
+    batch, wanted = batch_of(images, 7, scored=asked), seen(images, asked)
+    assert images_of(batch) == wanted
+    for _ in range(data.draw(st.integers(0, 4))):
+        match data.draw(st.sampled_from(["at", "part", "joined"])):
+            case "at":
+                places = data.draw(st.permutations(range(len(wanted))))[: data.draw(st.integers(0, len(wanted)))]
+                batch, wanted = batch.at(np.array(places, np.int64)), [wanted[at] for at in places]
+            case "part":
+                start = data.draw(st.integers(0, len(wanted)))
+                stop = data.draw(st.integers(start, len(wanted) + 3))
+                first, batch = batch.first, batch.part(start, stop)
+                assert (batch.first, batch.end) == (first + start, first + start + len(wanted[start:stop]))
+                wanted = wanted[start:stop]
+            case "joined" if wanted:
+                cuts = sorted(data.draw(st.lists(st.integers(0, len(wanted)), max_size=3)))
+                parts = [batch.part(*ends) for ends in zip([0, *cuts], [*cuts, len(wanted)], strict=True)]
+                order = data.draw(st.permutations(range(len(wanted))))
+                if asked:  # only then are they joined
+                    batch = joined(parts, np.array(order, np.int64))
+                    wanted = [wanted[order.index(at)] for at in range(len(wanted))]
+        assert images_of(batch) == wanted
+        assert batch.faceless.tolist() == [one.searched and not one.crops for one in wanted]
+        assert batch.crops_of.tolist() == [len(one.crops) for one in wanted]
+        assert batch.numbers.tolist() == [number for one in wanted for number in range(len(one.crops))]
+
+
+@given(images=BATCHES, data=st.data())
+def test_images_and_places_that_do_not_fit_are_not_joined(images: list[Image], data: st.DataObject) -> None:
+    order = data.draw(st.lists(st.integers(-1, len(images)), max_size=len(images) + 1))
+    if sorted(order) != list(range(len(images))):
+        with pytest.raises(ValueError, match="do not fit"):
+            joined([batch_of(images)], np.array(order, np.int64))
+
+
+@given(images=BATCHES)
+def test_the_largest_face_is_the_first(images: list[Image]) -> None:
+    batch = batch_of(images)
+    wanted = [rows[:1] for rows in batch.predictions(LABELS)]
+    assert batch.largest().predictions(LABELS) == wanted
+    assert [one.crops[1:] for one in images_of(batch.largest())] == [()] * len(images)
+
+
+@given(images=BATCHES, minimum=st.floats(0, 1))
+def test_a_model_is_asked_once_for_every_crop(images: list[Image], minimum: float) -> None:
+    batch = batch_of(images, scored=False)
+    crops = [crop for one in images for crop in one.crops]
+    exact = np.array([crop.units for crop in crops], np.float64).reshape(-1, len(LABELS)) / UNIT
+    answered = batch.scored(exact + 0.4 / UNIT, minimum)
+    assert not len(answered.inputs)
+    assert answered.units.tolist() == [list(crop.units) for crop in crops]
+    assert answered.best.tolist() == [crop.best for crop in crops]
+    assert answered.uncertain.tolist() == [max(crop.units) / UNIT < minimum for crop in crops]
+    for wrong in (exact[1:], np.concatenate([exact, np.ones((1, len(LABELS)))])):
+        if len(wrong) != len(exact):
+            with pytest.raises(ValueError, match=rf"{len(wrong)} answers for {len(exact)} crops"):
+                batch.scored(wrong, minimum)
+
+
+@given(images=BATCHES)
+def test_references_come_back_to_as_many_images_as_they_are(images: list[Image]) -> None:
+    batch = batch_of(images, 3)
+    away = pickle.loads(pickle.dumps(batch.of(batch.references)))
+    assert images_of(away.of(batch.references.at(range(len(images))))) == images_of(batch)
+    for n in {max(0, len(images) - 1), len(images) + 1} - {len(images)}:
+        with pytest.raises(ValueError, match=rf"{n} references to {len(images)} images"):
+            batch.of(References(["a"] * n, [b"a"] * n, [None] * n))
+
+
+def rows_of(image: Image) -> list[Prediction]:
+    """The rows of one image, told one by one."""
+    path, truth = image.path, image.truth
+    if image.failure:
+        return [Prediction(path, truth, "error", error_kind=image.failure.kind, error=image.failure.message)]
+    if not image.crops:
+        return [Prediction(path, truth, "no_face")]
+    rows = []
+    for number, crop in enumerate(image.crops):
+        found = {label: unit / UNIT for label, unit in zip(LABELS, crop.units, strict=True)}
+        status, label = "uncertain" if crop.uncertain else "ok", LABELS[crop.best]
+        face = (number, crop.box) if image.searched else (None, None)
+        rows.append(Prediction(path, truth, status, label, found[label], found, None, None, *face))
+    return rows
+
+
+@given(images=BATCHES)
+def test_a_batchs_predictions_are_those_of_its_images(images: list[Image]) -> None:
+    assert batch_of(images).predictions(LABELS) == list(map(rows_of, images))
+
+
+def test_a_batch_of_nothing_is_one() -> None:
+    batch = batch_of([])
+    assert isinstance(batch, Batch)
+    assert (len(batch), batch.end, batch.predictions(LABELS), images_of(batch.largest())) == (0, 0, [], [])
