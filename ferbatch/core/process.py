@@ -78,9 +78,10 @@ def stopping_in_order(farewell: Callable[[int], object]) -> Iterator[None]:
     try:
         yield
     finally:
+        _Signals.deferred = True  # what comes now comes too late
         for number, handler in before.items():
             signal.signal(number, handler)
-        _Signals.came = None  # what runs in this process next heard of none
+        _Signals.came, _Signals.deferred = None, False
 
 
 def _on_signal(number: int, _: FrameType | None) -> None:

@@ -26,18 +26,19 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of images that become rows with an error
-        with process.native_code_hushed(), process.stopping_in_order(_farewell):
-            try:
-                command(*args, **kwargs)
-            except FerbatchError as error:
-                end_with(str(error), error.exit_code)
-            except process.Stopped as stopped:
-                end_with(ended(stopped.number), 128 + stopped.number)
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at exit
-                raise typer.Exit(141) from None
-            finally:
-                log.end()
+        try:  # around them all, for a signal may come when the command is just over
+            with process.native_code_hushed(), process.stopping_in_order(_farewell):
+                try:
+                    command(*args, **kwargs)
+                except FerbatchError as error:
+                    end_with(str(error), error.exit_code)
+                except BrokenPipeError:
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at exit
+                    raise typer.Exit(141) from None
+        except process.Stopped as stopped:
+            end_with(ended(stopped.number), 128 + stopped.number)
+        finally:
+            log.end()
 
     return wrapped
 

@@ -17,6 +17,7 @@ from forks import Forks, Running
 from support import ENVIRONMENT, crossed, face_file, made_once, of_session, some
 
 from ferbatch.core import process
+from ferbatch.shell.exits import exits
 
 SAID = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted", signal.SIGHUP: "hung up"}
 WAYS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {  # options, and faults
@@ -247,3 +248,24 @@ def test_an_evaluation_ends_at_any_moment_and_reports_nothing(
     assert out == b""
     assert not (tmp_path / "report/report.html").exists()
     assert_none_is_left(running.pid)
+
+
+def test_a_signal_when_all_is_done_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes as signals are about to be what they were before the command."""
+    handlers = {number: signal.getsignal(number) for number in process.STOPPING}
+    calls = []
+    give_back = signal.signal
+
+    def watched(number: int, handler: Any) -> Any:
+        calls.append(number)
+        if len(calls) == len(process.STOPPING) + 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return give_back(number, handler)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "signal", watched)
+        exits(lambda: None)()
+    assert len(calls) == 2 * len(process.STOPPING)
+    assert {number: signal.getsignal(number) for number in process.STOPPING} == handlers
+    with process.signals_held_back():  # nothing of it is left for what comes later in this process
+        pass
