@@ -38,3 +38,6 @@ def show_models(cards: Sequence[Card]) -> None:
         figures = (f"{card.parameters:,}", f"{card.multiply_adds:,}", accuracy, card.sha256[:12])
         table.add_row(*map(Text, names + figures))
     answer(as_text(table, is_terminal(sys.stdout)))
+    answer(
+        "All of them learned from research data (FER2013, RAF-DB, AffectNet, SFEW): the weights are for research use."
+    )
