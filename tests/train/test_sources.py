@@ -237,7 +237,7 @@ def test_history_and_card_speak_of_each_source(ferbatch_here: Ferbatch, tmp_path
             assert score["correct"] / score["n"] == float(best[f"{source} {framing} accuracy"])
             assert (f"validation, {source}, {framing}", "recall of surprise") in scores
             assert (f"validation, {source}, {framing}", "ece") in scores
-    labelled = ferbatch_here("label", "0.png", "--model", "m.safetensors", "-o", "-")
+    labelled = ferbatch_here("label", "0.png", "--model", "m.safetensors", "-o", "labels.csv")
     assert labelled.returncode == 0, labelled.stderr
 
 

@@ -14,7 +14,6 @@ from ferbatch.model.weights import Card
 from ferbatch.shell.console import answer, as_text, is_terminal
 from ferbatch.shell.log import say
 
-
 COLLECTIONS = ("FER2013 PublicTest", "RAF-DB", "AffectNet")  # whose validation images cards have figures of
 
 
