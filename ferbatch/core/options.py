@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ON_ERROR = ("record", "stop")
 PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
-DEFAULT_MODEL = "cnn-lite-v1"
+DEFAULT_MODEL = "cnn-lite-v2"
 BATCH_SIZE = 256  # images of a batch, at the most
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 

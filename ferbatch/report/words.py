@@ -6,6 +6,8 @@ from ferbatch.core.names import count
 from ferbatch.scoring.agreement import Agreement
 from ferbatch.scoring.measures import Measure, Measures
 
+PARTED = 0.05  # mean confidence and accuracy this far apart are warned of
+
 
 def words(found: Measures, agreed: Agreement | None) -> list[str]:
     """The measures in five plain sentences; one where there is nothing to say."""
@@ -96,4 +98,21 @@ def _how_sure(found: Measures) -> str:
     return (
         f"{verdict}: it claims {percent(mean)} on average and is right for {percent(accuracy)}. Bin by bin the two"
         f" lie {100 * ece:.1f} points apart (ECE), where chance alone would make it {100 * by_chance:.1f}."
+        f"{_parted(mean, accuracy, interval)}"
+    )
+
+
+def _parted(mean: float, accuracy: float, interval: tuple[float, float]) -> str:
+    """A warning where the mean confidence is far from the accuracy, whose interval is given; nothing where it is not.
+
+    All three are 0..1.
+    """
+    if abs(mean - accuracy) <= PARTED:
+        return ""
+    points = f"{100 * abs(mean - accuracy):.1f} points"
+    if interval[0] <= mean <= interval[1]:
+        return f" Warning: {points} lie between these two averages; with so few images that may be chance."
+    return (
+        f" Warning: {points} lie between these two averages: on images like these a confidence does not mean what it"
+        f" says, and --min-confidence lets through {'more' if mean > accuracy else 'fewer'} errors than it promises."
     )

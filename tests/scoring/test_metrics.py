@@ -101,6 +101,35 @@ def test_confidence_is_called_off_only_where_chance_does_not_explain_it() -> Non
     assert "no sign of being too sure" in words(few, None)[4]
 
 
+@pytest.mark.parametrize(
+    ("right", "said"),
+    [
+        (760, None),  # of 1,000 images, each 0.8 sure
+        (740, "Warning: 6.0 points lie between these two averages: on images like these"),
+        (860, "lets through fewer errors than it promises"),
+        (749, "lets through more errors than it promises"),
+        (751, None),
+    ],
+)
+def test_the_words_warn_where_confidence_and_accuracy_part_by_more_than_five_points(
+    right: int, said: str | None
+) -> None:
+    sentence = words(measures(_sure(1_000, right)), None)[4]
+    assert (said in sentence) if said else ("Warning" not in sentence)
+
+
+def test_the_words_say_that_few_images_part_by_chance() -> None:
+    assert words(measures(_sure(20, 14)), None)[4].endswith("with so few images that may be chance.")
+
+
+def _sure(n: int, right: int) -> Outcomes:
+    """Outcomes of n images of which so many are labelled right, each with a confidence of 0.8."""
+    truth = np.zeros(n, np.int16)
+    predicted = np.where(np.arange(n) < right, 0, 1).astype(np.int16)
+    probabilities = np.array([[8_000, 2_000, 0, 0], [2_000, 8_000, 0, 0]], np.uint16)
+    return Outcomes(LABELS, truth, predicted, probabilities[predicted])
+
+
 def test_wilsons_interval_is_wilsons() -> None:
     z, n, k = norm.ppf(0.975), 128, 94
     p = k / n

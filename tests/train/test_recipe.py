@@ -36,11 +36,12 @@ def test_every_shipped_model_has_its_recipe_and_the_card_says_the_same(name: str
     assert shared == {key: list(ours[key]) if isinstance(ours[key], tuple) else ours[key] for key in shared}
 
 
-def test_a_network_by_its_name_has_the_recipe_of_its_best_weights() -> None:
+def test_a_network_by_its_name_has_a_recipe_for_one_collection() -> None:
     for model, name in recipe.OF_MODEL.items():
         assert recipe.choose(None, model) == recipe.load(name)
         assert recipe.load(name).model == model
-    assert recipe.choose(None, None) == recipe.load(DEFAULT_MODEL)  # what labels is what is trained
+    assert recipe.choose(None, None) == recipe.choose(None, read_card(DEFAULT_MODEL).architecture)  # it labels, too
+    assert recipe.choose("cnn-lite-v2", None).distill_views == "same"
     assert recipe.choose(None, "efficientnet_lite1") == Recipe(model="efficientnet_lite1")
     other = recipe.choose("teacher-b", "cnn", epochs=3, seed=7)
     assert other == dataclasses.replace(recipe.load("teacher-b"), model="cnn", arguments={}, epochs=3, seed=7)

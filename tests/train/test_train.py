@@ -268,7 +268,7 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
         return "r.toml"
 
     fails("no model called 'vgg'", "data", "--model", "vgg")
-    fails("no recipe called 'best' (known: cnn-lite-v1, cnn-v1, cnn-v2", "data", "--recipe", "best")
+    fails("no recipe called 'best' (known: cnn-large-v1, cnn-lite-v1, cnn-lite-v2, cnn-v1", "data", "--recipe", "best")
     fails("weights files end in .safetensors", "data", "-o", "mine.pt")
     fails("no folder nowhere", "data", "-o", "nowhere/mine.safetensors")
     fails("no such file or folder: nothing", "nothing")

@@ -19,9 +19,12 @@ from ferbatch.core.records import PRECISIONS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-OF_MODEL = {  # the recipe of a network that is asked for by its name alone
+# The recipe of a network that is asked for by its name alone. Where there are two it is that for one collection: those
+# for several want tens of thousands of images, for their batches are large.
+OF_MODEL = {
     "cnn": "cnn-v2",
     "cnn-lite": "cnn-lite-v1",
+    "cnn-large": "cnn-large-v1",
     "vgg16": "vgg16",
     "resnet101": "resnet101",
     "efficientnetv2_b2": "efficientnetv2_b2",

@@ -136,20 +136,12 @@ def _teachers(names: Sequence[str], device: torch.device) -> list[Classifier]:
 def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
     """The images, read; the watcher hears what they are and what the recipe wants of them in vain."""
     splits = list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column)
-    check_sources(recipe, splits.names, options.data)
     with watcher.progress(len(splits) * (1 if recipe.framing == "whole" else 2), "reading") as progress:
         data = read(options.data, splits, recipe.framing, progress.tick)
     watcher.read(data)
     for sentence in _unused(recipe, data, options):
         watcher.note(sentence)
     return data
-
-
-def check_sources(recipe: Recipe, names: Sequence[str], data: Path) -> None:
-    """UsageError where the recipe speaks of sources that the data, which has some, does not have."""
-    if names and (unknown := [name for name in recipe.sources if name not in names]):
-        said = f"the recipe speaks of the source {escape(unknown[0])}, of which {shown(data)} has no image"
-        raise UsageError(f"{said} (its sources: {', '.join(names)})")
 
 
 def _done_before(files: Files, fingerprint: str) -> bool:
@@ -213,6 +205,8 @@ def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
         said.append(
             f"the recipe's sources ({', '.join(recipe.sources)}) are not told apart: no column {recipe.source_column}"
         )
+    if data.sources and (absent := [escape(name) for name in recipe.sources if name not in data.sources]):
+        said.append(f"the recipe speaks of {', '.join(absent)}, but the sources are {', '.join(data.sources)}")
     if recipe.teachers and not options.distill:
         said.append(
             f"the recipe's teachers ({', '.join(recipe.teachers)}) were not given (--distill): trained without them,"
