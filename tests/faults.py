@@ -23,13 +23,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from ferbatch.commands.label import journal
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding, ImageRef
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
-from ferbatch.stream import pool, worker
+from ferbatch.stream import journal, pool, worker
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import Decoded, read
 

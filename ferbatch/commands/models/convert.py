@@ -22,6 +22,7 @@ from ferbatch.core.names import escape, shown
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import networks, registry, weights
 from ferbatch.model.weights import Card
+from ferbatch.sources.labels import split_labels
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 KERAS = (3, 12)  # the oldest version that will do: before 3.11.3, .h5 files could run Python code (CVE-2025-9905)
@@ -85,9 +86,9 @@ def _network(source: Path, parts: list[Part], tensors: list[Tensors], size: int)
 
 
 def _labels(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not weights.can_label(names):
-        raise UsageError(f"--labels {escape(text)}: say the outputs in order, two or more different words: happy,sad,…")
+    names = split_labels(text)
+    if why := weights.unfit(names):
+        raise UsageError(f"--labels: {why}; say the outputs in order: happy,sad,…")
     return names
 
 
