@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib.util
+import itertools
 import multiprocessing
 import os
 import resource
@@ -16,21 +17,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import pytest
 
+from ferbatch.commands.label import run as label_run
+from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import Decoding, ImageRef
+from ferbatch.core.records import Decoding
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
-from ferbatch.stream import journal, pool, worker
+from ferbatch.stream import classifier, journal, pool, worker
+from ferbatch.stream import read as reading
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import Decoded, read
+from ferbatch.stream.read import Content, read
 
 Patch = pytest.MonkeyPatch
 FAULTS: dict[str, Callable[..., None]] = {}
@@ -117,9 +123,9 @@ def short_batches(patch: Patch, images: int) -> None:
 # Images
 
 
-def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
+def dangerous(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
     """`read` with a decoder that has holes: what the file's name says happens."""
-    name = os.path.basename(ref.file)
+    name = os.path.basename(file)
     if name.startswith(b"segv"):
         faulthandler.disable()  # pytest's, which would tell of it
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -131,16 +137,41 @@ def dangerous(ref: ImageRef, decoding: Decoding) -> Decoded:
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(ref, decoding)
+    return read(path, file, decoding, info)
+
+
+def forked(patch: Patch) -> None:
+    """Workers are forked, for one that is started afresh knows no patch."""
+    patch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
+    context = multiprocessing.get_context("fork")
+    patch.setattr(multiprocessing, "get_context", lambda _=None: context)
 
 
 @fault
 def decoder_with_holes(patch: Patch) -> None:
-    """Workers decode with `dangerous`; forked, for a worker that is started afresh knows no patch."""
-    patch.setattr(worker, "read", dangerous)
-    patch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork"])
-    context = multiprocessing.get_context("fork")
-    patch.setattr(multiprocessing, "get_context", lambda _=None: context)
+    """Workers decode with `dangerous`."""
+    patch.setattr(reading, "read", dangerous)
+    forked(patch)
+
+
+@fault
+def slow_decoder(patch: Patch, seconds: float, name: bytes = b"") -> None:
+    """An image takes so long at the least, if its file's name begins so."""
+
+    def slowly(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
+        if os.path.basename(file).startswith(name):
+            time.sleep(seconds)
+        return read(path, file, decoding, info)
+
+    patch.setattr(reading, "read", slowly)
+    forked(patch)
+
+
+@fault
+def an_answer_for_each_image(patch: Patch) -> None:
+    """Every image counts as one that took long: a worker hands it on at once."""
+    patch.setattr(reading, "SOON", -1.0)
+    forked(patch)
 
 
 @fault
@@ -214,6 +245,107 @@ def workers_that_cannot_start(patch: Patch) -> None:
     patch.setattr(pool, "work", os.abort)  # refuses its arguments: the process ends at once
 
 
+@fault
+def no_network_to_share(patch: Patch) -> None:
+    """Processes decode only, as beside a GPU: isolated ones are started afresh."""
+    patch.setattr(classifier, "can_compute", lambda: False)
+
+
+@fault
+def few_pay_for_processes(patch: Patch) -> None:
+    """Two images are as many as a thousand; no fault, but it spares a test the others."""
+    patch.setattr(pool, "FROM", 2)
+
+
+IMAGES = 60  # of a run that is stopped at one of them
+Call = tuple[int, tuple[Any, ...]]  # of a method: the how many-th, and its arguments
+MOMENTS: dict[str, tuple[Any, str, bool, Callable[[Call], bool]]] = {  # whose method, after it or before, at which call
+    "before the first fork": (pool.Pool, "_launch", False, lambda call: call[0] == 1),
+    "between forks": (pool.Pool, "_launch", True, lambda call: call[0] == 1),
+    "right after the second fork": (pool.Pool, "_launch", True, lambda call: call[0] == 2),
+    "when all are there": (pool.Pool, "__enter__", True, lambda call: call[0] == 1),
+    "as work is handed out": (pool.Pool, "_hand", True, lambda call: call[0] == 1),
+    "while the first answer is waited for": (pool.Pool, "_receive", False, lambda call: call[0] == 1),
+    "at the first answer": (pool.Pool, "_take", False, lambda call: call[0] == 1),
+    "in the middle": (pool.Pool, "_take", True, lambda call: call[0] == 4),
+    "at the last images": (pool.Pool, "_take", True, lambda call: call[1][3].end == IMAGES),
+    "before they end": (pool.Pool, "__exit__", False, lambda call: call[0] == 1),
+    "as they are killed": (BaseProcess, "kill", True, lambda call: call[0] == 1),
+    "when they are gone": (pool.Pool, "kill", True, lambda call: call[0] == 1),
+    "after all": (pool.Pool, "__exit__", True, lambda call: call[0] == 1),
+}
+
+
+@fault
+def signals(patch: Patch, sent: Sequence[tuple[str, int]]) -> None:
+    """The process gets signals, of these numbers, at MOMENTS of the life of those that decode for it."""
+    ours = os.getpid()
+    by_moment = {moment: [number for at, number in sent if at == moment] for moment, _ in sent}
+
+    def send(numbers: Sequence[int]) -> None:
+        try:
+            os.kill(ours, numbers[0])
+        finally:  # the first may raise
+            if numbers[1:]:
+                send(numbers[1:])
+
+    def watch(moment: str, numbers: Sequence[int]) -> None:
+        owner, method, after, is_the_one = MOMENTS[moment]
+        whole, calls = getattr(owner, method), []
+
+        def watched(*args: Any) -> Any:
+            calls.append(True)
+            now = os.getpid() == ours and is_the_one((len(calls), args))
+            if now and not after:
+                send(numbers)
+            result = whole(*args)
+            if now and after:
+                send(numbers)
+            return result
+
+        patch.setattr(owner, method, watched)
+
+    for moment, numbers in by_moment.items():
+        watch(moment, numbers)
+
+
+TRACED = ("/ferbatch/stream/", "/ferbatch/core/process.py", "/ferbatch/commands/label/run.py", "/multiprocessing/")
+
+
+@fault
+def signals_at_a_line(patch: Patch, line: int, sent: Sequence[int]) -> None:
+    """The process gets these signals before the so many-th line that it runs of TRACED, from labelling on."""
+    ours, lines = os.getpid(), itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in TRACED):
+            return None
+        if event == "line" and os.getpid() == ours and next(lines) == line:
+            sys.settrace(None)
+            for number in sent:
+                signal.raise_signal(number)
+        return trace
+
+    begin = label_run._do
+
+    def traced(*args: Any) -> Any:
+        sys.settrace(trace)
+        return begin(*args)
+
+    patch.setattr(label_run, "_do", traced)
+
+
+@fault
+def late_workers(patch: Patch, seconds: float) -> None:
+    """Processes begin so much later: the one that started them may be gone by then. Forked ones alone."""
+
+    def late(*args: Any) -> None:
+        time.sleep(seconds)
+        worker.work(*args)
+
+    patch.setattr(pool, "work", late)
+
+
 # The network
 
 
@@ -242,11 +374,11 @@ def slow_network(patch: Patch, seconds: float) -> None:
 
 
 @fault
-def network_without_numbers(patch: Patch, classifier: Classifier) -> None:
+def network_without_numbers(patch: Patch, model: Classifier) -> None:
     import torch
 
-    patch.setattr(classifier, "head", torch.nn.Linear(112, 4).double())
-    torch.nn.init.constant_(classifier.head.weight, float("nan"))
+    patch.setattr(model, "head", torch.nn.Linear(112, 4).double())
+    torch.nn.init.constant_(model.head.weight, float("nan"))
 
 
 # Ourselves
@@ -260,9 +392,10 @@ def plain_charts(patch: Patch) -> None:
 
 
 PLACES = {  # of a bug: what fails
-    "a prediction": (Classifier, "_prediction"),
     "the network": (Classifier, "_softmax"),
-    "a decoded image": (pool.Pool, "_take"),
+    "what it says of a batch": (Batch, "scored"),
+    "a decoded batch": (pool.Pool, "_take"),
+    "a batch's predictions": (Batch, "predictions"),
 }
 
 

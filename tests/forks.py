@@ -182,7 +182,7 @@ class Events:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self, request: dict[str, Any]) -> None:
-        from ferbatch.commands.label import journal
+        from ferbatch.stream import journal
 
         self.kill_at, self.full_at = request.get("kill_at"), request.get("full_at")
         self.touch = request.get("touch", {})

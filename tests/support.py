@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ from filelock import FileLock
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from ferbatch.core.batch import Batch
 from ferbatch.core.records import UNIT
 from ferbatch.scoring.outcomes import Outcomes
 
@@ -154,7 +156,23 @@ def linked(folder: Path, n: int, *, first: int = 1) -> Path:
     return folder
 
 
-# Rows and figures.
+# Batches, rows and figures.
+
+
+def images_of(batches: Iterable[Batch]) -> list[dict[str, Any]]:
+    """What batches hold of each image, one after the other, in plain values; batches that do not meet are none."""
+    found: list[dict[str, Any]] = []
+    for batch in batches:
+        assert batch.first == len(found)
+        ends = batch.crops_of.cumsum().tolist()
+        for place, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            paths, files, truths = batch.references
+            image = {"path": paths[place], "file": files[place], "truth": truths[place]}
+            image |= {name: getattr(batch, name)[place].tolist() for name in ("versions", "searched", "large")}
+            crops = ("boxes", "scores", "inputs", "units", "best", "uncertain")
+            image |= {name: getattr(batch, name)[start:end].tolist() for name in crops}
+            found.append({**image, "failure": batch.failures.get(place)})
+    return found
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -171,6 +189,17 @@ def draw_scores(n: int, seed: int = 0, weights: Sequence[float] = (0.4, 0.3, 0.2
     p[np.arange(n), truth] += hits * rng.integers(0, 2, n)
     p /= p.sum(1, keepdims=True)
     return Outcomes(LABELS, truth, p.argmax(1).astype(np.int16), np.round(p * UNIT).astype(np.uint16))
+
+
+def of_session(number: int) -> list[int]:
+    """The processes of a session that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(session) == number and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 HOSTILE = [  # names of files, which are bytes

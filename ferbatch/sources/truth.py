@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.core.names import decode_path, escape, shown
+from ferbatch.core.names import decode_path, escape, listed, shown
 from ferbatch.core.records import NONE
 from ferbatch.sources import tables
 from ferbatch.sources.labels import class_of, folded, label_of
@@ -107,9 +107,7 @@ def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
         name, equals, spelling = pair.partition("=")
         label = label_of(spelling, labels)
         if not equals or not name.strip() or label is None:
-            raise UsageError(
-                f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {', '.join(labels)}"
-            )
+            raise UsageError(f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {listed(labels)}")
         if classes.setdefault(folded(name), label) != label:
             raise UsageError(f"--classes says two things of {escape(name.strip())}")
     return classes
@@ -154,11 +152,11 @@ def _refuse(path: str, truth: Truth) -> None:
         pairs = ",".join(f"{name}=LABEL" for name in sorted(numbers, key=int))
         raise UsageError(
             f"the classes of {shown(path)} are numbers: say what they mean with --classes {pairs}"
-            f" (labels: {', '.join(truth.labels)})"
+            f" (labels: {listed(truth.labels)})"
         )
     found = f" (found: {', '.join(others)})" if others else ""
     raise UsageError(
-        f"nothing in {shown(path)} is named like a label: {', '.join(truth.labels)}{found};"
+        f"nothing in {shown(path)} is named like a label: {listed(truth.labels)}{found};"
         " --classes NAME=LABEL says what other names mean"
     )
 

@@ -150,7 +150,7 @@ def sequential(*parts: Any) -> dict[str, Any]:
         {"labels": ["happy", "happy", "sad", "neutral"]},
         {"labels": ["happy", "sad", "neutral", "path"]},
         {"labels": ["happy", "sad", "neutral", "x" * 10**5]},
-        {"labels": [f"x{at}" for at in range(1000)]},
+        {"labels": [f"x{at}" for at in range(1001)]},
         {"size": 48.0},
         {"size": 10**4},
         {"size": 10**400},
@@ -565,7 +565,7 @@ def test_a_keras_that_would_run_a_files_code_is_not_asked(tmp_path: Path, monkey
     ("spoil", "options", "said"),
     [
         (lambda weights: weights * np.nan, {}, "numbers that are none"),
-        (lambda weights: weights, {"labels": "happy,path"}, "two or more different words"),
+        (lambda weights: weights, {"labels": "happy,path"}, "'path' can be no label"),
         (lambda weights: weights, {"scale": "0,1e30"}, "say LOW,HIGH"),
     ],
     ids=["no numbers", "a column's name", "scale"],

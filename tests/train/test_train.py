@@ -304,7 +304,8 @@ def test_a_table_with_votes_and_a_split_says_what_folders_cannot(
         rows.append({"path": f"data/{split}/{label}/{name}", "label": label, "usage": split.capitalize(), **votes})
     rows[0] |= {"votes_happy": 0, "votes_anger": 10}
     rows[1]["label"] = "angry"
-    done = ferbatch_here("train", table(tmp_path / "faces.csv", rows), *QUICK, "--epochs", "1")
+    four = ("--labels", ",".join(LABELS))
+    done = ferbatch_here("train", table(tmp_path / "faces.csv", rows), *QUICK, "--epochs", "1", *four)
     said = done.stderr.decode()
     assert done.returncode == 0, said
     assert "79 images to train on, 12 to validate with, with people's votes" in said
@@ -380,7 +381,7 @@ def test_folders_of_other_splits_are_left_alone_whatever_their_case(data: Path) 
     (data / "validation").rename(data / "PublicTest")
     shutil.copytree(data / "PublicTest", data / "PrivateTest")
     draw(data / "Training/angry", "sad", 2)
-    listing = list_splits(data, None, 0.1, 0)
+    listing = list_splits(data, None, 0.1, 0, labels=LABELS)
     assert [len(images.codes) for images, _ in listing.parts] == [80, 12]
     assert len(listing.notes) == 2
     assert "angry (2)" in listing.notes[0]

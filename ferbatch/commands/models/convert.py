@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import escape, listed, shown
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import networks, registry, weights
 from ferbatch.model.weights import Card
@@ -58,7 +58,7 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
     parts, tensors = _parts(source, model)
     network, outputs = _network(source, parts, tensors, size)
     if outputs != len(names):
-        raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
+        raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {listed(names)}")
     card = registry.new_card(
         network,
         size,
