@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SHIPPED = next((p for p in (PACKAGE / "_weights", PACKAGE.parent / "weights") if p.is_dir()), PACKAGE / "_weights")
 
 # Cards and weights may come from anyone. What follows is more than any model needs and less than could do harm.
-MOST_JSON_BYTES = 2**22  # bytes of a card, and of the JSON that a .safetensors file begins with
+MOST_CARD_BYTES = 2**22  # of a card, which may name a thousand labels three times
+MOST_HEADER_BYTES = 2**20  # of the JSON that a .safetensors file begins with
 MOST_TENSOR_BYTES = 2**30  # the size of a .safetensors file
 MOST_SIZE = 1024  # pixels on a side of the input
 MOST_LABELS = 1_000
@@ -70,7 +71,7 @@ def read_card(name: str) -> Card:
     """The card of a shipped model or a weights file; ModelError if it is missing or malformed."""
     path = find(name).with_suffix(".json")
     try:
-        values = json.loads(_read(path, MOST_JSON_BYTES).decode())
+        values = json.loads(_read(path, MOST_CARD_BYTES).decode())
         _check_json(values)
         card = Card(**values)
         _check(card)
@@ -181,8 +182,8 @@ def load(name: str, card: Card | None = None) -> tuple[Card, dict[str, Tensor]]:
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise ModelError(f"{shown(path)} is damaged: its sha256 is not the one in its card")
     try:
-        if int.from_bytes(content[:8], "little") > MOST_JSON_BYTES:
-            raise ValueError(f"its header is longer than {MOST_JSON_BYTES:,} bytes")
+        if int.from_bytes(content[:8], "little") > MOST_HEADER_BYTES:
+            raise ValueError(f"its header is longer than {MOST_HEADER_BYTES:,} bytes")
         return card, safetensors.torch.load(content)
     except Exception as error:  # whatever a hostile header makes of the reader
         raise ModelError(f"{shown(path)} holds no tensors: {_said(error)}") from error

@@ -1,12 +1,13 @@
-"""What is shown of a confusion matrix that is too large to look at: the labels that are confused most."""
+"""What is shown of a confusion matrix that is too large to look at: the labels that are confused most.
+
+Standard library only, for consoles use it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 Result = Mapping[str, Any]  # one of report.json's results
 
@@ -38,13 +39,13 @@ class Excerpt:
 
 def excerpt(result: Result, most: int = MOST_IN_PAGES) -> Excerpt:
     """All labels, or of more than `most` those with the most images mistaken for another or another's for them."""
-    labels, matrix = list(result["labels"]), np.array(result["confusion_matrix"], np.int64)
-    totals = matrix.sum(1)
-    mistaken = totals + matrix.sum(0) - 2 * matrix.diagonal()
-    chosen = np.sort(np.argsort(-mistaken, kind="stable")[:most]).tolist()
+    labels, matrix = list(result["labels"]), result["confusion_matrix"]
+    totals, given = list(map(sum, matrix)), list(map(sum, zip(*matrix, strict=True)))
+    mistaken = [totals[at] + given[at] - 2 * matrix[at][at] for at in range(len(labels))]
+    chosen = sorted(sorted(range(len(labels)), key=lambda at: -mistaken[at])[:most])
     return Excerpt(
         [labels[at] for at in chosen],
-        matrix[np.ix_(chosen, chosen)].tolist(),
-        totals[chosen].tolist(),
+        [[matrix[at][other] for other in chosen] for at in chosen],
+        [totals[at] for at in chosen],
         len(labels) - len(chosen),
     )

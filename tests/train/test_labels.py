@@ -59,7 +59,7 @@ def train(ferbatch_here: Ferbatch, *arguments: str | Path, code: int = 0) -> str
     done = ferbatch_here("train", *arguments, "--device", "cpu")
     assert done.returncode == code, done.stderr.decode()
     assert b"Traceback" not in done.stderr
-    return done.stderr.decode()
+    return str(done.stderr.decode())
 
 
 def test_three_made_up_classes_are_learned_labelled_judged_and_gated(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_what_the_study_does_not_know_is_learned_unless_labels_says_otherwise(tm
     draw(tmp_path / "faces", (*LABELS, "angry"), 10)
     every = list_splits(tmp_path / "faces", None, 0.1, 0)
     assert every.labels == (*LABELS, "angry")
-    assert every.notes[-1] == (
+    assert every.notes[0] == (
         "labels as well, being classes of the data: angry (--labels happy,sad,neutral,surprise leaves them out)"
     )
     four = list_splits(tmp_path / "faces", None, 0.1, 0, labels=LABELS)

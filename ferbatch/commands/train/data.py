@@ -135,7 +135,7 @@ def list_splits(
     if not validation.any():
         train, validation, note = _held_out(data, images, train & images.has_label, holdout, seed)
         notes.append(note)
-    elif unused := int((images.has_label & ~train & ~validation).sum()):
+    elif unused := int(((images.has_label if labels else images.codes != NONE) & ~train & ~validation).sum()):
         notes.append(f"{count(unused, 'image')} in neither split left out")
     chosen = images.has_label & (train | validation)
     images, train, validation = images.where(chosen), train[chosen], validation[chosen]
