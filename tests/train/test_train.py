@@ -278,6 +278,9 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
         fails(f"{name} exists; --overwrite replaces it", "data")
         assert (tmp_path / name).read_text() == "precious"
         os.unlink(tmp_path / name)
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {channels = [64, 128]}"))
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {dropout = [0.1]}"))
+    fails("would stay as random as it begins", "data", "--recipe", recipe("frozen = true"))
     shutil.rmtree(data / "validation/sad")
     fails("data: no validation image of sad", "data")
     for file in (data / "train/neutral").iterdir():
@@ -285,9 +288,6 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
     fails("no readable train image of neutral; no readable validation image of sad", "data")
     shutil.rmtree(data / "train")
     fails("data has a folder validation but no folder train", "data")
-    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {channels = [64, 128]}"))
-    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {dropout = [0.1]}"))
-    fails("would stay as random as it begins", "data", "--recipe", recipe("frozen = true"))
     fails("seed is 5000000000, not 0 to", "data", "--seed", "5000000000")
     (tmp_path / "empty").mkdir()
     done = ferbatch_here("train", "empty")
