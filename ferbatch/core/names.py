@@ -43,6 +43,12 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names on one line; where there are more than `most`, the first of them and how many more."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def encode_path(name: bytes) -> str:
     """A file name as every output writes it; one that looks like a formula gets a leading `./`."""
     text = name.decode("utf-8", "surrogateescape")

@@ -175,4 +175,5 @@ class TrainOptions:
     votes: Path | None = None  # a table
     pretrained: Path | None = None  # a file of ImageNet weights
     distill: tuple[str, ...] = ()  # names of models to learn from
+    labels: tuple[str, ...] | None = None  # in the order of the outputs; None: all classes of the data
     device: str = "auto"

@@ -36,12 +36,17 @@ def quoted(texts: Sequence[str]) -> list[str]:
     return ('"' + "\n".join(texts).replace('"', '""').replace("\n", '"\n"') + '"').split("\n") if texts else []
 
 
+def as_word(text: str) -> str:
+    """A text as CSV spells it where it need not be quoted: quoted all the same where it holds a comma or a quote."""
+    return quoted([text])[0] if "," in text or '"' in text else text
+
+
 def as_json(texts: Sequence[str]) -> list[str]:
     """Texts as JSON quotes them, what is no ASCII as it is."""
     return list(map(encode_basestring, texts))
 
 
-AS_CSV = Spelling("", quoted, str, _units(f"{{:.{DIGITS}f}}".format, ""), str)
+AS_CSV = Spelling("", quoted, as_word, _units(f"{{:.{DIGITS}f}}".format, ""), str)
 AS_JSON = Spelling("null", as_json, encode_basestring, _units(repr, "null"), str)
 AS_VALUES = Spelling(None, list, str, _units(float, None), int)
 

@@ -11,7 +11,7 @@ from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.records import columns
-from ferbatch.core.rows import AS_CSV, AS_JSON, AS_VALUES, columns_of
+from ferbatch.core.rows import AS_CSV, AS_JSON, AS_VALUES, as_word, columns_of
 
 TEXT_COLUMNS = frozenset({"path", "truth", "label", "status", "error_kind", "error"})
 WHOLE_COLUMNS = frozenset({"face", "x", "y", "width", "height"})
@@ -28,11 +28,14 @@ class Writer(Protocol):
 
 
 class CsvWriter:
-    """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits."""
+    """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits.
+
+    A label is quoted where it must be.
+    """
 
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
         self.stream, self.labels = stream, labels
-        self.stream.write((",".join(columns(labels)) + "\n").encode())
+        self.stream.write((",".join(map(as_word, columns(labels))) + "\n").encode())
 
     def write(self, batch: Batch) -> None:
         rows = zip(*columns_of(batch, self.labels, AS_CSV).values(), strict=True)

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferbatch.core.errors import ModelError
 from ferbatch.core.files import check_has_folder, check_replaceable, replace_file
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import count, escape, shown
 from ferbatch.core.options import PACKAGE
 from ferbatch.core.records import columns
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 SHIPPED = next((p for p in (PACKAGE / "_weights", PACKAGE.parent / "weights") if p.is_dir()), PACKAGE / "_weights")
 
 # Cards and weights may come from anyone. What follows is more than any model needs and less than could do harm.
-MOST_JSON_BYTES = 2**20  # bytes of a card, and of the JSON that a .safetensors file begins with
+MOST_CARD_BYTES = 2**22  # of a card, which may name a thousand labels three times
+MOST_HEADER_BYTES = 2**20  # of the JSON that a .safetensors file begins with
 MOST_TENSOR_BYTES = 2**30  # the size of a .safetensors file
 MOST_SIZE = 1024  # pixels on a side of the input
-MOST_LABELS = 100
+MOST_LABELS = 1_000
+FIGURES = ("macro_avg", "weighted_avg")  # of a report, that stand where its labels do
 LONGEST_WORD = 255  # characters of a name or a label
 MOST_DEPTH = 16  # lists and objects of a card in one another
 LEAST_SCALE, MOST_SCALE = 1e-9, 1e9  # std and temperature lie between; a mean is less than MOST_SCALE from 0
@@ -68,7 +71,7 @@ def read_card(name: str) -> Card:
     """The card of a shipped model or a weights file; ModelError if it is missing or malformed."""
     path = find(name).with_suffix(".json")
     try:
-        values = json.loads(_read(path, MOST_JSON_BYTES).decode())
+        values = json.loads(_read(path, MOST_CARD_BYTES).decode())
         _check_json(values)
         card = Card(**values)
         _check(card)
@@ -122,8 +125,8 @@ def _check(card: Card) -> None:
         raise ValueError(f"mean, std, temperature are {card.mean}, {card.std}, {card.temperature}")
     if not 0 < card.size <= MOST_SIZE:
         raise ValueError(f"size is {card.size}, not 1 to {MOST_SIZE:,}")
-    if not can_label(card.labels):
-        raise ValueError("labels must be two or more different words, and no columns' names")
+    if why := unfit(card.labels):
+        raise ValueError(why)
 
 
 def can_scale(mean: float, std: float) -> bool:
@@ -131,10 +134,36 @@ def can_scale(mean: float, std: float) -> bool:
     return abs(mean) < MOST_SCALE and LEAST_SCALE < std < MOST_SCALE
 
 
-def can_label(labels: Sequence[Any]) -> bool:
-    """Whether these can be a model's labels: two or more different words, none of them a column's name already."""
-    words = all(isinstance(one, str) and one.isidentifier() and len(one) <= LONGEST_WORD for one in labels)
-    return words and 2 <= len(labels) <= MOST_LABELS and len({*labels, *columns(())}) == len(labels) + len(columns(()))
+def unfit(labels: Sequence[Any]) -> str:
+    """Why these cannot be a model's labels, in words; empty where they can.
+
+    They are 2 to MOST_LABELS texts that differ in more than their case, are safe to print and to open in a
+    spreadsheet, and are called like no column of an output and no figure of a report.
+    """
+    for one in labels:
+        if why := _unfit(one):
+            return f"'{escape(str(one)[:LONGEST_WORD])}' can be no label: {why}"
+    of_name = Counter(one.casefold() for one in labels)
+    if not 2 <= len(labels) <= MOST_LABELS:
+        named = f" ({labels[0]})" if len(labels) == 1 else ""
+        return f"{count(len(labels), 'label')}{named}, where a model has 2 to {MOST_LABELS:,}"
+    twice = [one for one in labels if of_name[one.casefold()] > 1]
+    return f"two labels are called the same: {twice[0]} and {twice[1]}" if twice else ""
+
+
+def _unfit(label: Any) -> str:
+    """Why this can be no label, whatever the others are; empty where it can."""
+    if not isinstance(label, str) or label.strip() != label or not label:
+        return "it is no text, or begins or ends with a space"
+    if len(label) > LONGEST_WORD:
+        return f"it is longer than {LONGEST_WORD} characters"
+    if escape(label) != label:
+        return "it holds a backslash, or characters that are not seen"
+    if shown(label) != label:
+        return "a spreadsheet would take it for a formula"
+    if label.casefold() in (*columns(()), *FIGURES):
+        return "a column of the output, or a figure of the report, is called so"
+    return ""
 
 
 def load(name: str, card: Card | None = None) -> tuple[Card, dict[str, Tensor]]:
@@ -153,8 +182,8 @@ def load(name: str, card: Card | None = None) -> tuple[Card, dict[str, Tensor]]:
     if hashlib.sha256(content).hexdigest() != card.sha256:
         raise ModelError(f"{shown(path)} is damaged: its sha256 is not the one in its card")
     try:
-        if int.from_bytes(content[:8], "little") > MOST_JSON_BYTES:
-            raise ValueError(f"its header is longer than {MOST_JSON_BYTES:,} bytes")
+        if int.from_bytes(content[:8], "little") > MOST_HEADER_BYTES:
+            raise ValueError(f"its header is longer than {MOST_HEADER_BYTES:,} bytes")
         return card, safetensors.torch.load(content)
     except Exception as error:  # whatever a hostile header makes of the reader
         raise ModelError(f"{shown(path)} holds no tensors: {_said(error)}") from error

@@ -15,15 +15,17 @@ from ferbatch.core.version import __version__
 from ferbatch.model.weights import Card
 from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
+from ferbatch.scoring.bootstrap import RESAMPLES
 from ferbatch.scoring.calibration import ECE_BINS, mean_confidence, point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import Point, rate
-from ferbatch.scoring.metrics import RESAMPLES, confusion_matrix, measures, table
+from ferbatch.scoring.metrics import confusion_matrix, measures, table
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.metadata import Matched, Slices
 
 REPORT_SCHEMA = 1  # the version of report.json's form
 SMALL_GROUP = 100  # images; in a smaller group a rate's interval is wider than 10 points to either side
+MOST_LABELS_OF_GROUPS = 100  # with more, the groups' confusion matrices would take gigabytes, and are left out
 MISTAKES = 24  # how many are shown, the most confident first
 
 DEFINITIONS = Path(__file__).parent / "templates" / "definitions.toml"  # what stands in report.json, by its name there
@@ -143,6 +145,8 @@ def _slice(outcomes: Outcomes, min_confidence: float) -> dict[str, Any]:
     """The measures of one group of images, without the curves, which are drawn for the whole only."""
     found = asdict(measures(outcomes, curves=False))
     del found["coverage"]
+    if len(outcomes.labels) > MOST_LABELS_OF_GROUPS:
+        found["confusion_matrix"] = []
     for of_label in found["labels"].values():
         del of_label["curve"]
     chosen = asdict(_point(outcomes, min_confidence)) if min_confidence else None

@@ -22,6 +22,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
+from ferbatch.report.excerpt import MOST_CURVES, Result, excerpt  # noqa: E402
+
 INK = "#1a1d21"  # becomes the page's own colour in a chart that stands in a page
 BLUES = "Blues"
 SERIES = (("#0072b2", "-"), ("#d55e00", "--"), ("#009e73", "-."), ("#a24c86", ":"))  # readable on white and on black
@@ -40,13 +42,17 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-Result = Mapping[str, Any]
+FEW_LABELS = 6  # have room in a chart as it is
 
 
 def _confusion_matrix(axes: Axes, result: Result) -> None:
-    """Counts and shares of each truth's row; the darker, the larger the share."""
-    labels, matrix = list(result["labels"]), result["confusion_matrix"]
-    shares = [[count / max(sum(row), 1) for count in row] for row in matrix]
+    """Counts and shares of each truth's row; the darker, the larger the share. Of many labels, those confused most."""
+    part = excerpt(result)
+    labels, matrix = part.labels, part.counts
+    shares = [[count / max(total, 1) for count in row] for _, total, row in part.rows]
+    if len(labels) > FEW_LABELS:
+        axes.tick_params("x", labelrotation=90)
+        axes.set_title(part.said)
     axes.imshow(shares, cmap=BLUES, vmin=0, vmax=1)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(labels)), labels)
@@ -58,8 +64,9 @@ def _confusion_matrix(axes: Axes, result: Result) -> None:
     for row, counts in enumerate(matrix):
         for column, count in enumerate(counts):
             dark = shares[row][column] > 0.6
-            text = f"{count:,}\n{shares[row][column]:.0%}"
-            axes.text(column, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
+            text = f"{count:,}\n{shares[row][column]:.0%}" if count or len(labels) <= FEW_LABELS else ""
+            said = axes.text(column, row, text, ha="center", va="center", color="#ffffff" if dark else "#000000")
+            said.set_in_layout(False)  # it lies inside, and its size takes long to find
 
 
 def _reliability(axes: Axes, result: Result) -> None:
@@ -85,16 +92,21 @@ def _reliability(axes: Axes, result: Result) -> None:
 
 
 def _precision_recall(axes: Axes, result: Result) -> None:
-    """A curve for each label that has one."""
-    for index, (label, measures) in enumerate(result["labels"].items()):
+    """A curve for each label that has one; of many labels, for those confused most."""
+    part = excerpt(result, MOST_CURVES)
+    for index, label in enumerate(part.labels):
+        measures = result["labels"][label]
         if measures["curve"]:
-            color, dashes = SERIES[index % len(SERIES)]
+            color, (_, dashes) = SERIES[index % len(SERIES)][0], SERIES[(index + index // len(SERIES)) % len(SERIES)]
             area = measures["average_precision"]["value"]
             _, precision, recall = zip(*measures["curve"], strict=True)
-            axes.plot(recall, precision, dashes, color=color, label=f"{label} ({area:.2f})")
+            name = f" {label}" if label.startswith("_") else label  # which matplotlib would leave out
+            axes.plot(recall, precision, dashes, color=color, label=f"{name} ({area:.2f})")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     if axes.lines:
-        axes.legend(loc="lower left", title="label (average precision)")
+        size = None if len(part.labels) <= FEW_LABELS else "x-small"
+        axes.legend(loc="lower left", title="label (average precision)", fontsize=size)
+        axes.set_title(part.said, fontsize="small")
 
 
 def _coverage(axes: Axes, result: Result) -> None:
@@ -134,7 +146,8 @@ def draw(name: str, result: Result, *, transparent: bool = False) -> str:
     title, plot = CHARTS[name]
     with warnings.catch_warnings(), mpl.style.context(["default", STYLE]):  # not the user's own style
         warnings.simplefilter("ignore")  # matplotlib misses glyphs, which whoever shows the file draws
-        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+        times = max(1.0, len(excerpt(result).labels) / FEW_LABELS) if name == "confusion-matrix" else 1.0
+        figure = Figure(figsize=(5.2 * times, 4.0 * times), layout="constrained")
         FigureCanvasSVG(figure)
         plot(figure.subplots(), result)
         text = io.StringIO()

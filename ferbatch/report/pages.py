@@ -24,6 +24,7 @@ from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
 from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import REDUCED_SIDE
 from ferbatch.report import charts
+from ferbatch.report.excerpt import excerpt
 
 UNDEFINED = "\N{EN DASH}"  # in place of a number
 TEMPLATES = Path(__file__).parent / "templates"
@@ -144,7 +145,7 @@ def _environment(*, html: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["zip"] = zip
+    environment.globals["excerpt"] = excerpt
     filters = (number, interval, percent, chance, readable, plainly)
     environment.filters |= {one.__name__: one for one in filters} | {"verbatim": Markup}
     return environment

@@ -12,8 +12,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ferbatch.report.excerpt import MOST_IN_PAGES, MOST_ON_A_TERMINAL, Result, excerpt
+
 Measure = Mapping[str, Any]  # as report.json has it
-Result = Mapping[str, Any]  # one of report.json's results
 
 SHADES = " .:*#"  # shares of a row, where a cell of the confusion matrix has no colour
 MORE_CONFUSIONS = 3  # named after the commonest one
@@ -41,6 +42,8 @@ def _result(result: Result, coloured: bool) -> Iterator[Table | Text]:
     yield _table(result)
     yield Text()
     yield _matrix(result, coloured)
+    if left_out := excerpt(result, MOST_ON_A_TERMINAL).said:
+        yield Text(left_out)
     yield Text()
     if next_ones := result["confusions"][1 : 1 + MORE_CONFUSIONS]:
         said = (f"{one['truth']} taken for {one['label']} ({one['count']:,} of {one['of']:,})" for one in next_ones)
@@ -98,12 +101,14 @@ def _plain(*columns: str) -> Table:
 def _table(result: Result) -> Table:
     """The study's table with intervals; an undefined measure is the 0.00 that scikit-learn prints, and says so."""
     table = _plain("", "precision", "recall", "f1-score", "support")
-    for label, one in result["labels"].items():
+    part = excerpt(result, MOST_IN_PAGES)
+    for label in part.labels:
+        one = result["labels"][label]
         measures = [one[name] for name in ("precision", "recall", "f1")]
         row = ["0.00 (undefined)" if measure["value"] is None else _cell(measure) for measure in measures]
         table.add_row(Text(label), *row, f"{one['support']:,}")
     n = f"{result['images']:,}"
-    table.add_row("", "", "", "", "")
+    table.add_row(Text(f"… and {part.more:,} more" if part.more else ""), "", "", "", "")
     table.add_row("accuracy", "", "", _cell(result["accuracy"]), n)
     for name in ("macro_avg", "weighted_avg"):
         row = [_cell(result[name][measure]) for measure in ("precision", "recall", "f1")]
@@ -113,9 +118,9 @@ def _table(result: Result) -> Table:
 
 def _matrix(result: Result, coloured: bool) -> Table:
     """Rows are truths, columns the labels given; the darker a cell, the larger its share of the row."""
-    table = _plain("truth \\ labelled", *result["labels"])
-    for label, row in zip(result["labels"], result["confusion_matrix"], strict=True):
-        total = sum(row)
+    part = excerpt(result, MOST_ON_A_TERMINAL)
+    table = _plain("truth \\ labelled", *part.labels)
+    for label, total, row in part.rows:
         table.add_row(Text(label, "bold"), *(_shaded(n, n / total if total else 0.0, coloured) for n in row))
     return table
 
@@ -154,9 +159,11 @@ def _slices(column: str, values: Mapping[str, Any]) -> Table:
 
 
 def _others(result: Result) -> Table:
-    table = _plain("none of these", "images", *result["labels"], "mean confidence")
+    labels = excerpt(result, MOST_ON_A_TERMINAL).labels
+    table = _plain("none of these", "images", *labels, "mean confidence")
     for name, one in result["others"].items():
-        shares = (f"{share['value']:.0%}" if share["value"] is not None else "-" for share in one["labelled"].values())
+        said = (one["labelled"][label]["value"] for label in labels)
+        shares = ("-" if share is None else f"{share:.0%}" for share in said)
         table.add_row(Text(name), f"{one['images']:,}", *shares, _cell(one["mean_confidence"]))
     return table
 

@@ -16,6 +16,7 @@ from ferbatch.scoring.calibration import LEAST_WRITTEN
 from ferbatch.scoring.measures import Confusion, Measure, mean, rate
 from ferbatch.scoring.outcomes import Outcomes
 
+MOST_JUDGED = 100  # confusions, the commonest first
 NO_VOTES = "no labelled image with a truth has votes"
 
 
@@ -98,7 +99,7 @@ def agreement(outcomes: Outcomes, votes: Votes, confusions: Sequence[Confusion])
         majority_of_labels=_agreed(done, majority(cast.counts[:, : len(outcomes.labels)])),
         distribution=_distribution(done, cast),
         blame=_blame(done, top),
-        confusions=[_judged(done, top, one) for one in confusions],
+        confusions=[_judged(done, top, one) for one in confusions[:MOST_JUDGED]],
     )
 
 

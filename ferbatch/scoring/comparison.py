@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from ferbatch.scoring.bootstrap import Counts, Margins, counted, percentiles, resampled
 from ferbatch.scoring.measures import Measure
-from ferbatch.scoring.metrics import Counts, balanced, per_label, percentiles, resampled
+from ferbatch.scoring.metrics import balanced, per_label
 from ferbatch.scoring.outcomes import Outcomes
 
 SIGNIFICANCE = 0.05  # the largest p value that counts as more than chance
@@ -37,10 +38,10 @@ class Comparison:
 def compare(name: str, outcomes: Outcomes, other_name: str, other: Outcomes) -> Comparison:
     """`outcomes` against `other`, which must hold the same images and labels in the same order."""
     both = (outcomes.truth >= 0) & outcomes.labelled & other.labelled
-    cells = _cells(outcomes.where(both), other.where(both))
-    truth, this, that = np.indices(cells.shape)
+    counts, cells = _cells(outcomes.where(both), other.where(both))
+    truth, this, that = cells
     quadrants = {
-        (right, also): int(cells[((this == truth) == right) & ((that == truth) == also)].sum())
+        (right, also): int(counts[((this == truth) == right) & ((that == truth) == also)].sum())
         for right in (True, False)
         for also in (True, False)
     }
@@ -56,37 +57,39 @@ def compare(name: str, outcomes: Outcomes, other_name: str, other: Outcomes) -> 
         both_wrong=quadrants[False, False],
         p_value=p_value,
         more_than_chance=p_value < SIGNIFICANCE,
-        **_differences(cells),
+        **_differences(counts, cells),
     )
 
 
-def _cells(outcomes: Outcomes, other: Outcomes) -> Counts:
-    """(K, K, K) counts: truth, label by the one, label by the other."""
+def _cells(outcomes: Outcomes, other: Outcomes) -> tuple[Counts, Counts]:
+    """(C,) images in those of the K x K x K cells that hold some, and in the last; and (3, C) what the cells are: the
+    truth, the label by the one, the label by the other."""
     k = len(outcomes.labels)
     cell = (outcomes.truth.astype(np.int64) * k + outcomes.predicted) * k + other.predicted
-    return np.bincount(cell, minlength=k**3).reshape(k, k, k)
+    cells, counts = np.unique(np.append(cell, k**3 - 1), return_counts=True)
+    counts[-1] -= 1  # the one that was appended
+    return counts, np.stack(np.unravel_index(cells, (k, k, k)))
 
 
-def _differences(cells: Counts) -> dict[str, Measure]:
-    n = int(cells.sum())
+def _differences(counts: Counts, cells: Counts) -> dict[str, Measure]:
+    n = int(counts.sum())
     if not n:
         undefined = Measure(None, 0, reason="no image with a truth was labelled by both")
         return dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), undefined)
-    values, spread = _difference(cells), _difference(resampled(cells))
+    values, spread = (_difference(*found) for found in (counted(counts, *cells), resampled(counts, *cells)))
     return {name: Measure(float(values[name]), n, percentiles(spread[name])) for name in values}
 
 
-def _difference(cells: Counts) -> dict[str, NDArray[np.float64]]:
-    """This minus the other, per measure, of (..., K, K, K) cells."""
-    measured = [_measured(cells.sum(-1)), _measured(cells.sum(-2))]
+def _difference(this: Margins, other: Margins) -> dict[str, NDArray[np.float64]]:
+    """This minus the other, per measure."""
+    measured = [_measured(this), _measured(other)]
     return {name: measured[0][name] - measured[1][name] for name in measured[0]}
 
 
-def _measured(matrices: Counts) -> dict[str, NDArray[np.float64]]:
-    occurs = (matrices.sum(-1) + matrices.sum(-2)) > 0
-    n = matrices.sum((-1, -2))
+def _measured(found: Margins) -> dict[str, NDArray[np.float64]]:
+    occurs = (found.truth + found.predicted) > 0
     return {
-        "accuracy": np.diagonal(matrices, axis1=-2, axis2=-1).sum(-1) / np.maximum(n, 1),
-        "balanced_accuracy": balanced(matrices),
-        "macro_f1": per_label(matrices)["f1"].sum(-1) / np.maximum(occurs.sum(-1), 1),
+        "accuracy": found.hits.sum(-1) / np.maximum(found.truth.sum(-1), 1),
+        "balanced_accuracy": balanced(found),
+        "macro_f1": per_label(found)["f1"].sum(-1) / np.maximum(occurs.sum(-1), 1),
     }

@@ -15,13 +15,10 @@ from sklearn import metrics as sk
 
 from ferbatch.core.records import UNIT
 from ferbatch.scoring import calibration
+from ferbatch.scoring.bootstrap import Counts, Margins, margins, percentiles, resampled
 from ferbatch.scoring.measures import Averages, Confusion, LabelMeasures, Measure, Measures, rate
 from ferbatch.scoring.outcomes import Outcomes
 
-Counts = NDArray[np.int64]
-
-RESAMPLES = 2_000  # that a bootstrap draws
-BOOTSTRAP_SEED = 0  # fixed, so that the same counts give the same interval
 CURVE_POINTS = 100  # that a precision-recall curve has at most
 
 
@@ -36,7 +33,7 @@ def measures(outcomes: Outcomes, *, curves: bool = True) -> Measures:
     matrix = confusion_matrix(done)
     correct = int(matrix.trace())
     nothing = "no image with a truth was labelled" if failed else "no image has a truth"
-    samples = resampled(matrix) if n else None
+    (samples,) = resampled(matrix.ravel(), *np.indices(matrix.shape).reshape(2, -1)) if n else (None,)
     labels = _label_measures(done, matrix, samples, curves)
     areas = [measure.roc_auc for measure in labels.values()]
     averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted")}
@@ -81,30 +78,16 @@ def table(matrix: Counts, labels: Sequence[str]) -> str:
     return str(text).strip("\n")
 
 
-def resampled(counts: Counts) -> Counts:
-    """(RESAMPLES, *counts.shape) bootstrap resamples of images that were counted into cells."""
-    total = int(counts.sum())
-    drawn = np.random.default_rng(BOOTSTRAP_SEED).multinomial(total, counts.ravel() / total, size=RESAMPLES)
-    return drawn.reshape(RESAMPLES, *counts.shape)
-
-
-def percentiles(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle 95 % of bootstrap values."""
-    low, high = np.percentile(values, (2.5, 97.5))
-    return float(low), float(high)
-
-
-def per_label(matrices: Counts) -> dict[str, NDArray[np.float64]]:
-    """precision, recall and f1 per label, (..., K), of (..., K, K) confusion matrices; 0 where undefined."""
-    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
-    truth, predicted = matrices.sum(-1), matrices.sum(-2)
+def per_label(found: Margins) -> dict[str, NDArray[np.float64]]:
+    """precision, recall and f1 per label, (..., K), of confusion matrices; 0 where undefined."""
+    hits, truth, predicted = found
     shares = {"precision": (hits, predicted), "recall": (hits, truth), "f1": (2 * hits, truth + predicted)}
     return {name: part / np.maximum(whole, 1) for name, (part, whole) in shares.items()}
 
 
-def balanced(matrices: Counts) -> NDArray[np.float64]:
-    """Balanced accuracy, (...), of (..., K, K) confusion matrices."""
-    recall, occurs = per_label(matrices)["recall"], matrices.sum(-1) > 0
+def balanced(found: Margins) -> NDArray[np.float64]:
+    """Balanced accuracy, (...), of confusion matrices."""
+    recall, occurs = per_label(found)["recall"], found.truth > 0
     return np.asarray((recall * occurs).sum(-1) / np.maximum(occurs.sum(-1), 1))
 
 
@@ -123,16 +106,16 @@ def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str) -> Averages:
+def _averaged(matrix: Counts, samples: Margins | None, average: str, nothing: str) -> Averages:
     """Precision, recall and F1 averaged over the labels, with the intervals of resampled matrices."""
     if samples is None:
         return Averages(*[Measure(None, 0, reason=nothing)] * 3)
     present = _present(matrix)
     values = _by_scikit_learn(matrix, average=average)
-    samples = samples[:, present][:, :, present]
-    weights = samples.sum(-1)
+    samples = samples.of(present)
+    weights = samples.truth
     if average == "macro":  # over the labels that occur in the resample, just as the measure is over those that occur
-        weights = (samples.sum(-1) + samples.sum(-2) > 0).astype(np.int64)
+        weights = (samples.truth + samples.predicted > 0).astype(np.int64)
     spread = per_label(samples)
     averaged = [
         Measure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
@@ -141,7 +124,7 @@ def _averaged(matrix: Counts, samples: Counts | None, average: str, nothing: str
     return Averages(*averaged)
 
 
-def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Measure:
+def _balanced(matrix: Counts, samples: Margins | None, nothing: str) -> Measure:
     if samples is None:
         return Measure(None, 0, reason=nothing)
     occurring = np.flatnonzero(matrix.sum(1)).tolist()
@@ -151,11 +134,11 @@ def _balanced(matrix: Counts, samples: Counts | None, nothing: str) -> Measure:
 
 
 def _label_measures(
-    outcomes: Outcomes, matrix: Counts, samples: Counts | None, curves: bool
+    outcomes: Outcomes, matrix: Counts, samples: Margins | None, curves: bool
 ) -> dict[str, LabelMeasures]:
     """The measures of each label; those of its ranking need the probabilities."""
     hits, support, predicted = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-    f1 = per_label(matrix)["f1"]
+    f1 = per_label(margins(matrix))["f1"]
     spread = per_label(samples)["f1"] if samples is not None else None
     found = {}
     for index, label in enumerate(outcomes.labels):
@@ -207,10 +190,10 @@ def _mean_area(areas: Sequence[Measure], n: int) -> Measure:
 
 
 def _confusions(labels: Sequence[str], matrix: Counts) -> list[Confusion]:
+    support = matrix.sum(1).tolist()
     found = [
-        Confusion(truth, label, int(matrix[index, other]), int(matrix[index].sum()))
-        for index, truth in enumerate(labels)
-        for other, label in enumerate(labels)
-        if index != other and matrix[index, other]
+        Confusion(labels[index], labels[other], int(matrix[index, other]), support[index])
+        for index, other in np.argwhere(matrix).tolist()
+        if index != other
     ]
     return sorted(found, key=lambda one: -one.count)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 LABELS = ("happy", "sad", "neutral", "surprise")  # in the study's order
 
-SPELLINGS = {  # what people call a folder -> its label
+SPELLINGS = {  # what people call a folder -> the label, where a model has that and none called so
     "happiness": "happy",
     "joy": "happy",
     "sadness": "sad",
     "surprised": "surprise",
+    "anger": "angry",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
 }
 
 OTHER_EXPRESSIONS = frozenset(  # what people name folders by besides the labels
@@ -19,19 +26,44 @@ OTHER_EXPRESSIONS = frozenset(  # what people name folders by besides the labels
 )
 
 
+def folded(name: str) -> str:
+    """What is the same of two names that differ in case, in spaces around them, or in how their accents are coded."""
+    return unicodedata.normalize("NFC", name.strip().casefold())
+
+
 def label_of(folder: str, labels: Sequence[str], classes: Mapping[str, str] | None = None) -> str | None:
     """The label a folder of this name stands for, whatever its case or plural; None if it stands for none.
 
-    `classes` holds names, in lower case, that stand for a label besides the common spellings.
+    A label that is called so comes before one that the name is a common spelling of. `classes` holds names, folded,
+    that stand for a label besides those.
     """
-    name = folder.strip().casefold()
+    name, known = folded(folder), _by_name(tuple(labels))
     if classes and name in classes:
         return classes[name]
     for spelling in (name, name.removesuffix("s")):
-        label = SPELLINGS.get(spelling, spelling)
-        if label in labels:
+        label = known.get(spelling) or known.get(SPELLINGS.get(spelling, ""))
+        if label is not None:
             return label
     return None
+
+
+@lru_cache(maxsize=16)
+def _by_name(labels: tuple[str, ...]) -> Mapping[str, str]:
+    return {folded(label): label for label in labels}
+
+
+def split_labels(text: str) -> tuple[str, ...]:
+    """The labels in `yes,no,"well, maybe"`: commas part them, quotes keep those that hold commas together."""
+    return tuple(name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Labels as they come where nobody gives their order: the study's first, then alphabetically."""
+    there = set(names)
+    return (
+        *(label for label in LABELS if label in there),
+        *sorted(there - set(LABELS), key=lambda one: (folded(one), one)),
+    )
 
 
 def is_expression(folder: str) -> bool:

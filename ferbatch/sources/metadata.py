@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import decode_path, escape, shown
+from ferbatch.core.names import decode_path, escape, listed, shown
 from ferbatch.core.records import MOST_VALUES
 from ferbatch.scoring.agreement import Votes
 from ferbatch.sources import tables
@@ -85,7 +85,7 @@ def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
             columns.setdefault(label or escape(answer), []).append(name)
     silent = [label for label in truth.labels if not columns[label]]
     if silent:
-        raise UsageError(f"{shown(path)} has no column of votes for {', '.join(silent)}")
+        raise UsageError(f"{shown(path)} has no column of votes for {listed(silent)}")
     numbers = {name: _numbers(frame, name, path) for names in columns.values() for name in names}
     counts = np.stack([sum(numbers[name] for name in names) for names in columns.values()], axis=1)
     counts = np.vstack([counts, np.zeros(counts.shape[1])])  # a last row, -1, for the images without one

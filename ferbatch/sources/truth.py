@@ -6,17 +6,17 @@ import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.core.names import decode_path, escape, shown
+from ferbatch.core.names import decode_path, escape, listed, shown
 from ferbatch.core.records import NONE
 from ferbatch.sources import tables
-from ferbatch.sources.labels import class_of, label_of
+from ferbatch.sources.labels import class_of, folded, label_of
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.sources.matching import real_path
 
@@ -49,6 +49,13 @@ class Truth:
     def is_other(self) -> NDArray[np.bool_]:
         """(N,) whether the image belongs to a class that is no label."""
         return np.asarray(self.codes >= len(self.labels))
+
+    def labelled_as(self, labels: Sequence[str], label_of: Mapping[str, str]) -> Truth:
+        """The images with these labels, by which label each class stands for; other classes stay what they are."""
+        names = [*labels, *(name for name in self.names if name not in label_of)]
+        number = {name: index for index, name in enumerate(names)}
+        codes = np.array([*(number[label_of.get(name, name)] for name in self.names), NONE], np.int32)
+        return replace(self, codes=codes[self.codes], names=tuple(names), labels=tuple(labels))
 
     def where(self, which: NDArray[np.bool_]) -> Truth:
         """The images that a mask chooses; what was met besides images (conflicts, `unused`, `aside`) stays known."""
@@ -100,10 +107,8 @@ def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
         name, equals, spelling = pair.partition("=")
         label = label_of(spelling, labels)
         if not equals or not name.strip() or label is None:
-            raise UsageError(
-                f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {', '.join(labels)}"
-            )
-        if classes.setdefault(name.strip().casefold(), label) != label:
+            raise UsageError(f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {listed(labels)}")
+        if classes.setdefault(folded(name), label) != label:
             raise UsageError(f"--classes says two things of {escape(name.strip())}")
     return classes
 
@@ -113,8 +118,22 @@ def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> 
 
     Raises UsageError where it is neither or no image of it has a label, NoImagesError where there is no image.
     """
+    truth = read_classes(path, labels, classes)
+    if not truth.has_label.any():
+        _refuse(path, truth)
+    return truth
+
+
+def read_classes(
+    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool] = lambda name: False
+) -> Truth:
+    """As `read_truth`, whether or not any image has one of the labels.
+
+    splits: whether a folder of this name holds class folders, rather than being one; where a folder directly in `path`
+        does, they all do.
+    """
     if os.path.isdir(path):
-        truth = _of_folders(path, labels, classes)
+        truth = _of_folders(path, labels, classes, splits)
     elif os.path.exists(path):
         truth = _of_table(path, labels, classes)
     else:
@@ -122,8 +141,6 @@ def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> 
     if not len(truth.images):
         aside = f" ({truth.aside})" if truth.aside else ""
         raise NoImagesError(f"no images found under {shown(path)}{aside}")
-    if not truth.has_label.any():
-        _refuse(path, truth)
     return truth
 
 
@@ -135,29 +152,32 @@ def _refuse(path: str, truth: Truth) -> None:
         pairs = ",".join(f"{name}=LABEL" for name in sorted(numbers, key=int))
         raise UsageError(
             f"the classes of {shown(path)} are numbers: say what they mean with --classes {pairs}"
-            f" (labels: {', '.join(truth.labels)})"
+            f" (labels: {listed(truth.labels)})"
         )
     found = f" (found: {', '.join(others)})" if others else ""
     raise UsageError(
-        f"nothing in {shown(path)} is named like a label: {', '.join(truth.labels)}{found};"
+        f"nothing in {shown(path)} is named like a label: {listed(truth.labels)}{found};"
         " --classes NAME=LABEL says what other names mean"
     )
 
 
-def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool]) -> Truth:
     """The images of class folders, each with the class of the folders that it lies in."""
     listing = list_images([path], labels, classes=classes)
     number = {name: index for index, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
+    tops = [prefix[len(root) :].partition(b"/") for prefix, _ in listing.folders]
+    is_split = any(splits(os.fsdecode(top)) for top, _, _ in tops)
     code_of_folder = []
-    for prefix, truth in listing.folders:
-        if truth is None and len(prefix) <= len(root):  # beside the class folders, in none
+    for (prefix, truth), (_, _, below_split) in zip(listing.folders, tops, strict=True):
+        inside = below_split if is_split else prefix[len(root) :]
+        if truth is None and not inside:  # beside the class folders, in none
             code_of_folder.append(NONE)
         else:
-            code_of_folder.append(number.setdefault(truth or class_of(prefix[len(root) :]), len(number)))
+            code_of_folder.append(number.setdefault(truth or class_of(inside), len(number)))
     codes = np.array(code_of_folder, np.int32)[np.array(listing.folder_of, np.int64)]
     below = _Below(listing, len(root))
-    parts = {os.fsdecode(part).casefold() for prefix, _ in listing.folders for part in prefix.split(b"/")}
+    parts = {folded(os.fsdecode(part)) for prefix, _ in listing.folders for part in prefix.split(b"/")}
     unused = _unused(classes, parts)
     return Truth(listing, below, codes, _shown(list(number), labels), tuple(labels), aside=listing.aside, unused=unused)
 
@@ -191,7 +211,7 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> T
         listing.add(folder + b"/" if folder else b"", base_name, name if name in labels else None)
         numbers.append(number[name])
         below.append(file)
-    unused = _unused(classes, {name.casefold() for name in given})
+    unused = _unused(classes, {folded(name) for name in given})
     codes = np.array(numbers, np.int32)
     return Truth(listing, below, codes, _shown(names, labels), tuple(labels), len(conflicting), unused)
 

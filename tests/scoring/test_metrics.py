@@ -14,6 +14,7 @@ from support import LABELS, draw_scores
 from ferbatch.core.records import NONE, UNIT
 from ferbatch.report.words import words
 from ferbatch.scoring.agreement import Votes, agreement
+from ferbatch.scoring.bootstrap import margins
 from ferbatch.scoring.calibration import point
 from ferbatch.scoring.comparison import compare
 from ferbatch.scoring.measures import wilson
@@ -265,7 +266,7 @@ def test_per_label_agrees_with_scikit_learn_on_many_matrices() -> None:
         truth, predicted = (np.repeat(side, matrix.ravel()) for side in np.indices((4, 4)).reshape(2, -1))
         wanted = sk.precision_recall_fscore_support(truth, predicted, labels=range(4), zero_division=0)
         for name, values in zip(("precision", "recall", "f1"), wanted, strict=False):
-            np.testing.assert_allclose(per_label(matrix)[name], values)
+            np.testing.assert_allclose(per_label(margins(matrix))[name], values)
 
 
 def test_two_models_are_told_apart_only_where_they_differ() -> None:

@@ -278,6 +278,9 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
         fails(f"{name} exists; --overwrite replaces it", "data")
         assert (tmp_path / name).read_text() == "precious"
         os.unlink(tmp_path / name)
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {channels = [64, 128]}"))
+    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {dropout = [0.1]}"))
+    fails("would stay as random as it begins", "data", "--recipe", recipe("frozen = true"))
     shutil.rmtree(data / "validation/sad")
     fails("data: no validation image of sad", "data")
     for file in (data / "train/neutral").iterdir():
@@ -285,9 +288,6 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
     fails("no readable train image of neutral; no readable validation image of sad", "data")
     shutil.rmtree(data / "train")
     fails("data has a folder validation but no folder train", "data")
-    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {channels = [64, 128]}"))
-    fails("cannot be built with these arguments", "data", "--recipe", recipe("arguments = {dropout = [0.1]}"))
-    fails("would stay as random as it begins", "data", "--recipe", recipe("frozen = true"))
     fails("seed is 5000000000, not 0 to", "data", "--seed", "5000000000")
     (tmp_path / "empty").mkdir()
     done = ferbatch_here("train", "empty")
@@ -304,7 +304,8 @@ def test_a_table_with_votes_and_a_split_says_what_folders_cannot(
         rows.append({"path": f"data/{split}/{label}/{name}", "label": label, "usage": split.capitalize(), **votes})
     rows[0] |= {"votes_happy": 0, "votes_anger": 10}
     rows[1]["label"] = "angry"
-    done = ferbatch_here("train", table(tmp_path / "faces.csv", rows), *QUICK, "--epochs", "1")
+    four = ("--labels", ",".join(LABELS))
+    done = ferbatch_here("train", table(tmp_path / "faces.csv", rows), *QUICK, "--epochs", "1", *four)
     said = done.stderr.decode()
     assert done.returncode == 0, said
     assert "79 images to train on, 12 to validate with, with people's votes" in said
@@ -380,7 +381,7 @@ def test_folders_of_other_splits_are_left_alone_whatever_their_case(data: Path) 
     (data / "validation").rename(data / "PublicTest")
     shutil.copytree(data / "PublicTest", data / "PrivateTest")
     draw(data / "Training/angry", "sad", 2)
-    listing = list_splits(data, None, 0.1, 0)
+    listing = list_splits(data, None, 0.1, 0, labels=LABELS)
     assert [len(images.codes) for images, _ in listing.parts] == [80, 12]
     assert len(listing.notes) == 2
     assert "angry (2)" in listing.notes[0]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, UNIT
+from ferbatch.model.weights import unfit
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources import tables
 from ferbatch.sources.labels import label_of
@@ -44,10 +45,10 @@ class LabelsFile:
             labels = tuple(names[names.index("confidence") + 1 : names.index("status")])
         except ValueError as error:
             raise UsageError(f"{shown(path)} is no labels file: {error}") from error
-        if len(labels) < 2:
+        if not labels:
             raise UsageError(f"{shown(path)} is no labels file: no columns of probabilities")
-        if not all(label.isidentifier() for label in labels):
-            raise UsageError(f"{shown(path)} is no labels file: labels are words, not {escape(str(labels))}")
+        if why := unfit(labels):
+            raise UsageError(f"{shown(path)} is no labels file: {why}")
         if "face" in names:  # where an image has several faces, the largest stands for it
             frame = frame[~(frame["face"] > 0)].reset_index(drop=True)
         frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # safe to print

@@ -17,7 +17,7 @@ from ferbatch.commands.evaluate.labels_file import LabelsFile
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
 from ferbatch.core.records import Decoding, Workers
@@ -210,8 +210,8 @@ def _cards(models: tuple[str, ...]) -> dict[str, Card]:
     for card in cards.values():
         if set(card.labels) != set(first.labels):
             raise UsageError(
-                f"{escape(card.name)} labels {', '.join(card.labels)}, {escape(first.name)} labels"
-                f" {', '.join(first.labels)}: models side by side need the same labels"
+                f"{escape(card.name)} labels {listed(card.labels)}, {escape(first.name)} labels"
+                f" {listed(first.labels)}: models side by side need the same labels"
             )
     return cards
 

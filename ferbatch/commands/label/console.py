@@ -14,6 +14,8 @@ from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
 
+MOST_ROWS = 30  # labels of the summary; more are added up
+
 if TYPE_CHECKING:
     from ferbatch.commands.label.output import Output
     from ferbatch.commands.label.result import Result
@@ -143,7 +145,11 @@ def _summary(result: Result) -> Table:
     table = Table("label", box=None, pad_edge=False)
     table.add_column("faces" if tally.searched else "images", justify="right")
     table.add_column("share", justify="right")
-    rows = [(label, tally.labels[label]) for label in result.labels]
+    counted = sorted(result.labels, key=lambda label: -tally.labels[label])
+    named = [label for label in result.labels if label in {*counted[:MOST_ROWS]}]
+    rows = [(label, tally.labels[label]) for label in named]
+    if others := counted[MOST_ROWS:]:
+        rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
     of = sum(n for _, n in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import escape, listed, shown
 from ferbatch.model.weights import Card
 from ferbatch.shell.console import answer, as_text, is_terminal
 from ferbatch.shell.log import say
@@ -20,7 +20,7 @@ COLLECTIONS = ("FER2013 PublicTest", "RAF-DB", "AffectNet")  # whose validation 
 def converted(card: Card, output: Path, *, quiet: bool) -> None:
     """What `ferbatch convert` wrote."""
     if not quiet:
-        said = f"{card.parameters:,} parameters, {card.size}x{card.size} pixels, labels {', '.join(card.labels)}"
+        said = f"{card.parameters:,} parameters, {card.size}x{card.size} pixels, labels {listed(card.labels)}"
         say(f"{shown(output)}: {said}; ferbatch label IMAGES --model {shown(output)}")
 
 

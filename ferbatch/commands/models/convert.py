@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import escape, listed, shown
 from ferbatch.images.inputs import PREPROCESSING
 from ferbatch.model import networks, registry, weights
 from ferbatch.model.weights import Card
+from ferbatch.sources.labels import split_labels
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 KERAS = (3, 12)  # the oldest version that will do: before 3.11.3, .h5 files could run Python code (CVE-2025-9905)
@@ -57,7 +58,7 @@ def run(source: Path, output: Path, *, labels: str, scale: str, overwrite: bool)
     parts, tensors = _parts(source, model)
     network, outputs = _network(source, parts, tensors, size)
     if outputs != len(names):
-        raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {', '.join(names)}")
+        raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {listed(names)}")
     card = registry.new_card(
         network,
         size,
@@ -85,9 +86,9 @@ def _network(source: Path, parts: list[Part], tensors: list[Tensors], size: int)
 
 
 def _labels(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
-    if not weights.can_label(names):
-        raise UsageError(f"--labels {escape(text)}: say the outputs in order, two or more different words: happy,sad,…")
+    names = split_labels(text)
+    if why := weights.unfit(names):
+        raise UsageError(f"--labels: {why}; say the outputs in order: happy,sad,…")
     return names
 
 

@@ -22,12 +22,13 @@ from ferbatch.model.weights import Card
 from ferbatch.scoring.calibration import ece, ece_by_chance
 from ferbatch.scoring.measures import Measure
 from ferbatch.scoring.outcomes import Outcomes
-from ferbatch.sources.labels import LABELS
+
+MOST_RECALLS = 50  # of one source that a card lists; of more labels, the history has them
 
 
-def arguments_of(recipe: Recipe) -> dict[str, Any]:
-    """What the network is built with."""
-    return {**recipe.arguments, "labels": len(LABELS)}
+def arguments_of(recipe: Recipe, labels: int) -> dict[str, Any]:
+    """What the network is built with, to tell so many labels apart."""
+    return {**recipe.arguments, "labels": labels}
 
 
 def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Network, start: str) -> Card:
@@ -44,8 +45,8 @@ def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netwo
         SIZE,
         name=options.output.stem,
         architecture=recipe.model,
-        arguments=arguments_of(recipe),
-        labels=LABELS,
+        arguments=arguments_of(recipe, len(data.labels)),
+        labels=data.labels,
         mean=data.mean,
         std=data.std,
         preprocessing=PREPROCESSING,
@@ -101,18 +102,19 @@ def _scores(found: Probabilities, data: Data) -> list[dict[str, Any]]:
     for view, framing in zip(found, data.framings, strict=True):
         of_all = part_of("", framing, part, view, np.ones(len(part), bool))
         where = "validation" if len(found) == 1 else f"validation, {framing}"
-        scores += [*_rates(where, of_all), _calibration(where, outcomes_of(view, part.labels))]
+        scores += [*_rates(where, of_all), _calibration(where, outcomes_of(view, part.labels, part.names))]
     for index, source in enumerate(data.sources):
         own = part.sources == index
         for view, framing in zip(found, data.framings, strict=True):
             if own.any():
                 scores += _of_source(f"validation, {source}, {framing}", part_of(source, framing, part, view, own))
-                scores.append(_calibration(scores[-1]["data"], outcomes_of(view[own], part.labels[own])))
+                scores.append(_calibration(scores[-1]["data"], outcomes_of(view[own], part.labels[own], part.names)))
     return scores
 
 
 def _of_source(where: str, one: Part) -> list[dict[str, Any]]:
-    return [*_rates(where, one), *(_rate(where, f"recall of {label}", each) for label, each in one.recalls.items())]
+    recalls = one.recalls.items() if len(one.recalls) <= MOST_RECALLS else ()
+    return [*_rates(where, one), *(_rate(where, f"recall of {label}", each) for label, each in recalls)]
 
 
 def _rates(where: str, one: Part) -> list[dict[str, Any]]:

@@ -23,6 +23,12 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write.")] = Path(
         "model.safetensors"
     ),
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="Which classes to tell apart, in this order: yes,no.  [default: all of the data]"
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="A recipe that comes with ferbatch, or a .toml file.")
     ] = None,
@@ -50,9 +56,11 @@ def train(
         from ferbatch.commands.train import console, run
         from ferbatch.commands.train.recipe import choose
         from ferbatch.core.options import Existing, TrainOptions
+        from ferbatch.sources.labels import split_labels
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
-    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), device)
+    own = None if labels is None else split_labels(labels)
+    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, device)
     existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
     run.run(options, chosen, existing, console.TrainConsole(quiet=quiet))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ferbatch.core.names import count
+from ferbatch.core.names import count, listed
 from ferbatch.model.weights import Card
 from ferbatch.shell.console import Progress
 from ferbatch.shell.log import say
@@ -36,6 +36,7 @@ class TrainConsole:
             votes = ", with people's votes" if data.has_votes else ""
             if data.sources:
                 say(f"of {count(len(data.sources), 'source')}: {', '.join(data.sources)}")
+            say(f"{count(len(data.labels), 'label')}: {listed(data.labels)}")
             say(f"{len(data.train):,} images to train on, {len(data.validation):,} to validate with{votes}")
 
     def epoch(self, epoch: Epoch, of: int) -> None:

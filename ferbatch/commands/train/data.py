@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
+from ferbatch.commands.train.classes import left_out, with_every_class
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, escape, shown
+from ferbatch.core.names import count, escape, listed, shown
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
@@ -41,10 +43,13 @@ class Split:
     """The readable images of one split."""
 
     views: Pixels  # (V, N, size, size), the same images framed in V ways; in a file that is gone when nothing uses it
-    labels: NDArray[np.int64]  # (N,) index into LABELS
+    labels: NDArray[np.int64]  # (N,) index into `names`
     votes: NDArray[np.float32]  # (N, labels) people's votes for each label; zeros where there are none
-    commonest: NDArray[np.int64]  # (N,) index of people's commonest answer, NONE without one; above 3: no label
+    commonest: NDArray[
+        np.int64
+    ]  # (N,) index of people's commonest answer, NONE without one; past the labels: none of them
     sources: NDArray[np.int64]  # (N,) index into Data.sources; zeros where there are none
+    names: tuple[str, ...] = LABELS  # what the labels are called, in the order of the outputs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +57,7 @@ class Split:
     @property
     def counts(self) -> dict[str, int]:
         """Images per label, in alphabetical order."""
-        return dict(sorted(Counter(LABELS[index] for index in self.labels.tolist()).items()))
+        return dict(sorted(Counter(self.names[index] for index in self.labels.tolist()).items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,18 @@ class Data:
     framings: tuple[str, ...] = ("whole",)  # what the views are, values of FRAMINGS_OF
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What there is to tell apart, in the order of the outputs."""
+        return self.train.names
+
+    @property
     def has_votes(self) -> bool:
         return bool(self.train.votes.any())
 
     @property
     def sha256(self) -> str:
         """Of everything that training sees."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if self.labels == LABELS else json.dumps(self.labels).encode())
         for part in (self.train, self.validation):
             for array in (part.views, part.labels, part.votes, part.commonest, *([part.sources] * bool(self.sources))):
                 digest.update(np.ascontiguousarray(array).data)
@@ -91,27 +101,41 @@ class Splits:
     names: tuple[str, ...]  # of the sources, where a table tells them apart
     sources: tuple[NDArray[np.int64], NDArray[np.int64]]  # of the images of both parts, as in Split
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.parts[0][0].labels
+
     def __len__(self) -> int:
         return sum(len(images.codes) for images, _ in self.parts)
 
 
-def list_splits(data: Path, votes: Path | None, holdout: float, seed: int, source_column: str = "source") -> Splits:
+def list_splits(
+    data: Path,
+    votes: Path | None,
+    holdout: float,
+    seed: int,
+    source_column: str = "source",
+    labels: Sequence[str] | None = None,
+) -> Splits:
     """The images of class folders or of a table, as training and validation; nothing is decoded yet.
 
     A folder holds train/ and validation/ with a folder per label in each, or the label folders themselves; a table has
     the columns path and label, perhaps votes_*, split and `source_column`. What is not split gives `holdout` (0..1) of
-    its images, in every label's share, to validation. UsageError where that cannot be made of it.
+    its images, in every label's share, to validation. `labels` says which classes are labels, and their order; all are,
+    where it is None. UsageError where that cannot be made of it.
     """
-    images = truth.read_truth(str(data), LABELS, {})
-    notes = _left_out(images)
+    images = truth.read_classes(str(data), LABELS if labels is None else labels, {}, _is_split)
     if data.is_dir():
         train, validation = _splits_of_folders(data, images)
     else:
         train, validation, votes = _splits_of_table(data, images, votes)
+    if labels is None:
+        images = with_every_class(data, images, train | validation)
+    notes = left_out(images.where(train | validation), labels)
     if not validation.any():
         train, validation, note = _held_out(data, images, train & images.has_label, holdout, seed)
         notes.append(note)
-    elif unused := int((images.has_label & ~train & ~validation).sum()):
+    elif unused := int(((images.has_label if labels else images.codes != NONE) & ~train & ~validation).sum()):
         notes.append(f"{count(unused, 'image')} in neither split left out")
     chosen = images.has_label & (train | validation)
     images, train, validation = images.where(chosen), train[chosen], validation[chosen]
@@ -132,15 +156,9 @@ def _sources_of_table(data: Path, column: str, images: Truth, notes: list[str]) 
     return found if found and len(found[0]) <= MOST_VALUES else nothing
 
 
-def _left_out(images: Truth) -> list[str]:
-    """What the data holds besides images of a label, a sentence each."""
-    notes = [images.aside] if images.aside else []
-    if others := images.others():
-        named = ", ".join(f"{name} ({n:,})" for name, n in others.most_common(12))
-        notes.append(f"left out, for they are no labels: {named}")
-    if images.conflicts:
-        notes.append(f"{count(images.conflicts, 'path')} with two different labels left out")
-    return notes
+def _is_split(folder: str) -> bool:
+    """Whether a folder is called like one of the two splits."""
+    return folder.casefold() in TRAIN_WORDS | VALIDATION_WORDS
 
 
 def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
@@ -186,11 +204,15 @@ def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int)
     """
     chosen = np.flatnonzero(train)
     codes = images.codes[chosen]
-    few = [label for number, label in enumerate(LABELS) if (codes == number).sum() < 2]
-    if few or round(len(chosen) * holdout) < len(LABELS):
-        said = f"fewer than 2 images of {', '.join(few)}" if few else f"only {count(len(chosen), 'image')}"
-        raise UsageError(f"{shown(data)}: {said}; none can be held out for validation")
-    kept, held = train_test_split(chosen, test_size=holdout, random_state=seed, stratify=codes)
+    labels = len(images.labels)
+    if few := [label for number, label in enumerate(images.labels) if (codes == number).sum() < 2]:
+        said = f"fewer than 2 images of {listed(few)}; none can be held out for validation"
+        raise UsageError(f"{shown(data)}: {said} (--labels can leave a label out)")
+    size = holdout if round(len(chosen) * holdout) >= labels else labels
+    kept, held = train_test_split(chosen, test_size=size, random_state=seed, stratify=codes)
+    unseen = np.setdiff1d(codes, images.codes[held])  # labels too rare for their share to be an image
+    moved = [kept[np.flatnonzero(images.codes[kept] == code)[0]] for code in unseen.tolist()]
+    kept, held = np.setdiff1d(kept, moved), np.concatenate([held, np.array(moved, held.dtype)])
     note = (
         f"{shown(data)} has no validation split: {len(held):,} of {len(chosen):,} images, taken at random, are held"
         " out (near copies of training images among them make the figures too good)"
@@ -223,9 +245,9 @@ def read(data: Path, splits: Splits, framing: str = "whole", tick: Callable[[int
         for part, sources in zip(splits.parts, splits.sources, strict=True)
     )
     missing = [
-        f"no {'readable ' if skipped else ''}{name} image of {', '.join(absent)}"
+        f"no {'readable ' if skipped else ''}{name} image of {listed(absent)}"
         for name, part in (("train", train), ("validation", validation))
-        if (absent := [label for label in LABELS if label not in part.counts])
+        if (absent := [label for label in splits.labels if label not in part.counts])
     ]
     if missing:
         raise UsageError(f"{shown(data)}: {'; '.join(missing)}")
@@ -251,11 +273,12 @@ def _read(images: Truth, votes: Votes | None, sources: NDArray[np.int64], framin
     if faceless:
         notes.append(f"no face was found in {count(faceless, 'image')}: taken whole")
     chosen = read.found
-    counts = votes.counts[chosen] if votes else np.zeros((len(chosen), len(LABELS)))
+    counts = votes.counts[chosen] if votes else np.zeros((len(chosen), len(images.labels)))
     voted = counts.sum(1) > 0
     commonest = np.where(voted, majority(counts), NONE) if len(chosen) else np.empty(0, np.int64)
     labels = images.codes[chosen].astype(np.int64)
-    return Split(views, labels, counts[:, : len(LABELS)].astype(np.float32), commonest, sources[chosen])
+    of_labels = counts[:, : len(images.labels)].astype(np.float32)
+    return Split(views, labels, of_labels, commonest, sources[chosen], images.labels)
 
 
 def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:

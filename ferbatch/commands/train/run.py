@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ferbatch.commands.train import checkpoint
 from ferbatch.commands.train.card import arguments_of, finished_card, first_card
-from ferbatch.commands.train.data import Data, list_splits, read
+from ferbatch.commands.train.classes import check_labels
+from ferbatch.commands.train.data import Data, Splits, list_splits, read
 from ferbatch.commands.train.output import Files, write_history
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE
 from ferbatch.commands.train.recipe import Recipe
@@ -26,7 +27,7 @@ from ferbatch.commands.train.validation import Epoch
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import remove
 from ferbatch.core.locks import locked
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import Existing, TrainOptions
 from ferbatch.model import backbones, registry, weights
 from ferbatch.model.devices import choose_device
@@ -65,6 +66,7 @@ def run(options: TrainOptions, recipe: Recipe, existing: Existing, watcher: Watc
     """
     files = Files(options.output)
     files.check(existing)
+    check_labels(options.labels)
     if recipe.model not in registry.MODELS:
         raise UsageError(f"no model called '{escape(recipe.model)}' (known: {', '.join(registry.MODELS)})")
     with locked(str(options.output)):
@@ -82,16 +84,17 @@ def _run(options: TrainOptions, recipe: Recipe, existing: Existing, files: Files
     watcher: hears what goes on.
     """
     device = choose_device(options.device)
-    teachers = _teachers(options.distill, device)
     going_on = existing.resume and files.checkpoint.exists()
-    network = _network(recipe, options.pretrained)
-    data = _data(options, recipe, watcher)
+    splits = _splits(options, recipe)
+    teachers = _teachers(options.distill, splits.labels, device)
+    network = _network(recipe, len(splits.labels), options.pretrained)
+    data = _data(options, splits, recipe, watcher)
     # A run that goes on learns from the checkpoint what it began with.
     start = "scratch" if going_on else _begin(network, recipe, options.pretrained, watcher)
     card = first_card(options, recipe, data, network, start)
     marks = [_sha256(options.pretrained), *(teacher.card.sha256 for teacher in teachers)]
     fingerprint = checkpoint.fingerprint_of(recipe, data, marks)
-    if existing.resume and _done_before(files, fingerprint):
+    if existing.resume and _done_before(files, data.labels, fingerprint):
         watcher.note(f"{shown(options.output)} is finished: there is nothing to resume")
         return weights.read_card(str(options.output))
     taught = _taught(recipe, teachers, data, watcher) if teachers else None
@@ -124,18 +127,26 @@ def _train(trainer: Trainer, files: Files, fingerprint: str, watcher: Watcher) -
         watcher.epoch(epoch, epochs)
 
 
-def _teachers(names: Sequence[str], device: torch.device) -> list[Classifier]:
+def _teachers(names: Sequence[str], labels: Sequence[str], device: torch.device) -> list[Classifier]:
     """The models to learn from; UsageError where one has other labels or another size."""
     teachers = [Classifier.load(name, device, tta=True) for name in names]
-    for teacher in teachers:
-        if teacher.card.labels != LABELS or teacher.card.size != SIZE:
-            raise UsageError(f"{escape(teacher.card.name)} cannot teach: its labels or its size are others")
+    for card in (teacher.card for teacher in teachers):
+        if card.size != SIZE:
+            raise UsageError(f"{escape(card.name)} cannot teach: it sees {card.size} pixels a side, and not {SIZE}")
+        if list(card.labels) != list(labels):
+            said = f"its labels are {listed(card.labels)}, and those of the data {listed(labels)}"
+            order = " (--labels can say the same)" if set(card.labels) <= set(labels) else ""
+            raise UsageError(f"{escape(card.name)} cannot teach: {said}{order}")
     return teachers
 
 
-def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
+def _splits(options: TrainOptions, recipe: Recipe) -> Splits:
+    """The images, listed."""
+    return list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column, options.labels)
+
+
+def _data(options: TrainOptions, splits: Splits, recipe: Recipe, watcher: Watcher) -> Data:
     """The images, read; the watcher hears what they are and what the recipe wants of them in vain."""
-    splits = list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column)
     with watcher.progress(len(splits) * (1 if recipe.framing == "whole" else 2), "reading") as progress:
         data = read(options.data, splits, recipe.framing, progress.tick)
     watcher.read(data)
@@ -144,12 +155,13 @@ def _data(options: TrainOptions, recipe: Recipe, watcher: Watcher) -> Data:
     return data
 
 
-def _done_before(files: Files, fingerprint: str) -> bool:
+def _done_before(files: Files, labels: Sequence[str], fingerprint: str) -> bool:
     """Whether the output is that of this very run; UsageError where it is of another."""
     if files.checkpoint.exists() or not files.output.exists():
         return False
-    if weights.read_card(str(files.output)).recipe.get("fingerprint") != fingerprint:
-        file = shown(files.output)
+    card, file = weights.read_card(str(files.output)), shown(files.output)
+    checkpoint.check_same_labels(file, card.labels, labels)
+    if card.recipe.get("fingerprint") != fingerprint:
         raise UsageError(f"{file} is of a run with other data or another recipe; --overwrite replaces it")
     return True
 
@@ -158,11 +170,11 @@ def _sha256(file: Path | None) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
 
-def _network(recipe: Recipe, file: Path | None) -> Network:
+def _network(recipe: Recipe, labels: int, file: Path | None) -> Network:
     """The network with random weights; UsageError where it cannot be built or begun as it was asked for."""
     torch.manual_seed(recipe.seed)
     try:
-        network = registry.build(recipe.model, arguments_of(recipe))
+        network = registry.build(recipe.model, arguments_of(recipe, labels))
         with torch.inference_mode():
             network.eval()(torch.zeros(1, 1, SIZE, SIZE))
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
@@ -207,7 +219,7 @@ def _unused(recipe: Recipe, data: Data, options: TrainOptions) -> list[str]:
         )
     if data.sources and (absent := [escape(name) for name in recipe.sources if name not in data.sources]):
         said.append(f"the recipe speaks of {', '.join(absent)}, but the sources are {', '.join(data.sources)}")
-    if recipe.teachers and not options.distill:
+    if recipe.teachers and not options.distill and data.labels == LABELS:  # theirs
         said.append(
             f"the recipe's teachers ({', '.join(recipe.teachers)}) were not given (--distill): trained without them,"
             " which comes out a little worse"
@@ -225,7 +237,7 @@ def _taught(
     if recipe.distill_views == "same":
         return teachers
     pixels = data.train.views[0]
-    found = np.zeros((len(pixels), len(LABELS)))
+    found = np.zeros((len(pixels), len(data.labels)))
     with watcher.progress(len(teachers) * len(pixels), "asking the teachers") as progress:
         for teacher in teachers:
             for start in range(0, len(pixels), AT_ONCE):

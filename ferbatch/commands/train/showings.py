@@ -13,7 +13,6 @@ from ferbatch.commands.train.data import Data
 from ferbatch.commands.train.fill import outside
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.core.errors import UsageError
-from ferbatch.sources.labels import LABELS
 
 MOST_MEMORY = 0.5  # share of a GPU's free memory that the images may take; where they need more, they come by batches
 SENT_AT_ONCE = 8192  # images
@@ -54,7 +53,7 @@ def order_of(data: Data, recipe: Recipe, epoch: int) -> Order:
     part, shown = data.train, shown_of_sources(data, recipe)
     if recipe.sampler == "balanced":
         weights = np.array([recipe.of_source(name).weight for name in data.sources] or [1.0])[part.sources]
-        p = weights / np.maximum(np.bincount(part.labels, weights, minlength=len(LABELS)), 1e-9)[part.labels]
+        p = weights / np.maximum(np.bincount(part.labels, weights, minlength=len(data.labels)), 1e-9)[part.labels]
         images = rng.choice(len(part), sum(shown), p=p / p.sum())
     elif shown == [len(part)]:
         images = rng.permutation(len(part))

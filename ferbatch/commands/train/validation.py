@@ -14,7 +14,6 @@ from ferbatch.core.records import NONE, UNIT
 from ferbatch.scoring.calibration import ece
 from ferbatch.scoring.measures import Measure, rate
 from ferbatch.scoring.outcomes import Outcomes
-from ferbatch.sources.labels import LABELS
 
 LEAST_LIKELIHOOD = 1e-12  # the validation loss takes no probability for less
 Probabilities = NDArray[np.float64]
@@ -146,15 +145,15 @@ def part_of(source: str, framing: str, split: Split, found: Probabilities, mask:
         framing,
         rate(int(right.sum()), len(right), "no image"),
         rate(int((said == commonest)[asked].sum()), int(asked.sum()), none),
-        ece(outcomes_of(found, labels), ""),
+        ece(outcomes_of(found, labels, split.names), ""),
         {
             label: rate(int(right[labels == index].sum()), int((labels == index).sum()), f"no image is {label}")
-            for index, label in enumerate(LABELS)
+            for index, label in enumerate(split.names)
         },
     )
 
 
-def outcomes_of(found: Probabilities, labels: NDArray[np.int64]) -> Outcomes:
-    """Probabilities (N, labels) and what is true, in the units that outputs write."""
+def outcomes_of(found: Probabilities, labels: NDArray[np.int64], names: tuple[str, ...]) -> Outcomes:
+    """Probabilities (N, labels) and what is true, in the units that outputs write; `names` are the labels'."""
     in_units = np.asarray(np.round(found * UNIT).astype(np.uint16))
-    return Outcomes(LABELS, labels.astype(np.int16), found.argmax(1).astype(np.int16), in_units)
+    return Outcomes(names, labels.astype(np.int16), found.argmax(1).astype(np.int16), in_units)
