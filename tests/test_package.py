@@ -155,6 +155,8 @@ def test_the_guides_training_runs(scene: dict[str, str], faces: Callable[..., Pa
             for file in faces(f"faces/{split}/{label}", n, first=100 * at + n).iterdir():
                 rows.append(f"{file.relative_to(tmp_path)},{label},4,2,2,2,{split}")
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
+    for at, label in enumerate(("yes", "no", "maybe")):
+        faces(f"mine/{label}", 4, first=20 * at)
     lines = [line for line in block(page("train.md"), "sh").splitlines() if line]
     assert len(lines) >= 4
     for line in lines:

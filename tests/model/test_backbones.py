@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from support import Ferbatch
+from support import LABELS, Ferbatch
 
 from ferbatch.core.errors import UsageError
 from ferbatch.model import backbones, registry
@@ -119,8 +119,11 @@ def test_without_a_download_it_says_that_it_trains_from_scratch_and_so_does_the_
 
 
 def test_where_timm_is_missing_the_sentence_names_the_extra(
-    ferbatch_here: Ferbatch, tmp_path: Path, fault: Callable[..., None]
+    ferbatch_here: Ferbatch, faces: Callable[..., Path], fault: Callable[..., None]
 ) -> None:
+    for label in LABELS:
+        faces(f"data/train/{label}", 2)
+        faces(f"data/validation/{label}", 2)
     fault("no_timm")
     done = ferbatch_here("train", "data", "--model", "vgg16")
     assert done.returncode == 2
