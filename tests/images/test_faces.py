@@ -575,8 +575,10 @@ def test_other_options_about_faces_label_everything_again(
 def test_a_resumed_run_gives_the_rows_of_an_unbroken_one(folder: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     done = ferbatch_here("label", "photos", "--on-error", "stop", "-q")
     assert done.returncode == 3
-    journal = (tmp_path / "labels.csv.journal").read_text().splitlines()
-    assert sum(line.startswith("[") for line in journal) == 4  # images, with five rows
+    _, *lines = (tmp_path / "labels.csv.journal").read_text().splitlines()
+    batches = [json.loads(line)["batch"] for line in lines]
+    assert sum(len(batch["paths"]) for batch in batches) == 4
+    assert sum(len(batch["image"]) for batch in batches) == 4  # crops: one image has two, one has none
     assert ferbatch_here("label", "photos", "--resume", "-q").returncode == 3
     resumed = (tmp_path / "labels.csv").read_bytes()
     ferbatch_here("label", "photos", "-o", "fresh.csv", "-q")
