@@ -12,7 +12,7 @@ import os
 import time
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -188,18 +188,25 @@ class Done:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, path: str) -> Known | None:
-        """What is known of an image, for as much as a run must know to go on; None if nothing is."""
-        key = hash(path)
-        number = int(np.searchsorted(self.keys, key))
-        if number == len(self.keys) or self.keys[number] != key:
-            return None
-        batch, place = self._batch(self.offsets[number]), int(self.places[number])
-        if batch.references.paths[place] != path:  # two paths with one hash
-            return None
-        self.asked[number] = True
-        failure = batch.failures.get(place)
-        return Known(number, Version(*batch.versions[place].tolist()), failure.kind if failure else None)
+    def find(self, paths: Sequence[str]) -> list[Known | None]:
+        """What is known of images, for as much as a run must know to go on; None where nothing is.
+
+        They are looked up batch after batch: each is read once, however the paths lie among them.
+        """
+        found: list[Known | None] = [None] * len(paths)
+        keys = np.fromiter(map(hash, paths), np.int64, len(paths))
+        numbers = np.searchsorted(self.keys, keys)
+        there = np.flatnonzero(np.append(self.keys, 0)[numbers] == keys)
+        there = there[numbers[there] < len(self.keys)]
+        for at in there[self.offsets[numbers[there]].argsort(kind="stable")].tolist():
+            number = int(numbers[at])
+            batch, place = self._batch(self.offsets[number]), int(self.places[number])
+            if batch.references.paths[place] == paths[at]:  # or they are two with one hash
+                self.asked[number] = True
+                failure = batch.failures.get(place)
+                version = Version(*batch.versions[place].tolist())
+                found[at] = Known(number, version, failure.kind if failure else None)
+        return found
 
     def read(self, numbers: NDArray[np.int64], references: References) -> Batch:
         """Images by their numbers, with today's references; OutputError where the journal is not as it was."""

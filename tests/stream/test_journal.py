@@ -52,7 +52,8 @@ def references_of(images: Sequence[Image]) -> References:
 
 def held(done: Done, told: History) -> list[Image]:
     """What a journal holds of the images that one was ever told about."""
-    known = {path: where for path in newest(told) if (where := done.find(path))}
+    paths = list(newest(told))
+    known = {path: where for path, where in zip(paths, done.find(paths), strict=True) if where}
     of = [newest(told)[path] for path in known]
     if not of:
         return []
@@ -138,7 +139,7 @@ def test_two_paths_with_one_hash_are_not_taken_for_each_other(tmp_path: Path, fa
     with Journal(path, None, {}) as journal:
         journal.add(batch_of(failed))
     done = Done(path)
-    assert done.find("a") is None
+    assert done.find(["a"]) == [None]
     assert held(done, [failed[1:]]) == failed[1:]
 
 
@@ -190,7 +191,7 @@ def test_a_batch_that_somebody_made_up_is_as_good_as_absent(change: object, tmp_
         with path.open("ab") as stream:
             stream.write(b'{"crc32":"%08x","batch":%b}\n' % (zlib.crc32(data), data))
         done = Done(str(path))
-        assert done.find("c")
+        assert all(done.find(["c"]))
         assert len(done) == (3 if made_up is said else 1)
     assert held(done, [images]) == images
 
@@ -206,7 +207,7 @@ def test_a_journal_that_changes_while_it_is_read_is_a_sentence(tmp_path: Path) -
     with pytest.raises(OutputError, match=r"labels\.csv\.journal was changed by somebody else"):
         done.read(np.arange(2), references_of(images))
     with pytest.raises(OutputError, match=r"labels\.csv\.journal was changed by somebody else"):
-        done.find("b.jpg")
+        done.find(["b.jpg"])
 
 
 def test_a_batch_is_written_at_once_on_a_line_of_its_own(tmp_path: Path) -> None:
@@ -229,3 +230,21 @@ def test_images_come_back_from_several_batches_in_the_order_that_is_asked_for(tm
             journal.add(batch_of(images[at : at + 3]))
     chosen = [images[at] for at in (17, 0, 4, 16, 5, 3, 19)]
     assert held(Done(str(path)), [chosen]) == chosen
+
+
+def test_however_paths_lie_among_batches_each_batch_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "labels.csv.journal"
+    images = [Image(b"%d.jpg" % at, searched=True) for at in range(60)]
+    with Journal(str(path), None, HEAD) as journal:
+        for at in range(0, 60, 6):
+            journal.add(batch_of(images[at : at + 6]))
+    done, read, whole = Done(str(path)), [], journals.batch_of
+    monkeypatch.setattr(journals, "batch_of", lambda line: read.append(line) or whole(line))
+    shuffled = [images[at * 7 % 60] for at in range(60)]
+    found = done.find([image.path for image in shuffled])
+    assert len(read) == 10
+    numbers = np.array([known.number for known in found if known], np.int64)
+    assert images_of(done.read(numbers, references_of(shuffled))) == shuffled
+    assert len(read) <= 20

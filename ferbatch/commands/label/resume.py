@@ -23,7 +23,7 @@ from ferbatch.stream.journal import Done, head_of
 
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
-AT_ONCE = 4_096  # images of a listing that are looked up, or joined, together
+AT_ONCE = 16_384  # images of a listing that are looked up, or joined, together
 FRESH = 0  # of an image that no journal speaks of
 
 
@@ -167,22 +167,20 @@ class Work:
         self.known = np.full(n, FRESH, np.int64)
         self.old = np.zeros(n, np.bool_)  # whether the base knows the image, be it in the journal or not
         for start in range(0, n if past.any else 0, AT_ONCE):
-            indices = range(start, min(start + AT_ONCE, n))
-            paths, files, _ = listing.references(indices)
-            for index, path, file in zip(indices, paths, files, strict=True):
-                self.known[index], self.old[index] = self._known(path, file, retry_failed)
+            self._look_up(range(start, min(start + AT_ONCE, n)), retry_failed)
         self.fresh = np.flatnonzero(self.known == FRESH)  # the listing's indices of the images to label
 
-    def _known(self, path: str, file: bytes, retry_failed: bool) -> tuple[int, bool]:
-        """By which number it is known, and whether of old."""
-        version = version_of(file)
-        where, old = FRESH, False
+    def _look_up(self, indices: Sequence[int], retry_failed: bool) -> None:
+        """Find by which numbers images are known, and whether of old."""
+        paths, files, _ = self.listing.references(indices)
+        versions = list(map(version_of, files))
         for done, sign in ((self.past.base, -1), (self.past.journal, 1)):  # what the journal says is newer
-            if done and (found := done.find(path)):
-                again = found.error_kind is not None and (retry_failed or found.error_kind in RETRIED)
-                usable = found.version == version and not again
-                where, old = (sign * (found.number + 1) if usable else FRESH), usable and (sign < 0 or old)
-        return where, old
+            for index, version, found in zip(indices, versions, done.find(paths), strict=True) if done else ():
+                if found:
+                    again = found.error_kind is not None and (retry_failed or found.error_kind in RETRIED)
+                    usable = found.version == version and not again
+                    self.known[index] = sign * (found.number + 1) if usable else FRESH
+                    self.old[index] = usable and (sign < 0 or self.old[index])
 
     def __len__(self) -> int:
         return len(self.fresh)
@@ -225,5 +223,5 @@ class Work:
         base, journal = self.past.base, self.past.journal
         yield from base.gone() if base else ()
         for path in journal.gone() if journal else ():
-            if not (base and base.find(path)):
+            if not (base and base.find([path])[0]):
                 yield path
