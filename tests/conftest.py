@@ -35,6 +35,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("thorough" if Depth.thorough else "usual")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts things in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # as nohup starts them
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
