@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import pytest
 from forks import Forks, Running
 from PIL import Image
-from support import ENVIRONMENT, ROOT, SHARED, Ferbatch, draw_face, linked, rows_of
+from support import ENVIRONMENT, ROOT, SHARED, Ferbatch, draw_face, linked, of_session, rows_of
 
 from ferbatch.core.errors import LockedError
 from ferbatch.core.locks import locked
@@ -118,17 +117,6 @@ def test_no_decode_process_outlives_a_run_that_is_killed(
     while of_session(running.pid) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not of_session(running.pid)
-
-
-def of_session(number: int) -> list[int]:
-    """The processes of a session that still run."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(session) == number and state != "Z":
-                found.append(int(stat.parent.name))
-    return found
 
 
 @posix
