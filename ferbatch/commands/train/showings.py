@@ -27,7 +27,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Shown:
     """Images on the device that trains."""
 
     pixels: Tensor  # (B, size, size) uint8
@@ -96,17 +96,17 @@ class Showings:
             images, views = (torch.from_numpy(each).to(self.device) for each in (order.images, order.views))
             self.sent_order = images, views
 
-    def batch(self, start: int, stop: int) -> Batch:
+    def batch(self, start: int, stop: int) -> Shown:
         """The images from one place of the order to another."""
         if self.resident and self.sent_order:
             there, view = (each[start:stop] for each in self.sent_order)
             all_pixels, all_bits = self.resident
             bits = None if all_bits is None else all_bits[view, there]
-            return Batch(all_pixels[view, there], self.targets[there], self.sources[there], bits)
+            return Shown(all_pixels[view, there], self.targets[there], self.sources[there], bits)
         images, views = self.order.images[start:stop], self.order.views[start:stop]
         hidden = None if self.outside is None else self._to_device(torch.from_numpy(self.outside[views, images]))
         pixels = self._to_device(torch.from_numpy(self.views[views, images]))
-        return Batch(pixels, self.targets[images].to(self.device), self.sources[images].to(self.device), hidden)
+        return Shown(pixels, self.targets[images].to(self.device), self.sources[images].to(self.device), hidden)
 
     def _to_device(self, values: Tensor) -> Tensor:
         values = values.pin_memory() if self.device.type == "cuda" else values

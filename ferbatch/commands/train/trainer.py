@@ -22,7 +22,7 @@ from ferbatch.commands.train.outputs import PerSource, index_of
 from ferbatch.commands.train.pixels import SIZE
 from ferbatch.commands.train.recipe import Recipe
 from ferbatch.commands.train.schedule import dtype_of, parameter_groups, share_of_peak
-from ferbatch.commands.train.showings import Batch, Showings, order_of, shown_of_sources
+from ferbatch.commands.train.showings import Showings, Shown, order_of, shown_of_sources
 from ferbatch.commands.train.targets import class_weights, smoothing_of_all, targets
 from ferbatch.commands.train.teachers import Teachers
 from ferbatch.commands.train.validation import Epoch, loss_of, parts_of
@@ -130,7 +130,7 @@ class Trainer:
     def _span(self, step: int) -> tuple[int, int]:
         return step * self.batch_size, (step + 1) * self.batch_size
 
-    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: Shown) -> tuple[Tensor, Tensor]:
         """One step down on these images; their mean loss, and how many labels were the target's."""
         x = standardise_(self.augment(batch.pixels, batch.outside), self.card)
         x = x.contiguous(memory_format=torch.channels_last)
