@@ -60,7 +60,8 @@ def show_bench(found: Mapping[str, Any]) -> None:
     for one in models:
         median = one["median"]
         parquet = f", {1e6 / median['rows_parquet']:.1f} with parquet" if "rows_parquet" in median else ""
-        lines.append(f"writing rows: {1e6 / median['rows']:.1f} us of CPU an image with csv{parquet}")
+        csv = f"{1e6 / median['rows']:.1f} us of CPU an image with csv"
+        lines.append(f"{escape(one['model'])}: writing rows: {csv}{parquet}")
         if best := one["recommended"]:
             lines.append(
                 f"{escape(one['model'])}: recommended are --workers {best['workers']} and --batch-size"
