@@ -23,7 +23,7 @@ import ferbatch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Decoding
 from ferbatch.images import jpeg
-from ferbatch.model import devices
+from ferbatch.model import devices, engine
 from ferbatch.model.weights import shipped
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.classifier import Classifier
@@ -141,6 +141,22 @@ def test_images_of_several_things_share_blocks_and_have_the_numbers_they_have_al
     assert [thing for thing, _ in found] == list(range(len(sizes)))
     assert [len(probabilities) for _, probabilities in found] == sizes
     assert np.array_equal(np.concatenate([probabilities for _, probabilities in found]), whole)
+
+
+@pytest.mark.parametrize("patience", [0.0, 3600.0])
+def test_a_gpu_waits_for_whole_blocks(patience: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(engine.PATIENCE, "cpu", patience)
+    classifier = Classifier.load("cnn-lite", "cpu")
+    n, compute, computed = classifier.block, classifier._compute, list[int]()
+    monkeypatch.setattr(
+        classifier, "_compute", lambda inputs: (computed.append(sum(map(len, inputs))), compute(inputs))[1]
+    )
+    found = list(classifier.ahead(enumerate(np.split(drawn(n * 3 // 2), 6))))
+    assert [thing for thing, _ in found] == list(range(6))
+    if patience:
+        assert sorted(computed) == [n // 2, n]
+    else:  # the first of them has nothing to wait for
+        assert n // 4 in computed
 
 
 CAPABLE = [
