@@ -13,6 +13,7 @@ import pytest
 import torch
 from support import Ferbatch, drawn, rows_of
 
+from ferbatch.commands.train import validation
 from ferbatch.commands.train.data import Data, Split
 from ferbatch.commands.train.outputs import PerSource, index_of
 from ferbatch.commands.train.recipe import Recipe
@@ -20,7 +21,7 @@ from ferbatch.commands.train.showings import Order, Showings, order_of
 from ferbatch.commands.train.targets import smoothing_of_all, targets
 from ferbatch.commands.train.temperature import alike, fitted_temperature, tempered
 from ferbatch.commands.train.trainer import Trainer
-from ferbatch.commands.train.validation import Epoch, parts_of
+from ferbatch.commands.train.validation import ENOUGH, Epoch, parts_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import NONE
 from ferbatch.model import registry
@@ -118,7 +119,11 @@ def test_the_output_that_is_kept_is_of_a_source_that_there_is() -> None:
         index_of("wed", SOURCES)
 
 
-def test_sources_weigh_alike_in_what_is_best_however_many_images_they_have() -> None:
+@pytest.mark.parametrize(("enough", "score"), [(4, 0.75), (16, 0.9), (500, 0.9)])
+def test_sources_weigh_alike_in_what_is_best_if_they_have_images_enough(
+    enough: int, score: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "ENOUGH", enough)
     data = of_two(views=2)
     labels = data.validation.labels
     found = np.stack([np.eye(4)[labels] * 0.9 + 0.025] * 2)
@@ -131,7 +136,7 @@ def test_sources_weigh_alike_in_what_is_best_however_many_images_they_have() -> 
     assert parts[2].ece.value == pytest.approx(1 - 0.925)
     assert parts[1].recalls["sad"].value == 0
     epoch = Epoch(1, 0.1, 1, 0.5, 1, 36 / 40, 1, False, parts)
-    assert epoch.score("sources") == pytest.approx(0.75)
+    assert epoch.score("sources") == pytest.approx(score)
     assert epoch.score("agreement") == pytest.approx(0.95)
     assert Epoch(1, 0.1, 1, 0.5, 1, 0.9, 1, False).score("sources") == pytest.approx(0.95)
 
@@ -147,6 +152,7 @@ def test_the_temperature_lets_sources_count_alike() -> None:
     assert apart == pytest.approx([1, 2], abs=0.1)
     pooled, balanced = fitted_temperature(said, labels), fitted_temperature(said, labels, alike(sources))
     assert pooled < 1.15 < 1.25 < balanced < 1.75
+    assert alike(sources[-2_100:]).tolist() == [1 / ENOUGH] * 100 + [1 / 2_000] * 2_000  # few count for less
 
 
 @pytest.mark.parametrize("outputs", ["bias", "layers"])

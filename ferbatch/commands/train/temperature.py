@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from ferbatch.commands.train.validation import ENOUGH
+
 TEMPERATURES = (0.2, 5.0)  # between which the best one is looked for
 
 
@@ -39,5 +41,8 @@ def fitted_temperature(
 
 
 def alike(sources: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(N,) what each image counts where the sources, of which it names one for each image, are to count alike."""
-    return np.asarray(1 / np.bincount(sources)[sources])
+    """(N,) what each image counts where sources are to count alike, but for those with fewer than ENOUGH images.
+
+    `sources` names one for each image.
+    """
+    return np.asarray(1 / np.maximum(np.bincount(sources), ENOUGH)[sources])

@@ -16,6 +16,7 @@ from ferbatch.scoring.measures import Measure, rate
 from ferbatch.scoring.outcomes import Outcomes
 
 LEAST_LIKELIHOOD = 1e-12  # the validation loss takes no probability for less
+ENOUGH = 500  # validation images of a source; one with fewer counts for less, or chance would choose the epoch
 Probabilities = NDArray[np.float64]
 
 
@@ -45,6 +46,11 @@ class Part:
     def score(self) -> float:
         """The mean of accuracy and agreement, where people were asked."""
         return sum(each.value or 0.0 for each in self._asked) / len(self._asked)
+
+    @property
+    def weight(self) -> float:
+        """What it counts beside other sources: 0..1."""
+        return min(1.0, self.accuracy.n / ENOUGH)
 
     @property
     def _asked(self) -> Sequence[Measure]:
@@ -96,13 +102,10 @@ class Epoch:
         return scores[choose] if choose in scores else self._by_sources(scores["agreement"])
 
     def _by_sources(self, otherwise: float) -> float:
-        """The mean of the sources' scores, each weighing alike, however many images it has."""
-        of = {source: [one.score for one in self.parts if one.source == source] for source in self._sources}
-        return float(np.mean([np.mean(scores) for scores in of.values()])) if of else otherwise
-
-    @property
-    def _sources(self) -> list[str]:
-        return list(dict.fromkeys(one.source for one in self.parts))
+        """The mean of the sources' scores, each weighing alike from ENOUGH images on."""
+        if not self.parts:
+            return otherwise
+        return float(np.average([one.score for one in self.parts], weights=[one.weight for one in self.parts]))
 
 
 def loss_of(found: Probabilities, labels: NDArray[np.int64]) -> float:
