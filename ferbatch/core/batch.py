@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.records import UNIT, Box, Failure, Prediction
+from ferbatch.core.records import UNIT, Failure
 
 
 class References(NamedTuple):
@@ -129,26 +129,6 @@ class Batch:
         """The images with the largest of their faces alone."""
         chosen = self.numbers == 0
         return replace(self, **{name: getattr(self, name)[chosen] for name in ("image", *OF_CROPS)})
-
-    def predictions(self, labels: Sequence[str]) -> list[list[Prediction]]:
-        """The rows of each image as objects, for whom a model with these labels was asked."""
-        rows: list[list[Prediction]] = [[] for _ in range(len(self))]
-        for crop, (place, number) in enumerate(zip(self.image.tolist(), self.numbers.tolist(), strict=True)):
-            values, best = [unit / UNIT for unit in self.units[crop].tolist()], int(self.best[crop])
-            path, truth = self.references.paths[place], self.references.truths[place]
-            status = "uncertain" if self.uncertain[crop] else "ok"
-            probabilities = dict(zip(labels, values, strict=True))
-            row = Prediction(path, truth, status, labels[best], values[best], probabilities)
-            if self.searched[place]:
-                x, y, width, height = self.boxes[crop].tolist()
-                row = replace(row, face=number, box=Box(x, y, width, height, float(self.scores[crop])))
-            rows[place].append(row)
-        for place, failure in self.failures.items():
-            path, truth = self.references.paths[place], self.references.truths[place]
-            rows[place] = [Prediction(path, truth, "error", error_kind=failure.kind, error=failure.message)]
-        for place in np.flatnonzero(self.faceless).tolist():
-            rows[place] = [Prediction(self.references.paths[place], self.references.truths[place], "no_face")]
-        return rows
 
     def pin_memory(self) -> Batch:
         """The batch with its crops where a GPU can fetch them; a torch DataLoader asks for it."""

@@ -102,8 +102,7 @@ class Workers:
     timeout: float | None = None  # seconds that an isolated process may take for one image
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """Where a face is, in pixels of the upright image."""
 
     x: int  # of the left side
@@ -148,32 +147,12 @@ class Prediction:
     error_kind: str | None = None  # one of ERROR_KINDS
     error: str | None = None
     face: int | None = None  # 0 is the largest face of the image; None: the image was taken whole, or has no label
-    box: Box | None = None  # where the face is
-
-    @property
-    def x(self) -> int | None:
-        """Pixels from the left of the upright image to the face."""
-        return self.box.x if self.box else None
-
-    @property
-    def y(self) -> int | None:
-        """Pixels from the top of the upright image to the face."""
-        return self.box.y if self.box else None
-
-    @property
-    def width(self) -> int | None:
-        """Pixels that the face is wide."""
-        return self.box.width if self.box else None
-
-    @property
-    def height(self) -> int | None:
-        """Pixels that the face is high."""
-        return self.box.height if self.box else None
-
-    @property
-    def face_score(self) -> float | None:
-        """How sure the detector is of the face, 0..1."""
-        return self.box.score if self.box else None
+    # Where the face is, in pixels of the upright image:
+    x: int | None = None  # of its left side
+    y: int | None = None  # of its upper side
+    width: int | None = None
+    height: int | None = None
+    face_score: float | None = None  # 0..1, how sure the detector is
 
 
 def columns(labels: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from ferbatch.core.errors import UnreadableImageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL
 from ferbatch.core.process import until_stopped
 from ferbatch.core.records import MIN_FACE, Decoding, Failure, Prediction, Search, Workers
+from ferbatch.core.rows import predictions
 from ferbatch.images import faces
 from ferbatch.images.decode import from_memory
 from ferbatch.images.inputs import model_input
@@ -149,4 +150,4 @@ class Classifier(Engine):
         """The rows of images that were in memory."""
         n = len(gathered)
         batch = gathered.batch(0, References([""] * n, [b""] * n, [None] * n))
-        return batch.scored(self.probabilities(batch.inputs), 0.0).predictions(self.card.labels)
+        return predictions(batch.scored(self.probabilities(batch.inputs), 0.0), self.card.labels)

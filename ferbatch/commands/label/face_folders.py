@@ -19,6 +19,7 @@ from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.process import default_workers
 from ferbatch.core.records import MARKER, Prediction
+from ferbatch.core.rows import predictions
 from ferbatch.images.decode import GrayImage, decode, read_bytes
 from ferbatch.images.face_files import COPY, file_for, remove_file, write_picture
 from ferbatch.images.formats import type_of_name
@@ -111,7 +112,7 @@ def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelle
     threads = min(default_workers(), MOST_THREADS)
     with closing(labelled), ThreadPoolExecutor(threads) as pool:
         for batch in labelled:
-            files, rows = batch.references.files, batch.predictions(labels)
+            files, rows = batch.references.files, predictions(batch, labels)
             list(pool.map(write_copy, repeat(folder), files, rows, repeat(labels)))
             yield batch
 
@@ -140,10 +141,10 @@ def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -
     for row in rows:
         colour = COLOURS[labels.index(row.label) % len(COLOURS)] if row.label else "white"
         text = f"{row.label} {row.confidence:.2f}" if row.label else "no face"
-        left, top = 0.0, 0.0
-        if box := row.box:
-            left, top = box.x * across, box.y * down
-            right, bottom = left + box.width * across, top + box.height * down
+        x, y, width, height = (pixels or 0 for pixels in (row.x, row.y, row.width, row.height))
+        left, top = x * across, y * down
+        if row.face is not None:
+            right, bottom = left + width * across, top + height * down
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
         _write(pen, text, (left, top), colour)
     return picture

@@ -24,6 +24,7 @@ from ferbatch.core.files import writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, Prediction, Workers
+from ferbatch.core.rows import predictions
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
@@ -57,7 +58,7 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     classifier = _load(options, card, options.device, options.precision)
     faces.check(options.search)
     batches = _stream(classifier, listing, options)
-    return (row for batch in batches for rows in batch.predictions(card.labels) for row in rows)
+    return (row for batch in batches for rows in predictions(batch, card.labels) for row in rows)
 
 
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
