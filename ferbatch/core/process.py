@@ -19,18 +19,13 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 T = TypeVar("T")
 
 
-def share_cores() -> None:
-    """Have OpenMP's threads sleep while they wait, not spin, unless the environment says otherwise.
+def be_quick() -> None:
+    """What labelling wants of its process: cores that are shared, memory that is kept. Before torch is imported.
 
-    Where other work keeps the cores busy, spinning threads made labelling up to twenty times slower; on an idle machine
-    sleeping ones cost 5 %. Must come before torch is imported.
+    OpenMP's threads sleep while they wait, unless the environment says otherwise: where other work keeps the cores
+    busy, spinning threads made labelling up to twenty times slower; on an idle machine sleeping ones cost 5 %.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def be_quick() -> None:
-    """What labelling wants of its process: cores that are shared, memory that is kept. Before torch is imported."""
-    share_cores()
     keep_memory()
 
 

@@ -12,15 +12,8 @@ from typing import NamedTuple
 SCHEMA = 1  # of the output columns
 
 ERROR_KINDS = (
-    "unreadable",
-    "truncated",
-    "blank",
-    "too_large",
-    "not_found",
-    "permission",
-    "timeout",
-    "crashed",
-    "unsupported",
+    *("unreadable", "truncated", "blank", "too_large", "not_found", "permission"),
+    *("timeout", "crashed", "unsupported"),
 )
 PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
@@ -32,12 +25,7 @@ NO_FACE = -2  # in place of a label's index, where no face was found
 MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
 
 REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
-REPORT_SUFFIXES = (
-    "json",
-    "md",
-    "html",
-    *(f"{chart}.svg" for chart in REPORT_CHARTS),
-)  # of the files of one model's report
+REPORT_SUFFIXES = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report
 
 DIGITS = 4  # after the point of a probability, wherever it is written
 UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that batches and outcomes hold
