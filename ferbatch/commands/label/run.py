@@ -233,8 +233,7 @@ def _gone(work: Work, options: Options) -> tuple[int, str]:
     n, example = 0, ""
     for path in work.gone():
         n, example = n + 1, example or path
-        if options.search.crops is not None:
-            face_files.remove_crops(options.search.crops, path)
+        face_files.write_crops(options.search.crops, path)
         if options.annotate is not None:
             remove_copy(options.annotate, path)
     return n, example
