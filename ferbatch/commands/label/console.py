@@ -69,14 +69,14 @@ class LabelConsole(RunConsole):
         self._failed(result)
         if result.too_many_errors:
             fail(
-                f"--max-errors: {count(result.this_run.failed, 'image')} failed, over {result.max_errors}",
+                f"--max-errors: {count(result.this_run.failed, 'image')} failed, over {result.job.options.max_errors}",
                 result.exit_code,
             )
 
     def _said(self, result: Result, output: Output) -> None:
         """How many images in which time, and what became of the others."""
         tally, aloud = result.tally, not self.quiet
-        aside = f"; {result.listing.aside}" if result.listing.aside else ""
+        aside = f"; {result.job.work.listing.aside}" if result.job.work.listing.aside else ""
         where = f" -> {output.shown}" if output.is_file else ""
         part = f"{result.processed:,} of " if result.processed < tally.images else ""
         say(

@@ -99,9 +99,10 @@ def copy_path(folder: str, path: str) -> str:
     return file_for(folder, path) + COPY
 
 
-def remove_copy(folder: str, path: str) -> None:
-    """Take away an image's copy, if there is one."""
-    remove_file(folder, copy_path(folder, path))
+def remove_copy(folder: str | None, path: str) -> None:
+    """Take away an image's copy, if there is one; None: copies are not wanted."""
+    if folder is not None:
+        remove_file(folder, copy_path(folder, path))
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:

@@ -10,14 +10,13 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.result import Job, Result, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import FRESH, Claim, Finished, Work, begun_as, past
+from ferbatch.commands.label.resume import FRESH, Past, Work
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import writing
@@ -66,15 +65,6 @@ def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listi
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
 
 
-def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
-    """The listing; NoImagesError where there is nothing in it."""
-    listing = _list(options, card, listed)
-    if not listing:
-        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
-        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
-    return listing
-
-
 def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
     return Classifier.load(options.model, device, precision=precision, tta=options.tta, card=card)
 
@@ -108,24 +98,26 @@ def run(
     for folder in folders:
         folder.check(existing)
     card = weights.read_card(options.model)
-    listing = _list_some(options, card, listed)
+    listing = _list(options, card, listed)
+    if not listing:
+        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
+        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
     with output.held(existing) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
-        identity = identity_of(options, card, begun_as(output, existing))
-        try:
-            known = past(Claim(output, existing, identity))
-        except Finished:
+        past = Past(output, existing)
+        identity = identity_of(options, card, past.head)
+        if not past.claim(identity):
             return None
-        for note in known.notes:
+        for note in past.notes:
             watcher.warned(note)
-        _check_there(folders, output, going_on=known.any)
-        output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
-        work = Work(listing, known, existing.retry_failed)
-        classifier = _load(options, card, torch.device(str(identity.device)), str(identity.precision))
+        _check_there(folders, output, going_on=past.any)
+        output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
+        work = Work(listing, past.journal, past.base, existing.retry_failed)
+        classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"])
         watcher.started(listing, classifier, len(work))
         for folder in folders:
-            folder.begin(keep=known.any)
+            folder.begin(keep=past.any)
         return _do(Job(options, output, identity, work, classifier, began), existing, watcher)
 
 
@@ -145,9 +137,8 @@ def _check_there(folders: Sequence[FaceFolder], output: Output, *, going_on: boo
 
 def _room(listing: Listing) -> int:
     """Bytes that the labels and the journal will take at the least."""
-    images = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
-    folders = sum(n * len(prefix) for n, (prefix, _) in zip(images, listing.folders, strict=True))
-    return BYTES_AN_IMAGE * len(listing) + 2 * (int(folders) + sum(map(len, listing.names)))
+    folders = sum(n * len(prefix) for prefix, _, n in listing.by_folder())
+    return BYTES_AN_IMAGE * len(listing) + 2 * (folders + sum(map(len, listing.names)))
 
 
 def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
@@ -156,35 +147,23 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
     with ExitStack() as stack:
         stream = stack.enter_context(output.stream())
         journal = stack.enter_context(_journal(job, existing)) if output.is_file else None
-        labelled = _stream(job.classifier, work, options, by_pillow=job.identity.decoder == jpeg.PILLOW)
+        labelled = _stream(job.classifier, work, options, by_pillow=job.identity["decoder"] == jpeg.PILLOW)
         if options.annotate is not None:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(
-            writer, labels, journal, unscored(work.listing, labels), brings_up_to_date=bool(work.past.base)
-        )
+        outcomes = unscored(work.listing, labels)
+        recorder = Recorder(writer, labels, journal, outcomes, brings_up_to_date=bool(work.base))
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
         writer.close()
         stream.flush()
         seconds = time.perf_counter() - start
-        gone, gone_example = _gone(work, options)
-        result = Result(
-            tally=recorder.tally,
-            this_run=recorder.this_run,
-            processed=len(work),
-            gone=gone,
-            gone_example=gone_example,
-            labels=labels,
-            listing=work.listing,
-            seconds=seconds,
-            report=report_of(job, recorder.outcomes),
-            max_errors=options.max_errors,
-        )
+        gone, report = _gone(work, options), report_of(job, outcomes)
+        result = Result(job, recorder.tally, recorder.this_run, *gone, seconds, report)
         if output.is_file:  # before the labels appear under their name
-            write_beside(job, result)
+            write_beside(result)
     if journal:
         journal.finish(output.state)
     return result
@@ -192,8 +171,8 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
 
 def _journal(job: Job, existing: Existing) -> Journal:
     """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
-    output, before = job.output, job.work.past.journal
-    head = {**job.identity.for_journal(), "incremental": existing.incremental, "labels": output.sha256()}
+    output, before = job.output, job.work.journal
+    head = {**job.identity, "incremental": existing.incremental, "labels": output.sha256()}
     journal = Journal(output.journal, before.end if before else None, head)
     with writing(journal.shown):
         if os.path.exists(output.path):
@@ -207,7 +186,7 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
     Ends early where `labelled` does, which it does for a signal.
     """
     work, stops = job.work, job.options.on_error == "stop"
-    for batch in work.merged(_told(labelled, watcher)):
+    for batch in work.merged(labelled):
         known, old = work.known[batch.first : batch.end], work.old[batch.first : batch.end]
         failed = [place for place in sorted(batch.failures) if stops and known[place] == FRESH][:1]
         n = failed[0] if failed else len(batch)
@@ -219,13 +198,8 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
             raise StoppedAtError(why + goes_on)
         if stopped():
             return
-
-
-def _told(labelled: Labelled, watcher: Watcher) -> Iterator[Batch]:
-    """The batches; the watcher hears of each once it is recorded."""
-    for batch in labelled:
-        yield batch
-        watcher.progressed(batch)
+        if (known == FRESH).any():
+            watcher.progressed(batch.where(known == FRESH))
 
 
 def _gone(work: Work, options: Options) -> tuple[int, str]:
@@ -234,6 +208,5 @@ def _gone(work: Work, options: Options) -> tuple[int, str]:
     for path in work.gone():
         n, example = n + 1, example or path
         face_files.write_crops(options.search.crops, path)
-        if options.annotate is not None:
-            remove_copy(options.annotate, path)
+        remove_copy(options.annotate, path)
     return n, example
