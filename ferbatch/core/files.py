@@ -25,12 +25,8 @@ class OutputStream(io.BufferedWriter):
         self.shown = name
 
     def write(self, data: Any) -> int:
-        try:  # `writing` would do, but costs as much as the rest, for every row
+        with writing(self.shown):
             return super().write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritten(self.shown, error.strerror) from error
 
     def flush(self) -> None:
         with writing(self.shown):

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
@@ -184,10 +184,9 @@ def native_code_hushed() -> Iterator[None]:
 
 
 def _writes_to_2(stream: object) -> bool:
-    try:
+    with suppress(AttributeError, OSError, ValueError):
         return stream.fileno() == 2  # type: ignore[attr-defined,no-any-return]
-    except (AttributeError, OSError, ValueError):
-        return False
+    return False
 
 
 def default_workers() -> int:

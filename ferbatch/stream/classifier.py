@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,9 @@ class Classifier(Engine):
         decoding = decoding or Decoding(self.card.size)
         with self._started(images, decoding, workers or Workers(), min_confidence, batch_size) as pool:
             source = loader(Batches(images, decoding, batch_size, pool), pin_memory=self.device.type == "cuda")
-            yield from self._scored(process.until_stopped(source), min_confidence)
+            batches = ((batch, batch.inputs) for batch in process.until_stopped(source))
+            for batch, probabilities in self.ahead(batches):  # unless the process that decoded them has asked already
+                yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
 
     @contextlib.contextmanager
     def _started(
@@ -99,12 +101,6 @@ class Classifier(Engine):
                     processes = Pool(decoding, Workers(number, isolated, workers.timeout), at_once, compute)
                     pool = stack.enter_context(processes)
             yield pool
-
-    def _scored(self, batches: Iterable[Batch], min_confidence: float) -> Iterator[Batch]:
-        """Batches with what the model says of them, unless the process that decoded them has asked it already."""
-        asked = ((batch, batch.inputs) for batch in batches)
-        for batch, probabilities in self.ahead(asked):
-            yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.

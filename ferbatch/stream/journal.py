@@ -14,7 +14,7 @@ import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,7 +24,7 @@ from ferbatch.core.batch import OF_CROPS, OF_IMAGES, Batch, References, joined
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import ERROR_KINDS, UNIT, Failure, Version
+from ferbatch.core.records import ERROR_KINDS, UNIT, Failure
 from ferbatch.images.limits import MAX_SIDE
 
 FORMAT = 3
@@ -35,19 +35,11 @@ LINE = b'{"crc32":"%08x","batch":%b}\n'
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-class Known(NamedTuple):
-    """An image that a journal speaks of."""
-
-    number: int  # by which `Done.read` finds it
-    version: Version  # of its file, as it was then
-    error_kind: str | None  # one of ERROR_KINDS where it could not be read
-
-
 def line_of(batch: Batch) -> bytes:
     """A batch that a model was asked about, with its checksum; probabilities stand label by label."""
-    whys = {place: (failure.kind, failure.message) for place, failure in batch.failures.items()}
     # A surrogate, which may come with what a system says of a name, is no Unicode; it is not printed anyway.
-    failures = {place: (kind, said.encode("utf-8", "replace").decode()) for place, (kind, said) in whys.items()}
+    said = {place: why.message.encode("utf-8", "replace").decode() for place, why in batch.failures.items()}
+    failures = {place: (why.kind, said[place]) for place, why in batch.failures.items()}
     columns = {name: getattr(batch, name) for name in (*OF_IMAGES, *OF_CROPS)} | {"units": batch.units.T}
     columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
     data = orjson.dumps({"paths": batch.references.paths, "failures": failures, **columns}, option=OPTIONS)
@@ -175,33 +167,30 @@ class Done:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, paths: Sequence[str]) -> list[Known | None]:
-        """What is known of images, for as much as a run must know to go on; None where nothing is.
-
-        They are looked up batch after batch: each is read once, however the paths lie among them.
-        """
-        found: list[Known | None] = [None] * len(paths)
+    def find(self, paths: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Batch]]:
+        """Images that it holds, batch after batch: their places among `paths`, the numbers to `read` them by, them."""
         keys = np.fromiter(map(hash, paths), np.int64, len(paths))
         numbers = np.searchsorted(self.keys, keys)
         there = np.flatnonzero(np.append(self.keys, 0)[numbers] == keys)
         there = there[numbers[there] < len(self.keys)]
-        for at in there[self.offsets[numbers[there]].argsort(kind="stable")].tolist():
-            number = int(numbers[at])
-            batch, place = self._batch(self.offsets[number]), int(self.places[number])
-            if batch.references.paths[place] == paths[at]:  # or they are two with one hash
-                self.asked[number] = True
-                failure = batch.failures.get(place)
-                version = Version(*batch.versions[place].tolist())
-                found[at] = Known(number, version, failure.kind if failure else None)
-        return found
+        for part, batch in self._parts(numbers[there]):
+            found = zip(there[part], batch.references.paths, strict=True)
+            same = np.array([paths[place] == path for place, path in found])  # or they are two with one hash
+            places = there[part][same]
+            self.asked[numbers[places]] = True
+            yield places, numbers[places], batch.where(same)
 
-    def read(self, numbers: NDArray[np.int64], references: References) -> Batch:
-        """Images by their numbers, with today's references; OutputError where the journal is not as it was."""
+    def read(self, numbers: NDArray[np.int64]) -> Batch:
+        """Images by their numbers; OutputError where the journal is not as it was."""
+        parts = list(self._parts(numbers))
+        return joined([batch for _, batch in parts], np.concatenate([part for part, _ in parts]))
+
+    def _parts(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Images by their numbers, of which each batch has some: the places of those, and them. Each is read once."""
         offsets, places = self.offsets[numbers], self.places[numbers].astype(np.int64)
         order = offsets.argsort(kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1)
-        found = [self._batch(offsets[part[0]]).at(places[part]).of(references.at(part.tolist())) for part in parts]
-        return joined(found, order)
+        for part in np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1) if len(order) else ():
+            yield part, self._batch(offsets[part[0]]).at(places[part])
 
     def _batch(self, offset: int) -> Batch:
         """The batch that begins at this byte."""

@@ -104,32 +104,31 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     info: what os.stat says of it, where it was asked already.
     """
     search = decoding.search
-    data = read_bytes(file, info)
+    data, suffix_type = read_bytes(file, info), type_of_name(file)
     luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-    if search.mode != "whole" and not (luma is not None and _is_small(luma.shape[1], luma.shape[0], search)):
-        image = _to_search(data, luma, type_of_name(file))
-        if not _is_small(image.width, image.height, search):
-            found = faces.find(image, search)
-            if search.mode == "detect" or not faces.is_crop(image, found):
-                return searched(path, image, found, decoding)
+    if image := _to_search(data, luma, suffix_type, search):
+        found = faces.find(image, search)
+        if search.mode == "detect" or not faces.is_crop(image, found):
+            return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
-    pixels, width, height = input_of(data, type_of_name(file), decoding.size, luma)
+    pixels, width, height = input_of(data, suffix_type, decoding.size, luma)
     write_crops(search.crops, path)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     return Content([pixels], None, large)
 
 
-def _is_small(width: int, height: int, search: Search) -> bool:
-    """Whether `auto` takes an image of this size for a crop without a search."""
-    return search.mode == "auto" and max(width, height) <= faces.SMALL_SIDE
-
-
-def _to_search(data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None) -> GrayImage:
-    """The image to look for faces in, from the quicker decoder where that has it."""
+def _to_search(
+    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, search: Search
+) -> GrayImage | None:
+    """The image to look for faces in, from the quicker decoder where that has it; None where it is taken for a crop."""
+    smallest = faces.SMALL_SIDE if search.mode == "auto" else 0
+    if search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
+        return None
     if luma is not None:
         return GrayImage(Image.fromarray(luma), luma.shape[1], luma.shape[0])
-    return decode(data, suffix_type, SEARCHED_SIDE)
+    image = decode(data, suffix_type, SEARCHED_SIDE)
+    return image if max(image.width, image.height) > smallest else None
 
 
 def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding: Decoding) -> Content:

@@ -34,13 +34,8 @@ class LabelConsole(RunConsole):
         aside = f", {listing.aside}" if listing.aside else ""
         known = f", {to_label:,} to label, the others are done" if to_label < len(listing) else ""
         model = f"model {escape(classifier.card.name)} on {classifier.device}"
-        say(
-            f"{count(len(listing), 'image')}{known}{aside}; {model}",
-            shown=self.verbose,
-            event="started",
-            images=len(listing),
-            to_label=to_label,
-        )
+        said = f"{count(len(listing), 'image')}{known}{aside}; {model}"
+        say(said, shown=self.verbose, event="started", images=len(listing), to_label=to_label)
         self.progress = Progress(to_label, quiet=self.quiet)
 
     def finished(self, result: Result | None, output: Output) -> None:
@@ -97,8 +92,7 @@ class LabelConsole(RunConsole):
         )
         if result.gone:
             theirs = "is gone, and its row with it" if result.gone == 1 else "are gone, and their rows with them"
-            said = f"{count(result.gone, 'image')} labelled before {theirs}"
-            said += f" ({result.gone_example})"
+            said = f"{count(result.gone, 'image')} labelled before {theirs} ({result.gone_example})"
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:
             self._scored(result, output)
@@ -115,12 +109,8 @@ class LabelConsole(RunConsole):
         if new.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in new.errors.most_common())
             said = f"{new.failed:,} of {count(new.images, 'image')} could not be labelled ({kinds})"
-            say(
-                f"{said}; each has its row, {new.failed_example} for one",
-                log.WARNING,
-                event="failed",
-                images=new.failed,
-            )
+            said += f"; each has its row, {new.failed_example} for one"
+            say(said, log.WARNING, event="failed", images=new.failed)
         if new.unlistable:
             say(f"{count(new.unlistable, 'folder')} could not be listed", log.WARNING, event="unlistable")
         if old:

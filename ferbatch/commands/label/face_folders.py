@@ -7,7 +7,6 @@ import re
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import repeat
 
 from PIL import Image, ImageDraw, ImageFont
@@ -34,22 +33,14 @@ COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
 Labelled = Generator[Batch, None, None]
 
 
-@dataclass(frozen=True, slots=True)
 class FaceFolder:
     """A folder of crops or copies. It carries a marker that names the output they belong to; it is never a source."""
 
-    path: str
-    option: str  # of the command line, that names the folder
-    output: str  # as a path from the root; - for stdout
-
-    @property
-    def shown(self) -> str:
-        """The path, safe to print."""
-        return shown(self.path)
-
-    @property
-    def marker(self) -> str:
-        return os.path.join(self.path, MARKER)
+    def __init__(self, path: str, option: str, output: str) -> None:
+        """`option`: of the command line, that names the folder; `output`: a path from the root, - for stdout."""
+        self.path, self.option, self.output = path, option, output
+        self.shown = shown(path)  # safe to print
+        self.marker = os.path.join(path, MARKER)
 
     @property
     def is_there(self) -> bool:
@@ -120,15 +111,12 @@ def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelle
 
 def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Sequence[str]) -> None:
     """A copy of an image in which its rows can be seen; none of one that cannot be read. Raises OutputError."""
-    if rows[0].error_kind:
-        remove_copy(folder, rows[0].path)
-        return
-    try:
-        image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
-    except (UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
-        remove_copy(folder, rows[0].path)
-        return
-    write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+    if not rows[0].error_kind:
+        with suppress(UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
+            image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
+            write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+            return
+    remove_copy(folder, rows[0].path)
 
 
 def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -> Image.Image:

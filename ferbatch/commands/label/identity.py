@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
     """
     device, precision, decoders = options.device, options.precision, jpeg.decoders()
     if device == "auto" and "--device" in before:
-        device = _device_here(before["--device"])
+        with suppress(UsageError):  # it is gone: the output is then begun again, which is said
+            device = str(choose_device(before["--device"]))
     if precision == "auto" and before.get("--precision") in [*DTYPES]:
         precision = before["--precision"]
     chosen, search = choose_device(device), options.search
@@ -43,8 +45,8 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--tta": options.tta,
         "preprocessing": PREPROCESSING_VERSION,
         "--faces": search.mode,
-        "--crops": _normal(search.crops),
-        "--annotate": _normal(options.annotate),
+        "--crops": search.crops and os.path.normpath(search.crops),
+        "--annotate": options.annotate and os.path.normpath(options.annotate),
         **(dict.fromkeys(of_search) if search.mode == "whole" else of_search),
         "detector": faces.version(search),
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
@@ -70,17 +72,3 @@ def named(differences: Mapping[str, tuple[Any, Any]]) -> str:
 def shown_paths(options: Options) -> list[str]:
     """PATHS as they may be printed."""
     return ["-" if path == "-" else shown(path) for path in options.paths]
-
-
-def _device_here(name: str) -> str:
-    """The device of this name, or `auto` where it is gone: the output is then begun again, which is said."""
-    try:
-        choose_device(name)
-    except UsageError:
-        return "auto"
-    return name
-
-
-def _normal(folder: str | None) -> str | None:
-    """A folder's path, spelled in one way."""
-    return os.path.normpath(folder) if folder else folder

@@ -138,17 +138,18 @@ class Work:
             self._look_up(range(start, min(start + AT_ONCE, n)), retry_failed)
         self.fresh = np.flatnonzero(self.known == FRESH)  # the listing's indices of the images to label
 
-    def _look_up(self, indices: Sequence[int], retry_failed: bool) -> None:
+    def _look_up(self, indices: range, retry_failed: bool) -> None:
         """Find by which numbers images are known, and whether of old."""
-        paths, files, _ = self.listing.references(indices)
-        versions = list(map(version_of, files))
+        references = self.listing.references(indices)
+        versions = np.array(list(map(version_of, references.files)))
         for done, sign in ((self.base, -1), (self.journal, 1)):
-            for index, version, found in zip(indices, versions, done.find(paths), strict=True) if done else ():
-                if found:
-                    again = found.error_kind is not None and (retry_failed or found.error_kind in RETRIED)
-                    usable = found.version == version and not again
-                    self.known[index] = sign * (found.number + 1) if usable else FRESH
-                    self.old[index] = usable and (sign < 0 or self.old[index])
+            for places, numbers, batch in done.find(references.paths) if done else ():
+                usable = (batch.versions == versions[places]).all(axis=1)
+                failures = batch.failures.items()
+                usable[[at for at, failure in failures if retry_failed or failure.kind in RETRIED]] = False
+                found = indices.start + places
+                self.known[found] = np.where(usable, sign * (numbers + 1), FRESH)
+                self.old[found] = usable & (self.old[found] | (sign < 0))
 
     def __len__(self) -> int:
         return len(self.fresh)
@@ -182,7 +183,7 @@ class Work:
             if done and which.any():
                 indices = start + np.flatnonzero(which)
                 references = self.listing.references(indices.tolist())
-                parts = [*parts, (indices, done.read(np.abs(known[which]) - 1, references))]
+                parts = [*parts, (indices, done.read(np.abs(known[which]) - 1).of(references))]
         order = np.concatenate([indices for indices, _ in parts]) - start
         return replace(joined([batch for _, batch in parts], order), first=start)
 
@@ -190,5 +191,5 @@ class Work:
         """The paths of images that were done before and are not listed any more."""
         yield from self.base.gone() if self.base else ()
         for path in self.journal.gone() if self.journal else ():
-            if not (self.base and self.base.find([path])[0]):
+            if not (self.base and any(len(found) for found, *_ in self.base.find([path]))):
                 yield path
