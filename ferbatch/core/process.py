@@ -101,32 +101,21 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let a signal wait for the end of this block, where Stopped is raised for it; `until_stopped` ends early."""
-    _Signals.deferred = True
-    try:
-        yield
-    finally:
-        _Signals.deferred = False
-    if _Signals.came is not None:
-        raise Stopped(_Signals.came)
+def signals_deferred(*, in_forks: bool = False) -> Iterator[None]:
+    """Let a signal wait for the end of this block, where Stopped is raised for it; `until_stopped` ends early.
 
-
-@contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Let no signal part what belongs together: one that comes takes effect after this block.
-
-    A process that is forked in it hears of none either.
+    `in_forks`: a process that is forked in it hears of none either.
     """
     before, _Signals.deferred = _Signals.deferred, True
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING) if hasattr(signal, "pthread_sigmask") else None
+    blocks = in_forks and hasattr(signal, "pthread_sigmask")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING) if blocks else None
     try:
         yield
     finally:
         _Signals.deferred = before
         if blocked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if _Signals.came is not None and not before:  # another thread took it
+    if _Signals.came is not None and not before:
         raise Stopped(_Signals.came)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
-from ferbatch.core.process import default_workers, signals_held_back
+from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
 from ferbatch.images.face_files import write_crops
 from ferbatch.stream.read import Content, gathered
@@ -113,7 +113,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with signals_held_back():
+        with signals_deferred(in_forks=True):
             self.kill()
 
     def kill(self) -> None:
@@ -130,7 +130,7 @@ class Pool:
     def _start(self) -> _Worker:
         """A new worker, among the others before any signal can part it from them."""
         try:
-            with signals_held_back():
+            with signals_deferred(in_forks=True):
                 self.workers.append(self._launch())
         except (OSError, EOFError) as error:  # EOFError: the fork server has died
             why = getattr(error, "strerror", None) or "the process that starts them has died"

@@ -36,14 +36,7 @@ class Content(NamedTuple):
 def gathered(
     first: int, references: References, size: int, contents: Sequence[Content], versions: Sequence[Version]
 ) -> Batch:
-    """Images as a batch.
-
-    first: the number of the first.
-    references: to them.
-    size: pixels on each side of a model input.
-    contents: what became of each.
-    versions: of their files.
-    """
+    """Images as a batch, of which the first has this number: what became of each, as inputs of `size` pixels a side."""
     inputs = [pixels for content in contents for pixels in content.inputs]
     searched = np.array([content.boxes is not None for content in contents], np.bool_)
     image = np.repeat(np.arange(len(contents)), [len(content.inputs) for content in contents])

@@ -44,10 +44,10 @@ class LabelConsole(RunConsole):
             say(f"{output.shown} is finished: there is nothing to resume", shown=not self.quiet, event="finished")
             return
         tally = result.tally
-        if not self.quiet:
+        if not self.quiet and not log.is_json():  # people read it
             if result.report is not None:
-                self._show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
-            self._show(as_text(_summary(result), is_terminal(sys.stderr)))
+                log.show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
+            log.show(as_text(_summary(result), is_terminal(sys.stderr)))
         self._said(result, output)
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
@@ -96,12 +96,6 @@ class LabelConsole(RunConsole):
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:
             self._scored(result, output)
-
-    @staticmethod
-    def _show(table: str) -> None:
-        """A table, where people read."""
-        if not log.is_json():
-            log.show(table)
 
     def _failed(self, result: Result) -> None:
         """The images of this run that failed, and how many did in the runs before it."""

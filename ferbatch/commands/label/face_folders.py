@@ -43,11 +43,7 @@ class FaceFolder:
         self.marker = os.path.join(path, MARKER)
 
     @property
-    def is_there(self) -> bool:
-        """Whether it is the folder of this very output."""
-        return self._owner() == self.output
-
-    def _owner(self) -> str | None:
+    def owner(self) -> str | None:
         """The output that the faces in it belong to; '' where the marker is of something else, None without one."""
         with writing(self.shown), suppress(FileNotFoundError, NotADirectoryError):
             with open(self.marker, "rb") as stream:
@@ -64,7 +60,7 @@ class FaceFolder:
             return
         with writing(self.shown):
             names = set(os.listdir(self.path)) - {MARKER}
-        owner = self._owner()
+        owner = self.owner
         if owner == "" or (owner is None and names):
             raise UsageError(f"{self.shown} is not empty and no folder of faces: choose a new one for {self.option}")
         if names and not existing.overwrite and not (existing.any and owner == self.output):

@@ -12,16 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import (
-    EXISTS,
-    OutputStream,
-    check_has_folder,
-    remove,
-    replace_file,
-    sha256_of,
-    unwritten,
-    writing,
-)
+from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, replace_file, unwritten, writing
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
@@ -92,10 +83,6 @@ class Output:
     def is_mine(self, path: str) -> bool:
         """Whether a path is that of the labels or of a file beside them."""
         return self.is_file and os.path.realpath(path) in map(os.path.realpath, (f"{self.path}.lock", *self.files))
-
-    def sha256(self) -> str | None:
-        """Of the labels file as it is; None if there is none."""
-        return sha256_of(self.path) if os.path.exists(self.path) else None
 
     @contextmanager
     def held(self, existing: Existing) -> Iterator[Holder | None]:

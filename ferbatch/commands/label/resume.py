@@ -15,7 +15,7 @@ from ferbatch.commands.label.identity import differences, named
 from ferbatch.commands.label.output import Output
 from ferbatch.core.batch import Batch, References, joined
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import version_of
+from ferbatch.core.files import sha256_of, version_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
 from ferbatch.sources.listing import Listing
@@ -36,14 +36,11 @@ class Past:
         going_on = output.is_file and (existing.resume or existing.incremental)
         paths = (output.journal, output.state)
         self.begun, self.finished = (Done(path) if going_on and os.path.exists(path) else None for path in paths)
+        # What the run that this one goes on from says of itself; nothing where there is none.
+        self.head: Mapping[str, Any] = next((done.head for done in (self.begun, self.finished) if done is not None), {})
         self.journal: Done | None = None  # of an unfinished run, to go on with
         self.base: Done | None = None  # of the finished run that this one brings up to date
         self.notes: list[str] = []  # what the user should know
-
-    @property
-    def head(self) -> Mapping[str, Any]:
-        """What the run that this one goes on from says of itself; nothing where there is none."""
-        return next((done.head for done in (self.begun, self.finished) if done is not None), {})
 
     @property
     def any(self) -> bool:
@@ -115,13 +112,10 @@ class Past:
     def _check_untouched(self, begun_on: str | None) -> None:
         """UsageError where the labels are not those of their sidecar, nor those that a run was begun on (a sha256)."""
         output, existing = self.output, self.existing
-        there = output.sha256()
+        there = sha256_of(output.path)
         if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
-            if existing.incremental:
-                raise UsageError(f"{output.shown} is not as ferbatch wrote it and {NOT_UPDATED}")
-            raise UsageError(
-                f"{output.shown} is not as ferbatch wrote it; --overwrite, in place of --resume, replaces it"
-            )
+            so = f" and {NOT_UPDATED}" if existing.incremental else "; --overwrite, in place of --resume, replaces it"
+            raise UsageError(f"{output.shown} is not as ferbatch wrote it{so}")
 
 
 class Work:

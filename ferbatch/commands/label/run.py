@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol
@@ -19,7 +19,7 @@ from ferbatch.commands.label.result import Job, Result, report_of, unscored, wri
 from ferbatch.commands.label.resume import FRESH, Past, Work
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
-from ferbatch.core.files import writing
+from ferbatch.core.files import sha256_of, writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, Prediction, Workers
@@ -94,9 +94,7 @@ def run(
     watcher: told how the run goes.
     """
     began = datetime.now(UTC)
-    folders = _folders(options, output)
-    for folder in folders:
-        folder.check(existing)
+    folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
     listing = _list(options, card, listed)
     if not listing:
@@ -111,7 +109,9 @@ def run(
             return None
         for note in past.notes:
             watcher.warned(note)
-        _check_there(folders, output, going_on=past.any)
+        for folder in folders if past.any else ():
+            if folder.owner != folder.output:
+                raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
         output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
         work = Work(listing, past.journal, past.base, existing.retry_failed)
         classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"])
@@ -121,18 +121,14 @@ def run(
         return _do(Job(options, output, identity, work, classifier, began), existing, watcher)
 
 
-def _folders(options: Options, output: Output) -> list[FaceFolder]:
-    """The folders that files about faces go to."""
+def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
+    """The folders that files about faces go to; UsageError where they may not."""
     named = {"--crops": options.search.crops, "--annotate": options.annotate}
     owner = os.path.abspath(output.path) if output.is_file else output.path
-    return [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
-
-
-def _check_there(folders: Sequence[FaceFolder], output: Output, *, going_on: bool) -> None:
-    """UsageError where a run that goes on from another lacks the files about faces that this one wrote."""
+    folders = [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
     for folder in folders:
-        if going_on and not folder.is_there:
-            raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
+        folder.check(existing)
+    return folders
 
 
 def _room(listing: Listing) -> int:
@@ -172,7 +168,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
 def _journal(job: Job, existing: Existing) -> Journal:
     """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
     output, before = job.output, job.work.journal
-    head = {**job.identity, "incremental": existing.incremental, "labels": output.sha256()}
+    head = {**job.identity, "incremental": existing.incremental, "labels": sha256_of(output.path)}
     journal = Journal(output.journal, before.end if before else None, head)
     with writing(journal.shown):
         if os.path.exists(output.path):
