@@ -78,7 +78,7 @@ class Classifier(Engine):
         with self._started(images, decoding, workers or Workers(), min_confidence, batch_size) as pool:
             source = loader(Batches(images, decoding, batch_size, pool), pin_memory=self.device.type == "cuda")
             batches = ((batch, batch.inputs) for batch in process.until_stopped(source))
-            for batch, probabilities in self.ahead(batches):  # unless the process that decoded them has asked already
+            for batch, probabilities in self.ahead(batches):  # of no inputs, where a worker has asked already
                 yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
 
     @contextlib.contextmanager
