@@ -121,6 +121,24 @@ def noted(images: Sequence[Image]) -> list[Image]:
     return [replace(one, failure=unicode(one.failure)) for one in scored(images)]
 
 
+def rows_of(image: Image) -> list[Prediction]:
+    """The rows of one image, told one by one; an error is one line that can be printed."""
+    path, truth = image.path, image.truth
+    if image.failure:
+        line = " ".join(image.failure.message.split())
+        error = "".join(char if char.isprintable() else "?" for char in line)
+        return [Prediction(path, truth, "error", error_kind=image.failure.kind, error=error)]
+    if not image.crops:
+        return [Prediction(path, truth, "no_face")]
+    rows = []
+    for number, crop in enumerate(image.crops):
+        found = {label: unit / UNIT for label, unit in zip(LABELS, crop.units, strict=True)}
+        status, label = "uncertain" if crop.uncertain else "ok", LABELS[crop.best]
+        face = (number, *crop.box) if crop.box else ()
+        rows.append(Prediction(path, truth, status, label, found[label], found, None, None, *face))
+    return rows
+
+
 def row_of(prediction: Prediction, labels: Sequence[str]) -> Mapping[str, Any]:
     """A prediction as column -> value, None where a column does not apply."""
     values = {name: getattr(prediction, name) for name in columns(())}

@@ -389,7 +389,7 @@ PLACES = {  # of a bug: what fails
     "the network": (Classifier, "_softmax"),
     "what it says of a batch": (Batch, "scored"),
     "a decoded batch": (pool.Pool, "_take"),
-    "a batch's predictions": (Batch, "predictions"),
+    "a batch's predictions": (label_run, "predictions"),
 }
 
 

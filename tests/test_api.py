@@ -14,7 +14,6 @@ from PIL import Image
 from support import Ferbatch, draw_face
 
 import ferbatch
-from ferbatch.core.records import Box
 from ferbatch.model.weights import shipped
 from ferbatch.stream.classifier import Classifier
 
@@ -103,7 +102,8 @@ def test_a_models_name_without_its_version_is_the_newest() -> None:
 
 
 def test_where_a_face_is_can_be_read_off_its_prediction() -> None:
-    face = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9}, face=0, box=Box(1, 2, 3, 4, 0.5))
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, "face_score": 0.5}
+    face = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9}, face=0, **box)
     assert (face.x, face.y, face.width, face.height, face.face_score) == (1, 2, 3, 4, 0.5)
     assert pickle.loads(pickle.dumps(face)) == face
     whole = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9})

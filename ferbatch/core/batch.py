@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.records import UNIT, Box, Failure, Prediction
+from ferbatch.core.records import UNIT, Failure
 
 
 class References(NamedTuple):
@@ -111,14 +111,15 @@ class Batch:
         start, chosen = n.cumsum() - n, n[places]
         crops = np.repeat(start[places] - (chosen.cumsum() - chosen), chosen) + np.arange(chosen.sum())
         there = {place: now for now, place in enumerate(places.tolist())} if self.failures else {}
-        return replace(
-            self,
-            references=self.references.at(places.tolist()),
-            failures={there[place]: failure for place, failure in self.failures.items() if place in there},
-            image=np.repeat(np.arange(len(places)), chosen),
-            **{name: getattr(self, name)[places] for name in OF_IMAGES},
-            **{name: getattr(self, name)[crops] for name in ("inputs", *OF_CROPS) if len(getattr(self, name))},
-        )
+        columns = {name: getattr(self, name)[places] for name in OF_IMAGES}
+        columns |= {name: getattr(self, name)[crops] for name in ("inputs", *OF_CROPS) if len(getattr(self, name))}
+        columns["image"] = np.repeat(np.arange(len(places)), chosen)
+        failures = {there[place]: failure for place, failure in self.failures.items() if place in there}
+        return replace(self, references=self.references.at(places.tolist()), failures=failures, **columns)
+
+    def where(self, which: NDArray[np.bool_]) -> Batch:
+        """The images that a mask chooses."""
+        return self if which.all() else self.at(np.flatnonzero(which))
 
     def part(self, start: int, stop: int) -> Batch:
         """The images from one place to before another."""
@@ -128,27 +129,7 @@ class Batch:
     def largest(self) -> Batch:
         """The images with the largest of their faces alone."""
         chosen = self.numbers == 0
-        return replace(self, **{name: getattr(self, name)[chosen] for name in ("image", *OF_CROPS)})
-
-    def predictions(self, labels: Sequence[str]) -> list[list[Prediction]]:
-        """The rows of each image as objects, for whom a model with these labels was asked."""
-        rows: list[list[Prediction]] = [[] for _ in range(len(self))]
-        for crop, (place, number) in enumerate(zip(self.image.tolist(), self.numbers.tolist(), strict=True)):
-            values, best = [unit / UNIT for unit in self.units[crop].tolist()], int(self.best[crop])
-            path, truth = self.references.paths[place], self.references.truths[place]
-            status = "uncertain" if self.uncertain[crop] else "ok"
-            probabilities = dict(zip(labels, values, strict=True))
-            row = Prediction(path, truth, status, labels[best], values[best], probabilities)
-            if self.searched[place]:
-                x, y, width, height = self.boxes[crop].tolist()
-                row = replace(row, face=number, box=Box(x, y, width, height, float(self.scores[crop])))
-            rows[place].append(row)
-        for place, failure in self.failures.items():
-            path, truth = self.references.paths[place], self.references.truths[place]
-            rows[place] = [Prediction(path, truth, "error", error_kind=failure.kind, error=failure.message)]
-        for place in np.flatnonzero(self.faceless).tolist():
-            rows[place] = [Prediction(self.references.paths[place], self.references.truths[place], "no_face")]
-        return rows
+        return replace(self, **{name: getattr(self, name)[chosen] for name in OF_CROPS})
 
     def pin_memory(self) -> Batch:
         """The batch with its crops where a GPU can fetch them; a torch DataLoader asks for it."""
@@ -159,7 +140,7 @@ class Batch:
 
 OF_IMAGES = {"versions": np.int64, "searched": np.bool_, "large": np.bool_}  # columns with a value for each image
 OF_CROPS = {  # columns with a value for each crop, what a model says of it among them
-    **{"boxes": np.int64, "scores": np.float64},
+    **{"image": np.int64, "boxes": np.int64, "scores": np.float64},
     **{"units": np.int64, "best": np.int64, "uncertain": np.bool_},
 }
 
@@ -174,13 +155,11 @@ def joined(batches: Iterable[Batch], order: NDArray[np.int64]) -> Batch:
         raise ValueError("images and their places do not fit each other")
     if len(parts) == 1 and np.array_equal(order, np.arange(len(order))):
         return parts[0]
-    starts = np.cumsum([0, *map(len, parts)]).tolist()
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in (*OF_IMAGES, *OF_CROPS)
-    }
-    several = list(zip(parts, starts, strict=False))
+    several = list(zip(parts, np.cumsum([0, *map(len, parts)]).tolist(), strict=False))
+    names = (*OF_IMAGES, *OF_CROPS)
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    columns["image"] = np.concatenate([part.image + start for part, start in several])
     references = zip(*(part.references for part in parts), strict=True)
     columns["references"] = References(*(list(itertools.chain(*column)) for column in references))
     columns["failures"] = {start + at: why for part, start in several for at, why in part.failures.items()}
-    columns["image"] = np.concatenate([part.image + start for part, start in several])
     return Batch(parts[0].first, **columns).at(np.argsort(order))

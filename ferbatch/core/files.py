@@ -25,12 +25,8 @@ class OutputStream(io.BufferedWriter):
         self.shown = name
 
     def write(self, data: Any) -> int:
-        try:  # `writing` would do, but costs as much as the rest, for every row
+        with writing(self.shown):
             return super().write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise unwritten(self.shown, error.strerror) from error
 
     def flush(self) -> None:
         with writing(self.shown):
@@ -122,10 +118,11 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def sha256_of(path: str) -> str:
-    """The hash of a file of ours as it is; OutputError where it cannot be read back."""
-    with writing(shown(path)), open(path, "rb") as stream:
+def sha256_of(path: str) -> str | None:
+    """The hash of a file of ours as it is, None if there is none; OutputError where it cannot be read back."""
+    with writing(shown(path)), suppress(FileNotFoundError), open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+    return None
 
 
 def version_of(file: bytes) -> Version:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 
 _FORMULA = tuple("=+-@\t\r")  # what a spreadsheet would run
-_ODD = re.compile(  # what `encode_path` would change, in names with a line end between them
-    r"[\x00-\x09\x0b-\x1f\\\x7f-\x9f\ud800-\udfff\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|^[=+@-]",
-    re.MULTILINE,
-)
+# Characters that would do something other than be seen, but for the line end: controls, surrogates (they stand for odd
+# bytes), line and direction marks; and the backslash.
+_ACTING = r"\x00-\x09\x0b-\x1f\\\x7f-\x9f\ud800-\udfff\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+_ACTS = re.compile(rf"[\n{_ACTING}]")
+_ODD = re.compile(rf"[{_ACTING}]|^[=+@-]", re.MULTILINE)  # what `encode_path` would change, in names one a line
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
-_LINE_AND_DIRECTION = frozenset("\u2028\u2029\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def _acts(char: str) -> bool:
-    """Whether a character would do something other than be seen: controls, line and direction marks, odd bytes."""
-    return char == "\\" or unicodedata.category(char) in ("Cc", "Cs") or char in _LINE_AND_DIRECTION
 
 
 def escape(text: str) -> str:
     r"""The text on one harmless line: what acts, is no UTF-8 or is a backslash becomes `\xNN`, byte by byte."""
-    if text.isascii() and text.isprintable() and "\\" not in text:
-        return text
-    return "".join("".join(f"\\x{b:02x}" for b in _bytes(c)) if _acts(c) else c for c in text)
+    return _ACTS.sub(lambda char: "".join(f"\\x{byte:02x}" for byte in _bytes(char[0])), text)
 
 
 def _bytes(text: str) -> bytes:

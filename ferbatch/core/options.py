@@ -55,23 +55,14 @@ class Options:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers is {self.workers}, not 0 or more")
-        if self.timeout is not None and not (self.isolate and _can_time(self.timeout)):
+        can_time = self.isolate and hasattr(signal, "setitimer")
+        if self.timeout is not None and not (can_time and SHORTEST_TIMEOUT <= self.timeout <= LONGEST_TIMEOUT):
             seconds = f"{SHORTEST_TIMEOUT} to {LONGEST_TIMEOUT:,} seconds"
             raise UsageError(f"--timeout needs --isolate, {seconds}, and a system with interval timers")
         if self.on_error not in ON_ERROR:
             raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
         if self.max_errors is not None:
-            check_max_errors(self.max_errors)
-
-
-def _can_time(timeout: float) -> bool:
-    """Whether an image can be given so many seconds here."""
-    return SHORTEST_TIMEOUT <= timeout <= LONGEST_TIMEOUT and hasattr(signal, "setitimer")
-
-
-def check_max_errors(max_errors: str) -> None:
-    """UsageError for what is neither a number of images nor a percentage."""
-    failures_allowed(max_errors, 0)
+            failures_allowed(self.max_errors, 0)  # raises where it is neither
 
 
 def failures_allowed(max_errors: str, images: int) -> Fraction:

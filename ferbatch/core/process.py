@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
@@ -19,18 +19,13 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 T = TypeVar("T")
 
 
-def share_cores() -> None:
-    """Have OpenMP's threads sleep while they wait, not spin, unless the environment says otherwise.
+def be_quick() -> None:
+    """What labelling wants of its process: cores that are shared, memory that is kept. Before torch is imported.
 
-    Where other work keeps the cores busy, spinning threads made labelling up to twenty times slower; on an idle machine
-    sleeping ones cost 5 %. Must come before torch is imported.
+    OpenMP's threads sleep while they wait, unless the environment says otherwise: where other work keeps the cores
+    busy, spinning threads made labelling up to twenty times slower; on an idle machine sleeping ones cost 5 %.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def be_quick() -> None:
-    """What labelling wants of its process: cores that are shared, memory that is kept. Before torch is imported."""
-    share_cores()
     keep_memory()
 
 
@@ -106,32 +101,21 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def signals_deferred() -> Iterator[None]:
-    """Let a signal wait for the end of this block, where Stopped is raised for it; `until_stopped` ends early."""
-    _Signals.deferred = True
-    try:
-        yield
-    finally:
-        _Signals.deferred = False
-    if _Signals.came is not None:
-        raise Stopped(_Signals.came)
+def signals_deferred(*, in_forks: bool = False) -> Iterator[None]:
+    """Let a signal wait for the end of this block, where Stopped is raised for it; `until_stopped` ends early.
 
-
-@contextmanager
-def signals_held_back() -> Iterator[None]:
-    """Let no signal part what belongs together: one that comes takes effect after this block.
-
-    A process that is forked in it hears of none either.
+    `in_forks`: a process that is forked in it hears of none either.
     """
     before, _Signals.deferred = _Signals.deferred, True
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING) if hasattr(signal, "pthread_sigmask") else None
+    blocks = in_forks and hasattr(signal, "pthread_sigmask")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING) if blocks else None
     try:
         yield
     finally:
         _Signals.deferred = before
         if blocked is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    if _Signals.came is not None and not before:  # another thread took it
+    if _Signals.came is not None and not before:
         raise Stopped(_Signals.came)
 
 
@@ -189,10 +173,9 @@ def native_code_hushed() -> Iterator[None]:
 
 
 def _writes_to_2(stream: object) -> bool:
-    try:
+    with suppress(AttributeError, OSError, ValueError):
         return stream.fileno() == 2  # type: ignore[attr-defined,no-any-return]
-    except (AttributeError, OSError, ValueError):
-        return False
+    return False
 
 
 def default_workers() -> int:

@@ -12,15 +12,8 @@ from typing import NamedTuple
 SCHEMA = 1  # of the output columns
 
 ERROR_KINDS = (
-    "unreadable",
-    "truncated",
-    "blank",
-    "too_large",
-    "not_found",
-    "permission",
-    "timeout",
-    "crashed",
-    "unsupported",
+    *("unreadable", "truncated", "blank", "too_large", "not_found", "permission"),
+    *("timeout", "crashed", "unsupported"),
 )
 PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
@@ -32,12 +25,7 @@ NO_FACE = -2  # in place of a label's index, where no face was found
 MOST_VALUES = 50  # of a column of metadata; one with more divides nothing
 
 REPORT_CHARTS = ("confusion-matrix", "reliability", "precision-recall", "coverage")
-REPORT_SUFFIXES = (
-    "json",
-    "md",
-    "html",
-    *(f"{chart}.svg" for chart in REPORT_CHARTS),
-)  # of the files of one model's report
+REPORT_SUFFIXES = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CHARTS))  # of one model's report
 
 DIGITS = 4  # after the point of a probability, wherever it is written
 UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that batches and outcomes hold
@@ -102,8 +90,7 @@ class Workers:
     timeout: float | None = None  # seconds that an isolated process may take for one image
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(NamedTuple):
     """Where a face is, in pixels of the upright image."""
 
     x: int  # of the left side
@@ -148,32 +135,12 @@ class Prediction:
     error_kind: str | None = None  # one of ERROR_KINDS
     error: str | None = None
     face: int | None = None  # 0 is the largest face of the image; None: the image was taken whole, or has no label
-    box: Box | None = None  # where the face is
-
-    @property
-    def x(self) -> int | None:
-        """Pixels from the left of the upright image to the face."""
-        return self.box.x if self.box else None
-
-    @property
-    def y(self) -> int | None:
-        """Pixels from the top of the upright image to the face."""
-        return self.box.y if self.box else None
-
-    @property
-    def width(self) -> int | None:
-        """Pixels that the face is wide."""
-        return self.box.width if self.box else None
-
-    @property
-    def height(self) -> int | None:
-        """Pixels that the face is high."""
-        return self.box.height if self.box else None
-
-    @property
-    def face_score(self) -> float | None:
-        """How sure the detector is of the face, 0..1."""
-        return self.box.score if self.box else None
+    # Where the face is, in pixels of the upright image:
+    x: int | None = None  # of its left side
+    y: int | None = None  # of its upper side
+    width: int | None = None
+    height: int | None = None
+    face_score: float | None = None  # 0..1, how sure the detector is
 
 
 def columns(labels: Sequence[str]) -> tuple[str, ...]:

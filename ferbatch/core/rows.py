@@ -1,7 +1,8 @@
-"""The rows of a batch, column by column, each value spelled as an output spells it."""
+"""The rows of a batch, column by column, each value spelled as an output spells it; and as objects."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.batch import Batch
-from ferbatch.core.records import DIGITS, STATUSES, UNIT, columns
+from ferbatch.core.records import DIGITS, STATUSES, UNIT, Prediction, columns
 
 NOWHERE = -1  # in place of a crop's index, in a row without one
 
@@ -76,6 +77,18 @@ def columns_of(batch: Batch, labels: Sequence[str], spelling: Spelling) -> Mappi
     if batch.searched.any():
         _place_faces(found, batch, crop, spelling)
     return {name: found[name] for name in columns(labels)}
+
+
+def predictions(batch: Batch, labels: Sequence[str]) -> list[list[Prediction]]:
+    """The rows of each image as objects, for a batch that a model with these labels was asked about."""
+    found = columns_of(batch, labels, AS_VALUES)
+    rows = []
+    for values in zip(*found.values(), strict=True):
+        row = dict(zip(found, values, strict=True))
+        probabilities = {label: row.pop(label) for label in labels}
+        rows.append(Prediction(**row, probabilities={} if row["label"] is None else probabilities))
+    of_images = iter(rows)
+    return [list(itertools.islice(of_images, n)) for n in np.maximum(batch.crops_of, 1).tolist()]
 
 
 def _places(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:

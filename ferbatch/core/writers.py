@@ -24,10 +24,12 @@ class Writer(Protocol):
     stream: BinaryIO
 
     def write(self, batch: Batch) -> None: ...
-    def close(self) -> None: ...
+
+    def close(self) -> None:
+        """Write what comes after the last row."""
 
 
-class CsvWriter:
+class CsvWriter(Writer):
     """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits.
 
     A label is quoted where it must be.
@@ -41,11 +43,8 @@ class CsvWriter:
         rows = zip(*columns_of(batch, self.labels, AS_CSV).values(), strict=True)
         self.stream.write(("\n".join(map(",".join, rows)) + "\n").encode())
 
-    def close(self) -> None:
-        pass
 
-
-class JsonLinesWriter:
+class JsonLinesWriter(Writer):
     """One JSON object a line, null where a column does not apply."""
 
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
@@ -59,9 +58,6 @@ class JsonLinesWriter:
 
     def _lines(self, objects: Iterable[str]) -> str:
         return "".join([f"{one}\n" for one in objects])
-
-    def close(self) -> None:
-        pass
 
 
 class JsonWriter(JsonLinesWriter):

@@ -46,18 +46,16 @@ def crop_path(folder: str, path: str, number: int) -> str:
     return file_for(folder, path) + CROP.format(number)
 
 
-def write_crops(folder: str, path: str, crops: Sequence[Image.Image]) -> None:
-    """The crops of an image's faces; those of an earlier run that it had more of are taken away.
+def write_crops(folder: str | None, path: str, crops: Sequence[Image.Image] = ()) -> None:
+    """Have just these crops of an image in the folder, be there more of an earlier run; None: crops are not wanted.
 
     Raises OutputError.
     """
+    if folder is None:
+        return
     for number, one in enumerate(crops):
         write_picture(folder, crop_path(folder, path, number), one, "PNG")
-    remove_crops(folder, path, len(crops))
-
-
-def remove_crops(folder: str, path: str, number: int = 0) -> None:
-    """Take away an image's crops from the one with this number on."""
+    number = len(crops)
     while remove_file(folder, crop_path(folder, path, number)):
         number += 1
 

@@ -56,6 +56,12 @@ class Listing(Sequence[ImageRef]):
         file = prefix + self.names[index]
         return ImageRef(encode_path(file), file, truth)
 
+    def by_folder(self) -> Iterator[tuple[bytes, str | None, int]]:
+        """Each folder's path as printed, the truth of its images and how many of them there are."""
+        images = np.bincount(np.array(self.folder_of, np.int64), minlength=len(self.folders)).tolist()
+        for (prefix, truth), n in zip(self.folders, images, strict=True):
+            yield prefix, truth, n
+
     def where(self, indices: NDArray[np.int64]) -> Listing:
         """The images with these indices, in their order; what was met besides images stays known."""
         chosen = indices.tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from ferbatch.core import process
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import UnreadableImageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL
-from ferbatch.core.process import until_stopped
-from ferbatch.core.records import MIN_FACE, Decoding, Failure, Prediction, Search, Workers
+from ferbatch.core.records import MIN_FACE, NO_VERSION, Decoding, Failure, Prediction, Search, Workers
+from ferbatch.core.rows import predictions
 from ferbatch.images import faces
 from ferbatch.images.decode import from_memory
 from ferbatch.images.inputs import model_input
@@ -24,7 +24,7 @@ from ferbatch.model import registry, weights
 from ferbatch.model.engine import Engine
 from ferbatch.model.weights import Card
 from ferbatch.stream.pool import Pool, can_compute, pays_for
-from ferbatch.stream.read import Gathered, searched
+from ferbatch.stream.read import Content, gathered, searched
 from ferbatch.stream.source import Batches, loader
 
 
@@ -77,7 +77,9 @@ class Classifier(Engine):
         decoding = decoding or Decoding(self.card.size)
         with self._started(images, decoding, workers or Workers(), min_confidence, batch_size) as pool:
             source = loader(Batches(images, decoding, batch_size, pool), pin_memory=self.device.type == "cuda")
-            yield from self._scored(until_stopped(source), min_confidence)
+            batches = ((batch, batch.inputs) for batch in process.until_stopped(source))
+            for batch, probabilities in self.ahead(batches):  # of no inputs, where a worker has asked already
+                yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
 
     @contextlib.contextmanager
     def _started(
@@ -100,12 +102,6 @@ class Classifier(Engine):
                     pool = stack.enter_context(processes)
             yield pool
 
-    def _scored(self, batches: Iterable[Batch], min_confidence: float) -> Iterator[Batch]:
-        """Batches with what the model says of them, unless the process that decoded them has asked it already."""
-        asked = ((batch, batch.inputs) for batch in batches)
-        for batch, probabilities in self.ahead(asked):
-            yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
-
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.
 
@@ -113,13 +109,13 @@ class Classifier(Engine):
         taken for one face; `faces` looks for them. An image that cannot be used (all one value) gives status `error`.
         """
         many = image if isinstance(image, list | tuple) else [image]
-        gathered = Gathered(self.card.size)
+        contents = []
         for one in many:
             try:
-                gathered.add(([model_input(from_memory(one).pixels, self.card.size)], None, False))
+                contents.append(Content([model_input(from_memory(one).pixels, self.card.size)]))
             except UnreadableImageError as error:
-                gathered.add(Failure(error.kind, str(error)))
-        predictions = [rows[0] for rows in self._predictions(gathered)]
+                contents.append(Content(failure=Failure(error.kind, str(error))))
+        predictions = [rows[0] for rows in self._predictions(contents)]
         return predictions if many is image else predictions[0]
 
     def faces(
@@ -141,12 +137,12 @@ class Classifier(Engine):
             gray = from_memory(image)
         except UnreadableImageError:
             return []
-        gathered = Gathered(self.card.size)
-        gathered.add(searched("", gray, faces.find(gray, search), Decoding(self.card.size, search=search)))
-        return [row for row in self._predictions(gathered)[0] if row.label is not None]
+        content = searched("", gray, faces.find(gray, search), Decoding(self.card.size, search=search))
+        return [row for row in self._predictions([content])[0] if row.label is not None]
 
-    def _predictions(self, gathered: Gathered) -> list[list[Prediction]]:
+    def _predictions(self, contents: Sequence[Content]) -> list[list[Prediction]]:
         """The rows of images that were in memory."""
-        n = len(gathered)
-        batch = gathered.batch(0, References([""] * n, [b""] * n, [None] * n))
-        return batch.scored(self.probabilities(batch.inputs), 0.0).predictions(self.card.labels)
+        n = len(contents)
+        references = References([""] * n, [b""] * n, [None] * n)
+        batch = gathered(0, references, self.card.size, contents, [NO_VERSION] * n)
+        return predictions(batch.scored(self.probabilities(batch.inputs), 0.0), self.card.labels)

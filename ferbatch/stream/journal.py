@@ -14,7 +14,7 @@ import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -24,7 +24,7 @@ from ferbatch.core.batch import OF_CROPS, OF_IMAGES, Batch, References, joined
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import ERROR_KINDS, UNIT, Failure, Version
+from ferbatch.core.records import ERROR_KINDS, UNIT, Failure
 from ferbatch.images.limits import MAX_SIDE
 
 FORMAT = 3
@@ -35,67 +35,46 @@ LINE = b'{"crc32":"%08x","batch":%b}\n'
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
-class Known(NamedTuple):
-    """An image that a journal speaks of."""
-
-    number: int  # by which `Done.read` finds it
-    version: Version  # of its file, as it was then
-    error_kind: str | None  # one of ERROR_KINDS where it could not be read
-
-
 def line_of(batch: Batch) -> bytes:
     """A batch that a model was asked about, with its checksum; probabilities stand label by label."""
-    whys = {place: (failure.kind, failure.message) for place, failure in batch.failures.items()}
     # A surrogate, which may come with what a system says of a name, is no Unicode; it is not printed anyway.
-    failures = {place: (kind, said.encode("utf-8", "replace").decode()) for place, (kind, said) in whys.items()}
-    columns = {name: getattr(batch, name) for name in (*OF_IMAGES, "image", *OF_CROPS)} | {"units": batch.units.T}
+    said = {place: why.message.encode("utf-8", "replace").decode() for place, why in batch.failures.items()}
+    failures = {place: (why.kind, said[place]) for place, why in batch.failures.items()}
+    columns = {name: getattr(batch, name) for name in (*OF_IMAGES, *OF_CROPS)} | {"units": batch.units.T}
     columns = {name: np.ascontiguousarray(values) for name, values in columns.items()}
     data = orjson.dumps({"paths": batch.references.paths, "failures": failures, **columns}, option=OPTIONS)
     return LINE % (zlib.crc32(data), data)
 
 
 def batch_of(line: bytes) -> Batch | None:
-    """The batch that a line was made of, but for files and truths, which may be others today; None if it is damaged."""
+    """The batch that a line was made of, but for files and truths, which may be others today; None if it is damaged.
+
+    A line that somebody made up, with a checksum that fits, is damaged where no batch can have what it says.
+    """
     data = line[len(LINE % (0, b"")) - 2 : -2]
     if line != LINE % (zlib.crc32(data), data):
         return None
     try:
         said = orjson.loads(data)
-        kinds = {**OF_IMAGES, "image": np.int64, **OF_CROPS}
-        columns: dict[str, Any] = {name: np.array(said[name], kind) for name, kind in kinds.items()}
-        columns["versions"], columns["boxes"] = columns["versions"].reshape(-1, 2), columns["boxes"].reshape(-1, 4)
-        columns["units"] = columns["units"].T
+        n, m, labels = len(said["paths"]), len(said["image"]), len(said["units"])
+        shapes = {"versions": (n, 2), "boxes": (m, 4), "units": (labels, m)}
+        columns: dict[str, Any] = {
+            name: np.array(said[name], kind).reshape(shapes.get(name, n if name in OF_IMAGES else m))
+            for name, kind in {**OF_IMAGES, **OF_CROPS}.items()
+        }
         failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
-        references = References(said["paths"], [b""] * len(said["paths"]), [None] * len(said["paths"]))
-        batch = Batch(0, References((), (), ()), failures=failures, **columns).of(references)
-        return batch if _can_be(batch) else None
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):  # no run wrote this
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None
-
-
-def _can_be(batch: Batch) -> bool:
-    """Whether a run can have written this; what somebody made up may raise as well."""
-    n, (m, labels) = len(batch), batch.units.shape
-    shapes = {"searched": (n,), "large": (n,), "image": (m,), "boxes": (m, 4)}
-    shapes |= dict.fromkeys(("scores", "best", "uncertain"), (m,))
-    most = {"units": UNIT, "best": labels, "scores": 1, "boxes": MAX_SIDE}
-    failed = np.isin(np.arange(n), list(batch.failures))
-    return bool(
-        all(isinstance(path, str) for path in batch.references.paths)
-        and all(why.kind in ERROR_KINDS and isinstance(why.message, str) for why in batch.failures.values())
-        and failed.sum() == len(batch.failures)
-        and all(getattr(batch, name).shape == shape for name, shape in shapes.items())
-        and all(0 <= value <= limit for name, limit in most.items() for value in _ends(getattr(batch, name)))
-        and (np.diff(batch.image) >= 0).all()
-        and np.array_equal(batch.crops_of[~batch.searched], ~failed[~batch.searched])
-        and not (batch.searched & failed).any()
-        and (batch.units[np.arange(m), batch.best] == batch.units.max(axis=1, initial=0)).all()
+    most = {"image": n - 1, "boxes": MAX_SIDE, "scores": 1, "units": UNIT, "best": labels - 1}
+    fits = (
+        all(columns[name].min(initial=0) >= 0 and columns[name].max(initial=0) <= most[name] for name in most)
+        and (np.diff(columns["image"]) >= 0).all()
+        and (columns["units"][columns["best"], np.arange(m)] == columns["units"].max(axis=0, initial=0)).all()
+        and all(isinstance(text, str) for text in (*said["paths"], *(why.message for why in failures.values())))
+        and all(0 <= place < n and why.kind in ERROR_KINDS for place, why in failures.items())
     )
-
-
-def _ends(values: NDArray[Any]) -> tuple[float, float]:
-    """The least and the largest of values, NaN where one is."""
-    return values.min(initial=0), values.max(initial=0)
+    references = References(said["paths"], [b""] * n, [None] * n)
+    return Batch(0, references, failures=failures, **columns | {"units": columns["units"].T}) if fits else None
 
 
 class Journal:
@@ -162,13 +141,13 @@ class Done:
         with writing(self.shown):
             self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST_LINE)
-        self.head = _head(first)  # what run it is of; None: of one that died before it could say so
+        self.head = _head(first)  # what run it is of; nothing: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
-        self.end = len(first) if self.head is not None else 0  # bytes, up to the end of the last whole batch
+        self.end = len(first) if self.head else 0  # bytes, up to the end of the last whole batch
         keys, offsets, places = array("q"), array("q"), array("I")
         at = self.end
-        while self.head is not None and (line := self.stream.readline(LONGEST_LINE)).endswith(b"\n"):
+        while self.head and (line := self.stream.readline(LONGEST_LINE)).endswith(b"\n"):
             if batch := batch_of(line):
                 keys.extend(map(hash, batch.references.paths))
                 offsets.extend([at] * len(batch))
@@ -188,33 +167,30 @@ class Done:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def find(self, paths: Sequence[str]) -> list[Known | None]:
-        """What is known of images, for as much as a run must know to go on; None where nothing is.
-
-        They are looked up batch after batch: each is read once, however the paths lie among them.
-        """
-        found: list[Known | None] = [None] * len(paths)
+    def find(self, paths: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Batch]]:
+        """Images that it holds, batch after batch: their places among `paths`, the numbers to `read` them by, them."""
         keys = np.fromiter(map(hash, paths), np.int64, len(paths))
         numbers = np.searchsorted(self.keys, keys)
         there = np.flatnonzero(np.append(self.keys, 0)[numbers] == keys)
         there = there[numbers[there] < len(self.keys)]
-        for at in there[self.offsets[numbers[there]].argsort(kind="stable")].tolist():
-            number = int(numbers[at])
-            batch, place = self._batch(self.offsets[number]), int(self.places[number])
-            if batch.references.paths[place] == paths[at]:  # or they are two with one hash
-                self.asked[number] = True
-                failure = batch.failures.get(place)
-                version = Version(*batch.versions[place].tolist())
-                found[at] = Known(number, version, failure.kind if failure else None)
-        return found
+        for part, batch in self._parts(numbers[there]):
+            found = zip(there[part], batch.references.paths, strict=True)
+            same = np.array([paths[place] == path for place, path in found])  # or they are two with one hash
+            places = there[part][same]
+            self.asked[numbers[places]] = True
+            yield places, numbers[places], batch.where(same)
 
-    def read(self, numbers: NDArray[np.int64], references: References) -> Batch:
-        """Images by their numbers, with today's references; OutputError where the journal is not as it was."""
+    def read(self, numbers: NDArray[np.int64]) -> Batch:
+        """Images by their numbers; OutputError where the journal is not as it was."""
+        parts = list(self._parts(numbers))
+        return joined([batch for _, batch in parts], np.concatenate([part for part, _ in parts]))
+
+    def _parts(self, numbers: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Images by their numbers, of which each batch has some: the places of those, and them. Each is read once."""
         offsets, places = self.offsets[numbers], self.places[numbers].astype(np.int64)
         order = offsets.argsort(kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1)
-        found = [self._batch(offsets[part[0]]).at(places[part]).of(references.at(part.tolist())) for part in parts]
-        return joined(found, order)
+        for part in np.split(order, np.flatnonzero(np.diff(offsets[order])) + 1) if len(order) else ():
+            yield part, self._batch(offsets[part[0]]).at(places[part])
 
     def _batch(self, offset: int) -> Batch:
         """The batch that begins at this byte."""
@@ -234,21 +210,14 @@ class Done:
             yield self._batch(self.offsets[number]).references.paths[self.places[number]]
 
 
-def head_of(path: str) -> dict[str, Any] | None:
-    """What a journal says of its run; None if it does not say."""
-    with writing(shown(path)), open(path, "rb") as stream:
-        return _head(stream.readline(LONGEST_LINE))
-
-
-def _head(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
+def _head(line: bytes) -> dict[str, Any]:
+    """What the first line of a journal says of its run; nothing where it is none."""
     try:
         values = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or not isinstance(format_ := values.pop("ferbatch_journal", None), int):
-        return None
-    paths, device = values.get("PATHS", []), values.get("--device", "")
-    known = isinstance(paths, list) and all(isinstance(one, str) for one in paths) and isinstance(device, str)
-    return {**values, "journal": format_} if known else None
+        return {}
+    if not line.endswith(b"\n") or not isinstance(values, dict):
+        return {}
+    format_, paths, device = values.pop("ferbatch_journal", None), values.get("PATHS", []), values.get("--device", "")
+    known = isinstance(format_, int) and isinstance(paths, list) and isinstance(device, str)
+    return {**values, "journal": format_} if known and all(isinstance(one, str) for one in paths) else {}

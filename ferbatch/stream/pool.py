@@ -7,6 +7,7 @@ can be left with the lock held by a dead one. Here every worker has a pipe of it
 from __future__ import annotations
 
 import atexit
+import itertools
 import multiprocessing
 import os
 import signal
@@ -21,10 +22,10 @@ from typing import Any
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
-from ferbatch.core.process import default_workers, signals_held_back
+from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
-from ferbatch.images.face_files import remove_crops
-from ferbatch.stream.read import Gathered
+from ferbatch.images.face_files import write_crops
+from ferbatch.stream.read import Content, gathered
 from ferbatch.stream.worker import Compute, Span, work
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
@@ -35,6 +36,7 @@ AT_FIRST = 1 / 32  # seconds that an image is taken to cost until one has been d
 LEAST, MOST = 0.02, 2.0  # seconds of work that are handed out at once, as far as the images before tell
 ROOM = 2**20  # bytes of answers that may wait in a pipe
 AHEAD = 2  # spans handed to each worker; as many more may wait for their turn, decoded
+TIMED_OUT = -getattr(signal, "SIGALRM", 0)  # the exit code of a worker at whose image the time was over
 STARTS = 3  # of workers in a row that died before they began; then something else is wrong
 
 
@@ -111,7 +113,7 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with signals_held_back():
+        with signals_deferred(in_forks=True):
             self.kill()
 
     def kill(self) -> None:
@@ -128,7 +130,7 @@ class Pool:
     def _start(self) -> _Worker:
         """A new worker, among the others before any signal can part it from them."""
         try:
-            with signals_held_back():
+            with signals_deferred(in_forks=True):
                 self.workers.append(self._launch())
         except (OSError, EOFError) as error:  # EOFError: the fork server has died
             why = getattr(error, "strerror", None) or "the process that starts them has died"
@@ -224,30 +226,26 @@ class Pool:
         self.idle_deaths = self.idle_deaths + 1 if culprit < 0 else 0
         if self.idle_deaths > STARTS * self.number:
             raise WorkerError(f"the decode workers of --isolate end before they begin ({_cause(code)})")
-        timed_out = code == -getattr(signal, "SIGALRM", 0)
+        guilty = code == TIMED_OUT or culprit in self.suspects  # else it may have been killed for another reason
+        if culprit >= 0:
+            self.suspects.add(culprit)
         new = self._start()
         for first, references in worker.spans:
-            at = culprit - first
-            if not 0 <= at < len(references.files):
-                self._hand(new, (first, references))
-                continue
-            if at:
-                self._hand(new, (first, references.part(0, at)))
-            if timed_out or culprit in self.suspects:
-                self.ready[culprit] = self._failed(culprit, references.part(at, at + 1), timed_out, code)
-            else:  # it may have been killed for another reason
-                self.suspects.add(culprit)
-                self._hand(new, (culprit, references.part(at, at + 1)))
-            if at + 1 < len(references.files):
-                self._hand(new, (culprit + 1, references.part(at + 1)))
+            at, end = culprit - first, len(references.files)
+            for start, stop in itertools.pairwise(sorted({0, end, *(cut for cut in (at, at + 1) if 0 < cut < end)})):
+                part = references.part(start, stop)
+                if guilty and start == at:
+                    self.ready[culprit] = self._failed(culprit, part, code)
+                else:
+                    self._hand(new, (first + start, part))
 
-    def _failed(self, number: int, references: References, timed_out: bool, code: int) -> Batch:
-        why = f"not decoded within {self.timeout:g} s" if timed_out else f"the decoder crashed ({_cause(code)})"
-        if self.decoding.search.crops:
-            remove_crops(self.decoding.search.crops, references.paths[0])
-        gathered = Gathered(self.decoding.size)
-        gathered.add(Failure("timeout" if timed_out else "crashed", why), version_of(references.files[0]))
-        return gathered.batch(number, references)
+    def _failed(self, number: int, references: References, code: int) -> Batch:
+        failure = Failure("crashed", f"the decoder crashed ({_cause(code)})")
+        if code == TIMED_OUT:
+            failure = Failure("timeout", f"not decoded within {self.timeout:g} s")
+        write_crops(self.decoding.search.crops, references.paths[0])
+        content = Content(failure=failure)
+        return gathered(number, references, self.decoding.size, [content], [version_of(references.files[0])])
 
 
 def _make_roomy(pipe: Connection) -> None:

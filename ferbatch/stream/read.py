@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,62 +14,47 @@ from PIL import Image
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
-from ferbatch.core.records import LARGE_SIDE, NO_VERSION, WIDE_RATIO, Box, Decoding, Failure, Search, Version
+from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Search, Version
 from ferbatch.images import faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
-from ferbatch.images.face_files import remove_crops, write_crops
+from ferbatch.images.face_files import write_crops
 from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 
 SOON = 0.4  # seconds after which what is decoded is handed on, however few images it is
-# What one image holds: model inputs, (size, size) each; the boxes of its faces, None where it is taken whole; and
-# whether it is then too large or wide for a cropped face.
-Content = tuple[Sequence[NDArray[np.uint8]], Sequence[Box] | None, bool]
-NOTHING: Content = ((), None, False)
 
 
-@dataclass(slots=True)
-class Gathered:
-    """Images that are decoded one after the other, until they are a Batch."""
+class Content(NamedTuple):
+    """What one image holds, or why it could not be read."""
 
-    size: int  # pixels on each side of a model input
-    contents: list[Content] = field(default_factory=list)
-    versions: list[Version] = field(default_factory=list)
-    failures: dict[int, Failure] = field(default_factory=dict)
+    inputs: Sequence[NDArray[np.uint8]] = ()  # model inputs, (size, size) each
+    boxes: Sequence[Box] | None = None  # of its faces; None where it was taken whole
+    large: bool = False  # whether it was, and is too large or too wide for a cropped face
+    failure: Failure | None = None
 
-    def __len__(self) -> int:
-        return len(self.contents)
 
-    def add(self, content: Content | Failure, version: Version = NO_VERSION) -> None:
-        """One more image: what it holds, or why it could not be read."""
-        if isinstance(content, Failure):
-            self.failures[len(self)] = content
-            content = NOTHING
-        self.contents.append(content)
-        self.versions.append(version)
-
-    def batch(self, first: int, references: References) -> Batch:
-        """The images, of which the first has this number, with their references."""
-        inputs = [pixels for found, _, _ in self.contents for pixels in found]
-        crops = np.array([len(found) for found, _, _ in self.contents], np.int64)
-        searched = np.array([boxes is not None for _, boxes, _ in self.contents], np.bool_)
-        image = np.repeat(np.arange(len(self)), crops)
-        corners, scores = np.zeros((len(inputs), 4), np.int64), np.zeros(len(inputs))
-        found = [box for _, boxes, _ in self.contents if boxes for box in boxes]
-        corners[searched[image]] = np.array([(b.x, b.y, b.width, b.height) for b in found], np.int64).reshape(-1, 4)
-        scores[searched[image]] = [box.score for box in found]
-        return Batch(
-            first,
-            references,
-            np.array(self.versions, np.int64).reshape(-1, 2),
-            self.failures,
-            searched,
-            np.array([large for _, _, large in self.contents], np.bool_),
-            image,
-            corners,
-            scores,
-            np.concatenate([*inputs, np.zeros((0, self.size), np.uint8)]).reshape(-1, self.size, self.size),
-        )
+def gathered(
+    first: int, references: References, size: int, contents: Sequence[Content], versions: Sequence[Version]
+) -> Batch:
+    """Images as a batch, of which the first has this number: what became of each, as inputs of `size` pixels a side."""
+    inputs = [pixels for content in contents for pixels in content.inputs]
+    searched = np.array([content.boxes is not None for content in contents], np.bool_)
+    image = np.repeat(np.arange(len(contents)), [len(content.inputs) for content in contents])
+    found = [box for content in contents for box in content.boxes or ()]
+    boxes = np.zeros((len(inputs), len(Box._fields)))
+    boxes[searched[image]] = np.reshape(found, (-1, len(Box._fields)))
+    return Batch(
+        first,
+        references,
+        np.array(versions, np.int64).reshape(-1, 2),
+        {place: content.failure for place, content in enumerate(contents) if content.failure},
+        searched,
+        np.array([content.large for content in contents], np.bool_),
+        image,
+        boxes[:, :4].astype(np.int64),
+        boxes[:, 4],
+        np.concatenate([*inputs, np.zeros((0, size), np.uint8)]).reshape(-1, size, size),
+    )
 
 
 def batches(
@@ -82,20 +67,21 @@ def batches(
     decoding: how they become inputs of a model.
     watch: told which image comes next, by its number, and None before a batch is handed on.
     """
-    gathered, begun, start = Gathered(decoding.size), 0, time.monotonic()
+    begun, start = 0, time.monotonic()
+    contents, versions = list[Content](), list[Version]()
     for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
         watch(first + place)
         info = stat_of(file)
+        versions.append(version_in(info))
         try:
-            gathered.add(read(path, file, decoding, info), version_in(info))
+            contents.append(read(path, file, decoding, info))
         except UnreadableImageError as error:
-            if decoding.search.crops:
-                remove_crops(decoding.search.crops, path)
-            gathered.add(Failure(error.kind, str(error)), version_in(info))
+            write_crops(decoding.search.crops, path)
+            contents.append(Content(failure=Failure(error.kind, str(error))))
         if time.monotonic() - start > SOON or place + 1 == len(references.files):
             watch(None)
-            yield gathered.batch(first + begun, references.part(begun, place + 1))
-            gathered, begun, start = Gathered(decoding.size), place + 1, time.monotonic()
+            yield gathered(first + begun, references.part(begun, place + 1), decoding.size, contents, versions)
+            contents, versions, begun, start = [], [], place + 1, time.monotonic()
 
 
 def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
@@ -111,33 +97,31 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     info: what os.stat says of it, where it was asked already.
     """
     search = decoding.search
-    data = read_bytes(file, info)
+    data, suffix_type = read_bytes(file, info), type_of_name(file)
     luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-    if search.mode != "whole" and not (luma is not None and _is_small(luma.shape[1], luma.shape[0], search)):
-        image = _to_search(data, luma, type_of_name(file))
-        if not _is_small(image.width, image.height, search):
-            found = faces.find(image, search)
-            if search.mode == "detect" or not faces.is_crop(image, found):
-                return searched(path, image, found, decoding)
+    if image := _to_search(data, luma, suffix_type, search):
+        found = faces.find(image, search)
+        if search.mode == "detect" or not faces.is_crop(image, found):
+            return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
-    pixels, width, height = input_of(data, type_of_name(file), decoding.size, luma)
-    if search.crops:
-        remove_crops(search.crops, path)
+    pixels, width, height = input_of(data, suffix_type, decoding.size, luma)
+    write_crops(search.crops, path)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
-    return [pixels], None, large
+    return Content([pixels], None, large)
 
 
-def _is_small(width: int, height: int, search: Search) -> bool:
-    """Whether `auto` takes an image of this size for a crop without a search."""
-    return search.mode == "auto" and max(width, height) <= faces.SMALL_SIDE
-
-
-def _to_search(data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None) -> GrayImage:
-    """The image to look for faces in, from the quicker decoder where that has it."""
+def _to_search(
+    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, search: Search
+) -> GrayImage | None:
+    """The image to look for faces in, from the quicker decoder where that has it; None where it is taken for a crop."""
+    smallest = faces.SMALL_SIDE if search.mode == "auto" else 0
+    if search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
+        return None
     if luma is not None:
         return GrayImage(Image.fromarray(luma), luma.shape[1], luma.shape[0])
-    return decode(data, suffix_type, SEARCHED_SIDE)
+    image = decode(data, suffix_type, SEARCHED_SIDE)
+    return image if max(image.width, image.height) > smallest else None
 
 
 def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding: Decoding) -> Content:
@@ -150,6 +134,5 @@ def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding:
     """
     search = decoding.search
     crops = [faces.crop(image, face, search.margin) for face in found]
-    if search.crops:
-        write_crops(search.crops, path, crops)
-    return [model_input(crop, decoding.size) for crop in crops], [faces.box(face, image) for face in found], False
+    write_crops(search.crops, path, crops)
+    return Content([model_input(crop, decoding.size) for crop in crops], [faces.box(face, image) for face in found])

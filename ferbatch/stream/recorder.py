@@ -91,7 +91,7 @@ class Recorder:
         if not len(batch):
             return
         if self.journal:
-            self.journal.add(_without(batch, known))
+            self.journal.add(batch.where(~known))
         self.writer.write(batch)
         if not self.journal:
             self.writer.stream.flush()
@@ -99,9 +99,4 @@ class Recorder:
             self.outcomes.put(self.tally.images, batch, self.labels)
         self.tally.add(batch, self.labels)
         if self.this_run is not self.tally:
-            self.this_run.add(_without(batch, old), self.labels)
-
-
-def _without(batch: Batch, which: NDArray[np.bool_]) -> Batch:
-    """The images but for some."""
-    return batch.at(np.flatnonzero(~which)) if which.any() else batch
+            self.this_run.add(batch.where(~old), self.labels)

@@ -26,7 +26,6 @@ MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too l
 NOWHERE = References((), (), ())  # in place of a batch's references, which stay where they are
 Compute = Callable[[Batch], Batch]
 Span = tuple[int, References]  # images to decode: the number of the first, and references
-Answer = tuple[float, Batch]  # seconds that it took, and images of the span, from where the last answer ended
 
 
 def work(
@@ -37,7 +36,7 @@ def work(
     compute: Compute | None,
     forked: bool,
 ) -> None:
-    """A worker's life: spans in, Answers out, until the first pipe closes.
+    """A worker's life: spans in, answers out, until the first pipe closes.
 
     pipes: from the process that hands out the images, and to it.
     current: shared with it, the number of the image that is decoded just now, -1 for none.
@@ -101,7 +100,7 @@ def _inbox(pipe: Connection) -> queue.SimpleQueue[Span | None]:
 
 
 def _answer(pipe: Connection, start: float, batch: Batch, compute: Compute | None) -> None:
-    """Send the batch, or the error that it came to; `start` is when work on it began."""
+    """Send the seconds since `start`, when work on it began, and the batch, or the error that it came to."""
     try:
         batch = replace(compute(batch) if compute else batch, references=NOWHERE)
         pipe.send((time.monotonic() - start, batch))

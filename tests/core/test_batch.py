@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from support import LABELS
 
 from ferbatch.core.batch import Batch, References, joined
-from ferbatch.core.records import UNIT, Prediction
+from ferbatch.core.records import UNIT
+from ferbatch.core.rows import predictions
 
 
 def seen(images: list[Image], asked: bool) -> list[Image]:
@@ -61,9 +63,8 @@ def test_images_and_places_that_do_not_fit_are_not_joined(images: list[Image], d
 @given(images=BATCHES)
 def test_the_largest_face_is_the_first(images: list[Image]) -> None:
     batch = batch_of(images)
-    wanted = [rows[:1] for rows in batch.predictions(LABELS)]
-    assert batch.largest().predictions(LABELS) == wanted
-    assert [one.crops[1:] for one in images_of(batch.largest())] == [()] * len(images)
+    wanted = [replace(one, crops=one.crops[:1]) for one in scored(images)]
+    assert images_of(batch.largest()) == wanted
 
 
 @given(images=BATCHES, minimum=st.floats(0, 1))
@@ -92,28 +93,7 @@ def test_references_come_back_to_as_many_images_as_they_are(images: list[Image])
             batch.of(References(["a"] * n, [b"a"] * n, [None] * n))
 
 
-def rows_of(image: Image) -> list[Prediction]:
-    """The rows of one image, told one by one."""
-    path, truth = image.path, image.truth
-    if image.failure:
-        return [Prediction(path, truth, "error", error_kind=image.failure.kind, error=image.failure.message)]
-    if not image.crops:
-        return [Prediction(path, truth, "no_face")]
-    rows = []
-    for number, crop in enumerate(image.crops):
-        found = {label: unit / UNIT for label, unit in zip(LABELS, crop.units, strict=True)}
-        status, label = "uncertain" if crop.uncertain else "ok", LABELS[crop.best]
-        face = (number, crop.box) if image.searched else (None, None)
-        rows.append(Prediction(path, truth, status, label, found[label], found, None, None, *face))
-    return rows
-
-
-@given(images=BATCHES)
-def test_a_batchs_predictions_are_those_of_its_images(images: list[Image]) -> None:
-    assert batch_of(images).predictions(LABELS) == list(map(rows_of, images))
-
-
 def test_a_batch_of_nothing_is_one() -> None:
     batch = batch_of([])
     assert isinstance(batch, Batch)
-    assert (len(batch), batch.end, batch.predictions(LABELS), images_of(batch.largest())) == (0, 0, [], [])
+    assert (len(batch), batch.end, predictions(batch, LABELS), images_of(batch.largest())) == (0, 0, [], [])

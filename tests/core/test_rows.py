@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from batches import BATCHES, Image, batch_of, row_of
+from batches import BATCHES, Image, batch_of, row_of, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LABELS
@@ -19,6 +19,7 @@ from support import LABELS
 from ferbatch.core import writers
 from ferbatch.core.batch import Batch
 from ferbatch.core.records import Prediction, columns
+from ferbatch.core.rows import predictions
 from ferbatch.core.writers import TEXT_COLUMNS, WHOLE_COLUMNS, WRITERS
 
 Rows = Sequence[Prediction]
@@ -26,13 +27,8 @@ GROUP = 5  # rows of a Parquet row group, here
 
 
 def values_of(rows: Rows) -> Iterator[dict[str, Any]]:
-    """What a row says; an error is one line that can be printed."""
-    for row in rows:
-        values = dict(row_of(row, LABELS))
-        if row.error is not None:
-            line = " ".join(row.error.split())
-            values["error"] = "".join(char if char.isprintable() else "?" for char in line)
-        yield values
+    """What a row says."""
+    return (dict(row_of(row, LABELS)) for row in rows)
 
 
 def quoted(value: str) -> str:
@@ -95,12 +91,17 @@ def test_every_format_writes_a_batch_as_its_rows_one_by_one(
     name: str, images: list[Image], data: st.DataObject
 ) -> None:
     batch = batch_of(images)
-    rows = [row for rows in batch.predictions(LABELS) for row in rows]
+    rows = [row for image in images for row in rows_of(image)]
     wanted = ONE_BY_ONE[name](rows)
     assert written(name, [batch] if images else []) == wanted
     cuts = sorted(data.draw(st.lists(st.integers(0, len(images)), max_size=6)))
     parts = [batch.part(*ends) for ends in zip([0, *cuts], [*cuts, len(images)], strict=True)]
     assert written(name, [part for part in parts if len(part)]) == wanted
+
+
+@given(images=BATCHES)
+def test_a_batchs_predictions_are_those_of_its_images(images: list[Image]) -> None:
+    assert predictions(batch_of(images), LABELS) == list(map(rows_of, images))
 
 
 @given(images=BATCHES.filter(bool))
@@ -110,6 +111,6 @@ def test_csv_is_read_back_by_any_reader(images: list[Image]) -> None:
     assert "\r" not in text
     header, *found = csv.reader(StringIO(text, newline=""), strict=True)
     assert header == list(columns(LABELS))
-    wanted = [row.path for rows in batch.predictions(LABELS) for row in rows]
+    wanted = [row.path for image in images for row in rows_of(image)]
     assert [row[0] for row in found] == wanted
     assert {len(row) for row in found} <= {len(header)}

@@ -289,7 +289,7 @@ def test_whole_takes_every_image_for_one_face_and_detect_searches_each(
 def test_auto_goes_by_the_rule_that_is_written_down(tmp_path: Path) -> None:
     def way(picture: Image.Image, search: Search = AUTO) -> str:
         picture.save(tmp_path / "one.png")
-        inputs, boxes, _ = read("one", os.fsencode(tmp_path / "one.png"), Decoding(48, search=search))
+        inputs, boxes, *_ = read("one", os.fsencode(tmp_path / "one.png"), Decoding(48, search=search))
         assert len(inputs) == (1 if boxes is None else len(boxes))
         return "whole" if boxes is None else f"{len(boxes)} faces"
 

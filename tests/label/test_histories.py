@@ -20,7 +20,7 @@ from support import NAMES, depth, face_file
 
 import ferbatch
 from ferbatch.commands.label import resume
-from ferbatch.commands.label.resume import Past, Work
+from ferbatch.commands.label.resume import Work
 from ferbatch.core.batch import Batch
 from ferbatch.core.names import decode_path, encode_path
 from ferbatch.core.records import Version
@@ -79,7 +79,7 @@ def test_every_image_of_the_listing_comes_once_in_order_as_it_was_labelled_last(
             data.draw(st.none() | CUTS.map(partial(done_with, Path(folder) / f"{name}.journal", images)))
             for name, images in (("base", base), ("begun", begun))
         ]
-        work = Work(listing_of(now), Past(before[1], before[0]), retry)
+        work = Work(listing_of(now), before[1], before[0], retry)
         known = [
             {image.file: image for image in noted(images)} if done else {}
             for done, images in zip(before, (base, begun), strict=True)

@@ -267,5 +267,5 @@ def test_a_signal_when_all_is_done_changes_nothing(monkeypatch: pytest.MonkeyPat
         exits(lambda: None)()
     assert len(calls) == 2 * len(process.STOPPING)
     assert {number: signal.getsignal(number) for number in process.STOPPING} == handlers
-    with process.signals_held_back():  # nothing of it is left for what comes later in this process
+    with process.signals_deferred(in_forks=True):  # nothing of it is left for what comes later in this process
         pass

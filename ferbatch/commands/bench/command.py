@@ -12,8 +12,8 @@ from ferbatch.core import process
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import DEFAULT_MODEL, BenchOptions
+from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
-from ferbatch.shell.options import Device, Faces, Precision, Quiet, check_faces
 
 
 @exits
@@ -47,18 +47,18 @@ def bench(
     no_recommend: Annotated[
         bool, typer.Option("--no-recommend", help="Do not try other numbers of --workers and --batch-size.")
     ] = False,
-    faces: Faces = "auto",
-    device: Device = "auto",
-    precision: Precision = "auto",
+    faces: shared.Faces = "auto",
+    device: shared.Device = "auto",
+    precision: shared.Precision = "auto",
     format_: Annotated[
         str | None, typer.Option("--format", help="json: every figure of every round.  [default: a table]")
     ] = None,
-    quiet: Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Measure speed on this machine: reading, decoding, the network, all of it, and how near that is to the limit."""
     if format_ not in (None, "json"):
         raise UsageError(f"the figures come as a table or as json, not as '{escape(format_)}'")
-    check_faces(faces)
+    shared.check_faces(faces)
     process.be_quick()
 
     with process.importing():

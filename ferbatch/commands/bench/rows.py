@@ -15,7 +15,7 @@ from ferbatch.core.writers import WRITERS
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.listing import Listing
 from ferbatch.stream.journal import Journal
-from ferbatch.stream.read import Gathered
+from ferbatch.stream.read import Content, gathered
 from ferbatch.stream.recorder import Recorder
 
 AT_LEAST = 50_000  # rows of one measurement; the images are written again until there are so many
@@ -48,8 +48,7 @@ def rate(images: Listing, labels: Sequence[str], folder: str, format_: str = "cs
 def _batch(images: Listing, first: int, labels: int) -> Batch:
     """Some of the images, as if a network had been asked about them."""
     n = min(BATCH_SIZE, len(images) - first)
-    gathered, pixel = Gathered(1), np.zeros((1, 1), np.uint8)
-    for _ in range(n):
-        gathered.add(([pixel], None, False), Version(2_000, time.time_ns()))
+    contents = [Content([np.zeros((1, 1), np.uint8)])] * n
+    versions = [Version(2_000, time.time_ns()) for _ in range(n)]
     drawn = np.random.default_rng(first).dirichlet([1.0] * labels, n)
-    return gathered.batch(first, images.references(range(first, first + n))).scored(drawn, 0.0)
+    return gathered(first, images.references(range(first, first + n)), 1, contents, versions).scored(drawn, 0.0)

@@ -11,20 +11,8 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing
 from ferbatch.core.records import MIN_FACE, Search
+from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
-from ferbatch.shell.options import (
-    BatchSize,
-    Device,
-    FaceMargin,
-    Faces,
-    MinFace,
-    Precision,
-    Quiet,
-    Tta,
-    Verbose,
-    Workers,
-    check_faces,
-)
 
 
 @exits
@@ -70,16 +58,16 @@ def evaluate(
         str | None, typer.Option("--format", help="json: the whole report, for machines.  [default: tables]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
-    faces: Faces = "auto",
-    min_face: MinFace = MIN_FACE,
-    face_margin: FaceMargin = 0.0,
-    tta: Tta = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    batch_size: BatchSize = BATCH_SIZE,
-    workers: Workers = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    faces: shared.Faces = "auto",
+    min_face: shared.MinFace = MIN_FACE,
+    face_margin: shared.FaceMargin = 0.0,
+    tta: shared.Tta = False,
+    device: shared.Device = "auto",
+    precision: shared.Precision = "auto",
+    batch_size: shared.BatchSize = BATCH_SIZE,
+    workers: shared.Workers = None,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Hold labels against the truth: how good they are, how sure that is, and what they confuse."""
     if format_ not in (None, "json"):
@@ -88,7 +76,7 @@ def evaluate(
         )
     if predictions is not None and models_:
         raise UsageError("say --model or --predictions: labels made earlier need no model")
-    check_faces(faces)
+    shared.check_faces(faces)
     options = EvaluateOptions(
         truth=truth,
         predictions=predictions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -13,23 +13,8 @@ from ferbatch.core.errors import OutputError, UsageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell import log
+from ferbatch.shell import options as shared
 from ferbatch.shell.exits import end_with, ended, exits
-from ferbatch.shell.options import (
-    BatchSize,
-    Device,
-    FaceMargin,
-    Faces,
-    MinFace,
-    Model,
-    Overwrite,
-    Precision,
-    Quiet,
-    Resume,
-    Tta,
-    Verbose,
-    Workers,
-    check_faces,
-)
 
 if TYPE_CHECKING:
     from ferbatch.commands.label.output import Output
@@ -47,8 +32,8 @@ def label(
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
-    overwrite: Overwrite = False,
-    resume: Resume = False,
+    overwrite: shared.Overwrite = False,
+    resume: shared.Resume = False,
     incremental: Annotated[
         bool, typer.Option("--incremental", help="Label only what is new or changed since the last run.")
     ] = False,
@@ -56,7 +41,7 @@ def label(
         bool,
         typer.Option("--retry-failed", help="With --resume or --incremental: label again what could not be."),
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: shared.Model = DEFAULT_MODEL,
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
@@ -66,21 +51,21 @@ def label(
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
     ] = False,
     example: Annotated[bool, typer.Option("--example", help="Label a photo that comes with ferbatch.")] = False,
-    faces: Faces = "auto",
+    faces: shared.Faces = "auto",
     largest_face: Annotated[
         bool, typer.Option("--largest-face", help="Label the largest face of each image alone.")
     ] = False,
-    min_face: MinFace = MIN_FACE,
-    face_margin: FaceMargin = 0.0,
+    min_face: shared.MinFace = MIN_FACE,
+    face_margin: shared.FaceMargin = 0.0,
     crops: Annotated[str | None, typer.Option("--crops", help="A folder to write the found faces to.")] = None,
     annotate: Annotated[
         str | None, typer.Option("--annotate", help="A folder to write copies with boxes and labels to.")
     ] = None,
-    tta: Tta = False,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    batch_size: BatchSize = BATCH_SIZE,
-    workers: Workers = None,
+    tta: shared.Tta = False,
+    device: shared.Device = "auto",
+    precision: shared.Precision = "auto",
+    batch_size: shared.BatchSize = BATCH_SIZE,
+    workers: shared.Workers = None,
     isolate: Annotated[
         bool | None,
         typer.Option(
@@ -103,8 +88,8 @@ def label(
     log_file: Annotated[
         str | None, typer.Option("--log-file", help="Append what is said here as well, each failed image too.")
     ] = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
     from ferbatch.commands.label.output import plan
@@ -121,7 +106,7 @@ def label(
     if null and "-" not in chosen:
         raise UsageError("--null needs - among the PATHS")
     existing = Existing(overwrite, resume, incremental, retry_failed)
-    check_faces(faces)
+    shared.check_faces(faces)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
     if (resume or incremental) and not target.is_file:
@@ -151,20 +136,15 @@ def label(
 def _run(
     options: Options, target: Output, existing: Existing, *, separator: bytes, quiet: bool, verbose: bool
 ) -> NoReturn:
-    """Label, and end with the run's exit code.
-
-    options: what to label, and how.
-    target: where the labels go.
-    existing: what may be done about labels that are there already.
-    separator: what ends a path in the list on stdin, where there is one.
-    quiet, verbose: how much to say.
-    """
+    """Label, and end with the run's exit code; `separator` is what ends a path in the list on stdin."""
     process.be_quick()
     with process.importing():
         from ferbatch.commands.label import console, run
         from ferbatch.sources import listing
 
-    listed = listing.read_list(_stdin(), separator) if "-" in options.paths else None
+    if "-" in options.paths and sys.stdin is None:
+        raise UsageError("stdin is closed: there is no list to read")
+    listed = listing.read_list(sys.stdin.buffer, separator) if "-" in options.paths else None
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
         try:
             result = run.run(options, target, existing=existing, listed=listed, watcher=watcher)
@@ -174,12 +154,6 @@ def _run(
             end_with(f"{ended(stopped.number)}{_kept(target)}", 128 + stopped.number)
     watcher.finished(result, target)
     raise typer.Exit(result.exit_code if result else 0)
-
-
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise UsageError("stdin is closed: there is no list to read")
-    return sys.stdin.buffer
 
 
 def _kept(target: Output) -> str:

@@ -34,13 +34,8 @@ class LabelConsole(RunConsole):
         aside = f", {listing.aside}" if listing.aside else ""
         known = f", {to_label:,} to label, the others are done" if to_label < len(listing) else ""
         model = f"model {escape(classifier.card.name)} on {classifier.device}"
-        say(
-            f"{count(len(listing), 'image')}{known}{aside}; {model}",
-            shown=self.verbose,
-            event="started",
-            images=len(listing),
-            to_label=to_label,
-        )
+        said = f"{count(len(listing), 'image')}{known}{aside}; {model}"
+        say(said, shown=self.verbose, event="started", images=len(listing), to_label=to_label)
         self.progress = Progress(to_label, quiet=self.quiet)
 
     def finished(self, result: Result | None, output: Output) -> None:
@@ -49,10 +44,10 @@ class LabelConsole(RunConsole):
             say(f"{output.shown} is finished: there is nothing to resume", shown=not self.quiet, event="finished")
             return
         tally = result.tally
-        if not self.quiet:
+        if not self.quiet and not log.is_json():  # people read it
             if result.report is not None:
-                self._show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
-            self._show(as_text(_summary(result), is_terminal(sys.stderr)))
+                log.show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
+            log.show(as_text(_summary(result), is_terminal(sys.stderr)))
         self._said(result, output)
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
@@ -69,14 +64,14 @@ class LabelConsole(RunConsole):
         self._failed(result)
         if result.too_many_errors:
             fail(
-                f"--max-errors: {count(result.this_run.failed, 'image')} failed, over {result.max_errors}",
+                f"--max-errors: {count(result.this_run.failed, 'image')} failed, over {result.job.options.max_errors}",
                 result.exit_code,
             )
 
     def _said(self, result: Result, output: Output) -> None:
         """How many images in which time, and what became of the others."""
         tally, aloud = result.tally, not self.quiet
-        aside = f"; {result.listing.aside}" if result.listing.aside else ""
+        aside = f"; {result.job.work.listing.aside}" if result.job.work.listing.aside else ""
         where = f" -> {output.shown}" if output.is_file else ""
         part = f"{result.processed:,} of " if result.processed < tally.images else ""
         say(
@@ -97,17 +92,10 @@ class LabelConsole(RunConsole):
         )
         if result.gone:
             theirs = "is gone, and its row with it" if result.gone == 1 else "are gone, and their rows with them"
-            said = f"{count(result.gone, 'image')} labelled before {theirs}"
-            said += f" ({result.gone_example})"
+            said = f"{count(result.gone, 'image')} labelled before {theirs} ({result.gone_example})"
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:
             self._scored(result, output)
-
-    @staticmethod
-    def _show(table: str) -> None:
-        """A table, where people read."""
-        if not log.is_json():
-            log.show(table)
 
     def _failed(self, result: Result) -> None:
         """The images of this run that failed, and how many did in the runs before it."""
@@ -115,12 +103,8 @@ class LabelConsole(RunConsole):
         if new.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in new.errors.most_common())
             said = f"{new.failed:,} of {count(new.images, 'image')} could not be labelled ({kinds})"
-            say(
-                f"{said}; each has its row, {new.failed_example} for one",
-                log.WARNING,
-                event="failed",
-                images=new.failed,
-            )
+            said += f"; each has its row, {new.failed_example} for one"
+            say(said, log.WARNING, event="failed", images=new.failed)
         if new.unlistable:
             say(f"{count(new.unlistable, 'folder')} could not be listed", log.WARNING, event="unlistable")
         if old:

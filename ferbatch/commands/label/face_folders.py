@@ -7,7 +7,6 @@ import re
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from itertools import repeat
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +18,7 @@ from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
 from ferbatch.core.process import default_workers
 from ferbatch.core.records import MARKER, Prediction
+from ferbatch.core.rows import predictions
 from ferbatch.images.decode import GrayImage, decode, read_bytes
 from ferbatch.images.face_files import COPY, file_for, remove_file, write_picture
 from ferbatch.images.formats import type_of_name
@@ -33,29 +33,17 @@ COLOURS = ("#ffd54a", "#6fb7ff", "#d0d0d0", "#ff8f6b", "#9be37d", "#d7a1ff")
 Labelled = Generator[Batch, None, None]
 
 
-@dataclass(frozen=True, slots=True)
 class FaceFolder:
     """A folder of crops or copies. It carries a marker that names the output they belong to; it is never a source."""
 
-    path: str
-    option: str  # of the command line, that names the folder
-    output: str  # as a path from the root; - for stdout
+    def __init__(self, path: str, option: str, output: str) -> None:
+        """`option`: of the command line, that names the folder; `output`: a path from the root, - for stdout."""
+        self.path, self.option, self.output = path, option, output
+        self.shown = shown(path)  # safe to print
+        self.marker = os.path.join(path, MARKER)
 
     @property
-    def shown(self) -> str:
-        """The path, safe to print."""
-        return shown(self.path)
-
-    @property
-    def marker(self) -> str:
-        return os.path.join(self.path, MARKER)
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it is the folder of this very output."""
-        return self._owner() == self.output
-
-    def _owner(self) -> str | None:
+    def owner(self) -> str | None:
         """The output that the faces in it belong to; '' where the marker is of something else, None without one."""
         with writing(self.shown), suppress(FileNotFoundError, NotADirectoryError):
             with open(self.marker, "rb") as stream:
@@ -72,7 +60,7 @@ class FaceFolder:
             return
         with writing(self.shown):
             names = set(os.listdir(self.path)) - {MARKER}
-        owner = self._owner()
+        owner = self.owner
         if owner == "" or (owner is None and names):
             raise UsageError(f"{self.shown} is not empty and no folder of faces: choose a new one for {self.option}")
         if names and not existing.overwrite and not (existing.any and owner == self.output):
@@ -98,9 +86,10 @@ def copy_path(folder: str, path: str) -> str:
     return file_for(folder, path) + COPY
 
 
-def remove_copy(folder: str, path: str) -> None:
-    """Take away an image's copy, if there is one."""
-    remove_file(folder, copy_path(folder, path))
+def remove_copy(folder: str | None, path: str) -> None:
+    """Take away an image's copy, if there is one; None: copies are not wanted."""
+    if folder is not None:
+        remove_file(folder, copy_path(folder, path))
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:
@@ -111,22 +100,19 @@ def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelle
     threads = min(default_workers(), MOST_THREADS)
     with closing(labelled), ThreadPoolExecutor(threads) as pool:
         for batch in labelled:
-            files, rows = batch.references.files, batch.predictions(labels)
+            files, rows = batch.references.files, predictions(batch, labels)
             list(pool.map(write_copy, repeat(folder), files, rows, repeat(labels)))
             yield batch
 
 
 def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Sequence[str]) -> None:
     """A copy of an image in which its rows can be seen; none of one that cannot be read. Raises OutputError."""
-    if rows[0].error_kind:
-        remove_copy(folder, rows[0].path)
-        return
-    try:
-        image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
-    except (UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
-        remove_copy(folder, rows[0].path)
-        return
-    write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+    if not rows[0].error_kind:
+        with suppress(UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
+            image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
+            write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+            return
+    remove_copy(folder, rows[0].path)
 
 
 def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -> Image.Image:
@@ -140,10 +126,10 @@ def drawn(image: GrayImage, rows: Sequence[Prediction], labels: Sequence[str]) -
     for row in rows:
         colour = COLOURS[labels.index(row.label) % len(COLOURS)] if row.label else "white"
         text = f"{row.label} {row.confidence:.2f}" if row.label else "no face"
-        left, top = 0.0, 0.0
-        if box := row.box:
-            left, top = box.x * across, box.y * down
-            right, bottom = left + box.width * across, top + box.height * down
+        x, y, width, height = (pixels or 0 for pixels in (row.x, row.y, row.width, row.height))
+        left, top = x * across, y * down
+        if row.face is not None:
+            right, bottom = left + width * across, top + height * down
             pen.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=line)
         _write(pen, text, (left, top), colour)
     return picture

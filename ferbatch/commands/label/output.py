@@ -9,20 +9,10 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import (
-    EXISTS,
-    OutputStream,
-    check_has_folder,
-    remove,
-    replace_file,
-    sha256_of,
-    unwritten,
-    writing,
-)
+from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, replace_file, unwritten, writing
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
@@ -33,49 +23,21 @@ STDOUT = "-"
 MOST_SIDECAR = 2**24  # characters of a sidecar, to read
 
 
-@dataclass(frozen=True, slots=True)
 class Output:
     """One labels file, or stdout, and the files beside it."""
 
-    path: str  # of the labels; STDOUT where they go there
-    format: str  # a key of WRITERS
-
-    @property
-    def is_file(self) -> bool:
-        return self.path != STDOUT
-
-    @property
-    def sidecar(self) -> str:
-        return f"{self.path}.run.json"
-
-    @property
-    def journal(self) -> str:
-        """Of a run that is not finished."""
-        return f"{self.path}.journal"
-
-    @property
-    def part(self) -> str:
-        """The labels while they are written."""
-        return f"{self.path}.part"
-
-    @property
-    def state(self) -> str:
-        """The journal of the run that made the output: what an incremental run goes by."""
-        return f"{self.path}.run.jsonl"
-
-    @property
-    def report(self) -> str:
-        """What the names of the report's files begin with."""
-        return f"{self.path}.report"
-
-    @property
-    def report_files(self) -> list[str]:
-        return [f"{self.report}.{suffix}" for suffix in REPORT_SUFFIXES]
-
-    @property
-    def shown(self) -> str:
-        """The path, safe to print."""
-        return shown(self.path) if self.is_file else "stdout"
+    def __init__(self, path: str, format_: str) -> None:
+        """`path`: of the labels; STDOUT where they go there. `format_`: a key of WRITERS."""
+        self.path, self.format = path, format_
+        self.is_file = path != STDOUT
+        self.shown = shown(path) if self.is_file else "stdout"  # safe to print
+        self.part = f"{path}.part"  # the labels while they are written
+        self.journal = f"{path}.journal"  # of a run that is not finished
+        self.state = f"{path}.run.jsonl"  # the journal of the run that made the output: an incremental one goes by it
+        self.sidecar = f"{path}.run.json"
+        self.report = f"{path}.report"  # what the names of the report's files begin with
+        self.report_files = [f"{self.report}.{suffix}" for suffix in REPORT_SUFFIXES]
+        self.files = (self.journal, self.part, self.path, self.state, self.sidecar, *self.report_files)
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         """UsageError or OutputError if this output must not or cannot be written, LockedError while another run does.
@@ -87,7 +49,7 @@ class Output:
         begun = "is left of an unfinished run; --resume goes on with it, --overwrite begins again"
         there = "exists; --overwrite replaces it, --incremental adds what is new, --resume ends an unfinished run"
         said = {self.journal: begun, self.part: begun, self.path: there}
-        for path in (self.journal, self.part, self.path, self.state, self.sidecar, *self.report_files):
+        for path in self.files:
             if self._there(path) and not self._may_go(existing):
                 if path in (self.journal, self.part) and not held:
                     check_free(self.path)  # or the run is not unfinished, but going on
@@ -120,12 +82,7 @@ class Output:
 
     def is_mine(self, path: str) -> bool:
         """Whether a path is that of the labels or of a file beside them."""
-        beside = (self.path, self.part, self.journal, f"{self.path}.lock", self.state, self.sidecar, *self.report_files)
-        return self.is_file and os.path.realpath(path) in map(os.path.realpath, beside)
-
-    def sha256(self) -> str | None:
-        """Of the labels file as it is; None if there is none."""
-        return sha256_of(self.path) if os.path.exists(self.path) else None
+        return self.is_file and os.path.realpath(path) in map(os.path.realpath, (f"{self.path}.lock", *self.files))
 
     @contextmanager
     def held(self, existing: Existing) -> Iterator[Holder | None]:
@@ -163,11 +120,6 @@ class Output:
         stream = OutputStream(io.FileIO(sys.stdout.fileno(), "wb", closefd=False), self.shown)
         yield stream
         stream.flush()
-
-    def remove_old_report(self) -> None:
-        """Take away the report of the labels that were replaced."""
-        for path in self.report_files:
-            remove(path)
 
 
 def plan(path: str | None, format_name: str | None) -> Output:

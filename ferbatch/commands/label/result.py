@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ferbatch.commands.label.identity import Identity, shown_paths
+from ferbatch.commands.label.identity import shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.resume import Work
-from ferbatch.core.files import replace_file, sha256_of
+from ferbatch.core.files import remove, replace_file, sha256_of
 from ferbatch.core.names import escape
 from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA
@@ -36,7 +36,7 @@ class Job:
 
     options: Options
     output: Output
-    identity: Identity
+    identity: Mapping[str, Any]
     work: Work
     classifier: Classifier
     began: datetime
@@ -46,16 +46,22 @@ class Job:
 class Result:
     """A finished run, for the console and the sidecar."""
 
+    job: Job
     tally: Tally
     this_run: Tally  # without the rows that an incremental run found done
-    processed: int  # images that this very process read, those that failed among them
     gone: int  # images that were done before and are not there any more
     gone_example: str
-    labels: tuple[str, ...]
-    listing: Listing
     seconds: float  # of the streaming alone: not the listing, not the loading of the model
     report: Mapping[str, Any] | None
-    max_errors: str | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.job.classifier.card.labels
+
+    @property
+    def processed(self) -> int:
+        """Images that this very process read, those that failed among them."""
+        return len(self.job.work)
 
     @property
     def images_per_second(self) -> float:
@@ -64,9 +70,8 @@ class Result:
     @property
     def too_many_errors(self) -> bool:
         """Whether more of this run's images failed than --max-errors allows."""
-        return self.max_errors is not None and self.this_run.failed > failures_allowed(
-            self.max_errors, self.this_run.images
-        )
+        most, this_run = self.job.options.max_errors, self.this_run
+        return most is not None and this_run.failed > failures_allowed(most, this_run.images)
 
     @property
     def exit_code(self) -> int:
@@ -102,8 +107,8 @@ class Result:
                 "no_face": tally.no_face,
                 "errors": dict(sorted(tally.errors.items())),
                 "without_truth": tally.without_truth,
-                "left_aside": self.listing.left_aside,
-                "links_not_followed": self.listing.links,
+                "left_aside": self.job.work.listing.left_aside,
+                "links_not_followed": self.job.work.listing.links,
                 "large_or_wide": tally.whole_pictures,
             },
         }
@@ -139,40 +144,40 @@ def report_of(job: Job, outcomes: Outcomes | None) -> Mapping[str, Any] | None:
 
 def _others(listing: Listing) -> Counter[str]:
     """Images by the folder they lie in, where it is named like an expression that is no label."""
-    of_folder = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
     found: Counter[str] = Counter()
-    for (prefix, truth), n in zip(listing.folders, of_folder, strict=True):
+    for prefix, truth, n in listing.by_folder():
         name = class_of(prefix)
         if truth is None and is_expression(name):
             found[escape(name)] += n
     return found
 
 
-def write_beside(job: Job, result: Result) -> None:
-    """The report and the sidecar."""
+def write_beside(result: Result) -> None:
+    """The report, or none in place of that of labels which were replaced, and the sidecar."""
+    output = result.job.output
     if result.report is None:
-        job.output.remove_old_report()
+        for path in output.report_files:
+            remove(path)
     else:
         from ferbatch.report import pages  # draws with matplotlib
 
-        pages.write(result.report, job.output.report)
-    with replace_file(job.output.sidecar) as stream:
-        stream.write((json.dumps(_sidecar(job, result), indent=2) + "\n").encode())
+        pages.write(result.report, output.report)
+    with replace_file(output.sidecar) as stream:
+        stream.write((json.dumps(_sidecar(result), indent=2) + "\n").encode())
 
 
-def _sidecar(job: Job, result: Result) -> dict[str, Any]:
-    options, output, classifier = job.options, job.output, job.classifier
+def _sidecar(result: Result) -> dict[str, Any]:
+    job, classifier = result.job, result.job.classifier
     return {
         "schema": SCHEMA,
         "ferbatch": __version__,
         "torch": torch.__version__,
         "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
-        "options": asdict(options)
-        | {"paths": shown_paths(options)}
-        | {"output": output.shown, "format": output.format}
-        | {"device": str(classifier.device), "precision": classifier.precision, "decoder": job.identity.decoder}
-        | {"detector": job.identity.detector},
-        "sha256": sha256_of(output.part),
+        "options": asdict(job.options)
+        | {"paths": shown_paths(job.options), "output": job.output.shown, "format": job.output.format}
+        | {"device": str(classifier.device), "precision": classifier.precision}
+        | {name: job.identity[name] for name in ("decoder", "detector")},
+        "sha256": sha256_of(job.output.part),
         **result.counts(),
         "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.result import Job, Result, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import FRESH, Claim, Finished, Work, begun_as, past
+from ferbatch.commands.label.resume import FRESH, Past, Work
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
-from ferbatch.core.files import writing
+from ferbatch.core.files import sha256_of, writing
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, Prediction, Workers
+from ferbatch.core.rows import predictions
 from ferbatch.core.writers import WRITERS
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
@@ -57,21 +57,12 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     classifier = _load(options, card, options.device, options.precision)
     faces.check(options.search)
     batches = _stream(classifier, listing, options)
-    return (row for batch in batches for rows in batch.predictions(card.labels) for row in rows)
+    return (row for batch in batches for rows in predictions(batch, card.labels) for row in rows)
 
 
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
     labels = card.labels if options.truth else ()
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
-
-
-def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
-    """The listing; NoImagesError where there is nothing in it."""
-    listing = _list(options, card, listed)
-    if not listing:
-        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
-        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
-    return listing
 
 
 def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
@@ -103,50 +94,47 @@ def run(
     watcher: told how the run goes.
     """
     began = datetime.now(UTC)
-    folders = _folders(options, output)
-    for folder in folders:
-        folder.check(existing)
+    folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
-    listing = _list_some(options, card, listed)
+    listing = _list(options, card, listed)
+    if not listing:
+        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
+        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
     with output.held(existing) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
-        identity = identity_of(options, card, begun_as(output, existing))
-        try:
-            known = past(Claim(output, existing, identity))
-        except Finished:
+        past = Past(output, existing)
+        identity = identity_of(options, card, past.head)
+        if not past.claim(identity):
             return None
-        for note in known.notes:
+        for note in past.notes:
             watcher.warned(note)
-        _check_there(folders, output, going_on=known.any)
-        output.check_room(_room(listing) - (known.journal.end if known.journal else 0))
-        work = Work(listing, known, existing.retry_failed)
-        classifier = _load(options, card, torch.device(str(identity.device)), str(identity.precision))
+        for folder in folders if past.any else ():
+            if folder.owner != folder.output:
+                raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
+        output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
+        work = Work(listing, past.journal, past.base, existing.retry_failed)
+        classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"])
         watcher.started(listing, classifier, len(work))
         for folder in folders:
-            folder.begin(keep=known.any)
+            folder.begin(keep=past.any)
         return _do(Job(options, output, identity, work, classifier, began), existing, watcher)
 
 
-def _folders(options: Options, output: Output) -> list[FaceFolder]:
-    """The folders that files about faces go to."""
+def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
+    """The folders that files about faces go to; UsageError where they may not."""
     named = {"--crops": options.search.crops, "--annotate": options.annotate}
     owner = os.path.abspath(output.path) if output.is_file else output.path
-    return [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
-
-
-def _check_there(folders: Sequence[FaceFolder], output: Output, *, going_on: bool) -> None:
-    """UsageError where a run that goes on from another lacks the files about faces that this one wrote."""
+    folders = [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
     for folder in folders:
-        if going_on and not folder.is_there:
-            raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
+        folder.check(existing)
+    return folders
 
 
 def _room(listing: Listing) -> int:
     """Bytes that the labels and the journal will take at the least."""
-    images = np.bincount(np.array(listing.folder_of, np.int64), minlength=len(listing.folders)).tolist()
-    folders = sum(n * len(prefix) for n, (prefix, _) in zip(images, listing.folders, strict=True))
-    return BYTES_AN_IMAGE * len(listing) + 2 * (int(folders) + sum(map(len, listing.names)))
+    folders = sum(n * len(prefix) for prefix, _, n in listing.by_folder())
+    return BYTES_AN_IMAGE * len(listing) + 2 * (folders + sum(map(len, listing.names)))
 
 
 def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
@@ -155,35 +143,23 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
     with ExitStack() as stack:
         stream = stack.enter_context(output.stream())
         journal = stack.enter_context(_journal(job, existing)) if output.is_file else None
-        labelled = _stream(job.classifier, work, options, by_pillow=job.identity.decoder == jpeg.PILLOW)
+        labelled = _stream(job.classifier, work, options, by_pillow=job.identity["decoder"] == jpeg.PILLOW)
         if options.annotate is not None:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(
-            writer, labels, journal, unscored(work.listing, labels), brings_up_to_date=bool(work.past.base)
-        )
+        outcomes = unscored(work.listing, labels)
+        recorder = Recorder(writer, labels, journal, outcomes, brings_up_to_date=bool(work.base))
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
         writer.close()
         stream.flush()
         seconds = time.perf_counter() - start
-        gone, gone_example = _gone(work, options)
-        result = Result(
-            tally=recorder.tally,
-            this_run=recorder.this_run,
-            processed=len(work),
-            gone=gone,
-            gone_example=gone_example,
-            labels=labels,
-            listing=work.listing,
-            seconds=seconds,
-            report=report_of(job, recorder.outcomes),
-            max_errors=options.max_errors,
-        )
+        gone, report = _gone(work, options), report_of(job, outcomes)
+        result = Result(job, recorder.tally, recorder.this_run, *gone, seconds, report)
         if output.is_file:  # before the labels appear under their name
-            write_beside(job, result)
+            write_beside(result)
     if journal:
         journal.finish(output.state)
     return result
@@ -191,8 +167,8 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
 
 def _journal(job: Job, existing: Existing) -> Journal:
     """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
-    output, before = job.output, job.work.past.journal
-    head = {**job.identity.for_journal(), "incremental": existing.incremental, "labels": output.sha256()}
+    output, before = job.output, job.work.journal
+    head = {**job.identity, "incremental": existing.incremental, "labels": sha256_of(output.path)}
     journal = Journal(output.journal, before.end if before else None, head)
     with writing(journal.shown):
         if os.path.exists(output.path):
@@ -206,7 +182,7 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
     Ends early where `labelled` does, which it does for a signal.
     """
     work, stops = job.work, job.options.on_error == "stop"
-    for batch in work.merged(_told(labelled, watcher)):
+    for batch in work.merged(labelled):
         known, old = work.known[batch.first : batch.end], work.old[batch.first : batch.end]
         failed = [place for place in sorted(batch.failures) if stops and known[place] == FRESH][:1]
         n = failed[0] if failed else len(batch)
@@ -218,13 +194,8 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
             raise StoppedAtError(why + goes_on)
         if stopped():
             return
-
-
-def _told(labelled: Labelled, watcher: Watcher) -> Iterator[Batch]:
-    """The batches; the watcher hears of each once it is recorded."""
-    for batch in labelled:
-        yield batch
-        watcher.progressed(batch)
+        if (known == FRESH).any():
+            watcher.progressed(batch.where(known == FRESH))
 
 
 def _gone(work: Work, options: Options) -> tuple[int, str]:
@@ -232,8 +203,6 @@ def _gone(work: Work, options: Options) -> tuple[int, str]:
     n, example = 0, ""
     for path in work.gone():
         n, example = n + 1, example or path
-        if options.search.crops is not None:
-            face_files.remove_crops(options.search.crops, path)
-        if options.annotate is not None:
-            remove_copy(options.annotate, path)
+        face_files.write_crops(options.search.crops, path)
+        remove_copy(options.annotate, path)
     return n, example

@@ -11,8 +11,8 @@ import typer
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
+from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
-from ferbatch.shell.options import Overwrite, Quiet
 
 
 @exits
@@ -23,8 +23,8 @@ def convert(
     scale: Annotated[
         str, typer.Option("--scale", help="What black and white pixels were to the model: 0,1 or 0,255 or -1,1")
     ],
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    overwrite: shared.Overwrite = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Carry a Keras model of the study's kind over: weights and card, to label with."""
     from ferbatch.commands.models import console

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ferbatch.core import process
+from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
-from ferbatch.shell.options import Device, Overwrite, Quiet, Resume
 
 
 @exits
@@ -46,10 +46,10 @@ def train(
     pretrained: Annotated[
         Path | None, typer.Option("--pretrained", help="A file of ImageNet weights for the network's body.")
     ] = None,
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    quiet: Quiet = False,
+    resume: shared.Resume = False,
+    overwrite: shared.Overwrite = False,
+    device: shared.Device = "auto",
+    quiet: shared.Quiet = False,
 ) -> None:
     """Train a model on class folders or a table; the best epoch on the validation images is kept."""
     with process.importing():
