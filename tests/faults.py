@@ -19,12 +19,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ferbatch.commands.label import run as label_run
 from ferbatch.core.batch import Batch
@@ -165,6 +168,22 @@ def slow_decoder(patch: Patch, seconds: float, name: bytes = b"") -> None:
 def an_answer_for_each_image(patch: Patch) -> None:
     """Every image counts as one that took long: a worker hands it on at once."""
     patch.setattr(reading, "SOON", -1.0)
+    forked(patch)
+
+
+@fault
+def death_while_pixels_are_sent(patch: Patch, at: Path) -> None:
+    """The process that first sends some ends in the middle of it; `at` is a file that says it has happened."""
+    send_bytes = Connection.send_bytes
+
+    def send(pipe: Connection, pixels: NDArray[np.uint8]) -> None:
+        if at.exists():
+            return send_bytes(pipe, pixels)
+        at.touch()
+        os.write(pipe.fileno(), len(pixels).to_bytes(4) + pixels[: len(pixels) // 2].tobytes())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    patch.setattr(Connection, "send_bytes", send)
     forked(patch)
 
 

@@ -135,7 +135,8 @@ class Batch:
         """The batch with its crops where a GPU can fetch them; a torch DataLoader asks for it."""
         import torch
 
-        return replace(self, inputs=torch.from_numpy(self.inputs).pin_memory().numpy())
+        inputs = torch.from_numpy(self.inputs)
+        return self if inputs.is_pinned() else replace(self, inputs=inputs.pin_memory().numpy())
 
 
 OF_IMAGES = {"versions": np.int64, "searched": np.bool_, "large": np.bool_}  # columns with a value for each image

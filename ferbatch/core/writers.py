@@ -22,6 +22,7 @@ class Writer(Protocol):
     """Writes rows to the binary stream it was made with; the stream stays open."""
 
     stream: BinaryIO
+    labels: Sequence[str]
 
     def write(self, batch: Batch) -> None: ...
 

@@ -25,7 +25,7 @@ from ferbatch.model.engine import Engine
 from ferbatch.model.weights import Card
 from ferbatch.stream.pool import Pool, can_compute, pays_for
 from ferbatch.stream.read import Content, gathered, searched
-from ferbatch.stream.source import Batches, loader
+from ferbatch.stream.source import Batches, loader, pinned
 
 
 class Classifier(Engine):
@@ -99,6 +99,7 @@ class Classifier(Engine):
                 with contextlib.suppress(*((WorkerError,) if isolated and not workers.isolate else ())):
                     at_once = max(batch_size, self.block) if computes else batch_size  # a block is computed whole
                     processes = Pool(decoding, Workers(number, isolated, workers.timeout), at_once, compute)
+                    processes.room = pinned if self.device.type == "cuda" else processes.room
                     pool = stack.enter_context(processes)
             yield pool
 

@@ -13,11 +13,14 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
@@ -83,6 +86,7 @@ class Pool:
         batch_size: images handed to a process at once, at the most.
         compute: asks a model about a batch; None: the inputs themselves come back.
         """
+        self.room: Callable[..., NDArray[np.uint8]] = np.empty  # gives the memory that inputs come back to
         self.forgiving = bool(workers.isolate)
         methods = multiprocessing.get_all_start_methods()
         # Where there is no network to share, not fork: this process has threads by now. But the Python API, which
@@ -195,14 +199,23 @@ class Pool:
         for pipe in wait(list(by_pipe)):
             worker = by_pipe[pipe]  # type: ignore[index]
             try:
-                answer = worker.answers.recv()
+                seconds, batch = self._answer_in(worker.answers)
             except (EOFError, OSError):
                 self._replace(worker)
                 continue
-            if isinstance(answer, Exception):
-                raise answer
             self.idle_deaths = 0
-            self._take(worker, *answer)
+            self._take(worker, seconds, batch)
+
+    def _answer_in(self, pipe: Connection) -> tuple[float, Batch]:
+        """What comes: the seconds that a batch took, and the batch; an error that comes in their place is raised."""
+        answer = pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        seconds, batch, shape = answer
+        batch.inputs = self.room(shape, np.uint8)
+        if batch.inputs.size:
+            pipe.recv_bytes_into(batch.inputs.reshape(-1))
+        return seconds, batch
 
     def _take(self, worker: _Worker, seconds: float, batch: Batch) -> None:
         """What came back: the images of a span from its beginning."""

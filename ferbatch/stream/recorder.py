@@ -62,23 +62,16 @@ class Recorder:
     """Takes every batch of a listing, in order."""
 
     def __init__(
-        self,
-        writer: Writer,
-        labels: Sequence[str],
-        journal: Journal | None,
-        outcomes: Outcomes | None,
-        *,
-        brings_up_to_date: bool = False,
+        self, writer: Writer, journal: Journal | None, outcomes: Outcomes | None, *, brings_up_to_date: bool = False
     ) -> None:
         """Begin with nothing.
 
         writer: of the labels file.
-        labels: of the model.
         journal: of the run; None where the labels go to stdout, which shall see them at once.
         outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
         brings_up_to_date: whether rows of an earlier run are among the labels.
         """
-        self.writer, self.labels, self.journal, self.outcomes = writer, labels, journal, outcomes
+        self.writer, self.journal, self.outcomes = writer, journal, outcomes
         self.tally = Tally()  # of all rows
         self.this_run = Tally() if brings_up_to_date else self.tally  # without those of an earlier run
 
@@ -92,11 +85,12 @@ class Recorder:
             return
         if self.journal:
             self.journal.add(batch.where(~known))
+        labels = self.writer.labels
         self.writer.write(batch)
         if not self.journal:
             self.writer.stream.flush()
         if self.outcomes:
-            self.outcomes.put(self.tally.images, batch, self.labels)
-        self.tally.add(batch, self.labels)
+            self.outcomes.put(self.tally.images, batch, labels)
+        self.tally.add(batch, labels)
         if self.this_run is not self.tally:
-            self.this_run.add(batch.where(~old), self.labels)
+            self.this_run.add(batch.where(~old), labels)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
 from ferbatch.core.batch import Batch, Images
@@ -36,6 +38,11 @@ class Batches(IterableDataset[Batch]):
 def loader(batches: Batches, *, pin_memory: bool = False) -> DataLoader[Batch]:
     """A DataLoader that hands on what is a batch already; its random numbers are its own, for it draws one."""
     return DataLoader(batches, batch_size=None, pin_memory=pin_memory, generator=torch.Generator())
+
+
+def pinned(shape: tuple[int, ...], _: type[np.uint8]) -> NDArray[np.uint8]:
+    """Memory for pixels that a GPU can fetch them from."""
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
 
 
 @contextmanager

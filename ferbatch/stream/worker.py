@@ -103,7 +103,10 @@ def _answer(pipe: Connection, start: float, batch: Batch, compute: Compute | Non
     """Send the seconds since `start`, when work on it began, and the batch, or the error that it came to."""
     try:
         batch = replace(compute(batch) if compute else batch, references=NOWHERE)
-        pipe.send((time.monotonic() - start, batch))
+        pixels = batch.inputs  # not pickled: that would copy them more than once
+        pipe.send((time.monotonic() - start, replace(batch, inputs=pixels[:0]), pixels.shape))
+        if pixels.size:
+            pipe.send_bytes(pixels.reshape(-1).data)
     except FerbatchError as error:
         pipe.send(error)
     except Exception:  # a bug: let it be one in the main process

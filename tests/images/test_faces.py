@@ -21,13 +21,12 @@ from PIL import Image, ImageDraw, ImageFilter
 from support import LABELS, ORIENTATIONS, ROOT, Ferbatch, crossed, depth, draw_face, some
 
 import ferbatch
-from ferbatch.commands.label.face_folders import copy_path
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Decoding, ImageRef, Search
 from ferbatch.images import faces, yunet
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
-from ferbatch.images.face_files import crop_path
+from ferbatch.images.face_files import COPY, crop_path, file_for
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.read import read
 
@@ -674,9 +673,9 @@ def test_files_about_two_images_never_have_one_name(tmp_path: Path) -> None:
     ]
     names += ["(up)/a.jpg", "((up))/a.jpg", "(root)/abs/a.jpg", ".", "(here)"]
     files = [crop_path("d", name, number) for name in names for number in (0, 1)]
-    files += [copy_path("d", name) for name in names]
+    files += [file_for("d", name) + COPY for name in names]
     assert len(set(files)) == len(files)
-    assert copy_path("d", "x" * 255) != copy_path("d", "x" * 254)
+    assert file_for("d", "x" * 255) != file_for("d", "x" * 254)
     assert len(Path(crop_path("d", "é" * 127, 999)).name.encode()) <= 255
     assert all(Path(os.path.normpath(one)).parts[0] == "d" and ".." not in Path(one).parts for one in files)
 

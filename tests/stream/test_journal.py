@@ -223,7 +223,7 @@ def test_what_somebody_made_up_well_is_labels_like_others(change: dict[str, Any]
     batch = journals.batch_of(b'{"crc32":"%08x","batch":%b}\n' % (zlib.crc32(data), data))
     assert batch
     outcomes = Outcomes.unpredicted(LABELS, np.zeros(2, np.int16))
-    recorder = Recorder(WRITERS[name](BytesIO(), LABELS), LABELS, None, outcomes)
+    recorder = Recorder(WRITERS[name](BytesIO(), LABELS), None, outcomes)
     recorder.add(batch, np.zeros(2, np.bool_), np.zeros(2, np.bool_))
     recorder.writer.close()
     assert recorder.tally.images == 2

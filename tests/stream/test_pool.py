@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support import ENVIRONMENT, ROOT, TESTS, Ferbatch, draw_face, images_of, linked, rows_of
 
 from ferbatch.core import process
@@ -165,6 +166,34 @@ def test_an_image_that_takes_too_much_memory_is_too_large_or_a_crash(faces: Call
         pytest.fail("the run ended for one image's sake")
     assert kinds.pop(b"big.jpg") in ("too_large", "crashed")
     assert set(kinds.values()) == {None}
+
+
+@posix
+def test_a_process_that_dies_while_it_sends_pixels_costs_no_image(
+    fault: Callable[..., None], faces: Callable[..., Path], tmp_path: Path
+) -> None:
+    listing = list_images([faces("images", 20)], ())
+    wanted = decoded(listing, Workers(1, True))
+    fault("death_while_pixels_are_sent", at=tmp_path / "died")
+    found = decoded(listing, Workers(1, True))
+    assert (tmp_path / "died").exists()
+    assert_whole(found, listing)
+    assert all(np.array_equal(one["inputs"], other["inputs"]) for one, other in zip(found, wanted, strict=True))
+
+
+def test_pixels_come_back_to_the_room_that_is_given(faces: Callable[..., Path]) -> None:
+    rooms = []
+
+    def room(shape: tuple[int, ...], dtype: type[np.uint8]) -> NDArray[np.uint8]:
+        rooms.append(np.empty(shape, dtype))
+        return rooms[-1]
+
+    listing = list_images([faces("images", 20)], ())
+    with Pool(Decoding(48), Workers(2, True), 5) as processes:
+        processes.room = room
+        found = [batch.inputs for batch in processes.batches(listing)]
+    assert sum(map(len, found)) == 20
+    assert all(any(np.shares_memory(one, place) for place in rooms) for one in found)
 
 
 class HuntedPool(Pool):

@@ -46,7 +46,7 @@ def test_every_row_is_written_what_is_new_is_noted_and_counted(batches: list[lis
     with TemporaryDirectory() as folder:
         path = Path(folder) / "labels.csv.journal"
         with Journal(str(path), None, {}) as journal:
-            recorder = Recorder(WRITERS["csv"](stream, LABELS), LABELS, journal, None, brings_up_to_date=True)
+            recorder = Recorder(WRITERS["csv"](stream, LABELS), journal, None, brings_up_to_date=True)
             for images in batches:
                 masks = st.lists(st.booleans(), min_size=len(images), max_size=len(images))
                 known, old = data.draw(masks), data.draw(masks)
@@ -55,9 +55,7 @@ def test_every_row_is_written_what_is_new_is_noted_and_counted(batches: list[lis
                 of_this_run += [image for image, is_old in zip(images, old, strict=True) if not is_old]
         lines = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
     every = [image for images in batches for image in images]
-    Recorder(WRITERS["csv"](whole, LABELS), LABELS, None, None).add(
-        batch_of(every), *[np.zeros(len(every), np.bool_)] * 2
-    )
+    Recorder(WRITERS["csv"](whole, LABELS), None, None).add(batch_of(every), *[np.zeros(len(every), np.bool_)] * 2)
     assert stream.getvalue() == whole.getvalue()
     assert [path for line in lines for path in line["batch"]["paths"]] == [image.path for image in noted]
     assert recorder.tally == tally_of(every)
@@ -75,7 +73,7 @@ def test_rows_for_stdout_are_there_after_each_batch() -> None:
             self.flushed = len(self.getvalue())
 
     stream = Stream()
-    recorder = Recorder(WRITERS["csv"](stream, LABELS), LABELS, None, None)
+    recorder = Recorder(WRITERS["csv"](stream, LABELS), None, None)
     for number in range(3):
         nothing = np.zeros(1, np.bool_)
         recorder.add(batch_of([Image(b"%d.jpg" % number, searched=True)]), nothing, nothing)

@@ -37,7 +37,7 @@ def rate(images: Listing, labels: Sequence[str], folder: str, format_: str = "cs
         Journal(os.path.join(folder, "journal"), None, {}) as journal,
     ):
         writer = WRITERS[format_](stream, labels)
-        recorder = Recorder(writer, labels, journal, outcomes)
+        recorder = Recorder(writer, journal, outcomes)
         start = time.process_time()
         for batch in drawn * times:
             recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))

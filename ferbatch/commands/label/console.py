@@ -14,6 +14,7 @@ from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
 
+WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 MOST_ROWS = 30  # labels of the summary; more are added up
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class LabelConsole(RunConsole):
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
-        if result.many_whole_pictures:
+        if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
             say(
                 f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
                 " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",

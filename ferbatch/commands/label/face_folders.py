@@ -81,15 +81,10 @@ class FaceFolder:
                 stream.write(os.fsencode(OF + self.output))
 
 
-def copy_path(folder: str, path: str) -> str:
-    """The file for an image's copy."""
-    return file_for(folder, path) + COPY
-
-
 def remove_copy(folder: str | None, path: str) -> None:
     """Take away an image's copy, if there is one; None: copies are not wanted."""
     if folder is not None:
-        remove_file(folder, copy_path(folder, path))
+        remove_file(folder, file_for(folder, path) + COPY)
 
 
 def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelled:
@@ -110,7 +105,7 @@ def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Seq
     if not rows[0].error_kind:
         with suppress(UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
             image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)
-            write_picture(folder, copy_path(folder, rows[0].path), drawn(image, rows, labels), "JPEG")
+            write_picture(folder, file_for(folder, rows[0].path) + COPY, drawn(image, rows, labels), "JPEG")
             return
     remove_copy(folder, rows[0].path)
 

@@ -26,7 +26,6 @@ from ferbatch.sources.listing import Listing
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.recorder import Tally
 
-WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
 
 
@@ -82,37 +81,6 @@ class Result:
         """Whether so many images are gone that it may be a mistake: a share not mounted, a folder out of sight."""
         return self.gone > GONE_SHARE * (self.tally.images + self.gone) or bool(self.gone and self.this_run.unlistable)
 
-    @property
-    def many_whole_pictures(self) -> bool:
-        """Whether so many images are too large or wide for cropped faces that the user should hear of it."""
-        return self.tally.whole_pictures > WHOLE_PICTURE_SHARE * self.tally.images
-
-    def counts(self) -> dict[str, Any]:
-        """What the sidecar says of this run and of the whole output."""
-        tally = self.tally
-        return {
-            "this_run": {
-                "images": self.this_run.images,
-                "processed": self.processed,
-                "errors": dict(sorted(self.this_run.errors.items())),
-                "gone": self.gone,
-            },
-            "counts": {
-                "images": tally.images,
-                "labels": {label: tally.labels[label] for label in self.labels},
-                "uncertain": tally.uncertain,
-                "whole": tally.whole,
-                "searched": tally.searched,
-                "faces": tally.faces,
-                "no_face": tally.no_face,
-                "errors": dict(sorted(tally.errors.items())),
-                "without_truth": tally.without_truth,
-                "left_aside": self.job.work.listing.left_aside,
-                "links_not_followed": self.job.work.listing.links,
-                "large_or_wide": tally.whole_pictures,
-            },
-        }
-
 
 def unscored(listing: Listing, labels: Sequence[str]) -> Outcomes | None:
     """Outcomes to fill for the images of the listing; None where fewer than two labels are the truth of any."""
@@ -167,7 +135,7 @@ def write_beside(result: Result) -> None:
 
 
 def _sidecar(result: Result) -> dict[str, Any]:
-    job, classifier = result.job, result.job.classifier
+    job, classifier, tally, this_run = result.job, result.job.classifier, result.tally, result.this_run
     return {
         "schema": SCHEMA,
         "ferbatch": __version__,
@@ -178,7 +146,26 @@ def _sidecar(result: Result) -> dict[str, Any]:
         | {"device": str(classifier.device), "precision": classifier.precision}
         | {name: job.identity[name] for name in ("decoder", "detector")},
         "sha256": sha256_of(job.output.part),
-        **result.counts(),
+        "this_run": {
+            "images": this_run.images,
+            "processed": result.processed,
+            "errors": dict(sorted(this_run.errors.items())),
+            "gone": result.gone,
+        },
+        "counts": {
+            "images": tally.images,
+            "labels": {label: tally.labels[label] for label in result.labels},
+            "uncertain": tally.uncertain,
+            "whole": tally.whole,
+            "searched": tally.searched,
+            "faces": tally.faces,
+            "no_face": tally.no_face,
+            "errors": dict(sorted(tally.errors.items())),
+            "without_truth": tally.without_truth,
+            "left_aside": job.work.listing.left_aside,
+            "links_not_followed": job.work.listing.links,
+            "large_or_wide": tally.whole_pictures,
+        },
         "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(result.seconds, 3),

@@ -149,7 +149,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
         outcomes = unscored(work.listing, labels)
-        recorder = Recorder(writer, labels, journal, outcomes, brings_up_to_date=bool(work.base))
+        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base))
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
