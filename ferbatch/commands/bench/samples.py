@@ -107,7 +107,7 @@ def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
 KINDS: dict[
     str, tuple[Callable[[Path, int, np.random.Generator], None], int]
 ] = {  # kind -> what draws it, how many by default
-    "faces": (_faces, 20_000),
+    "faces": (_faces, 50_000),
     "portraits": (_portraits, 1_000),
     "frames": (_frames, 400),
     "photos": (_photos, 60),
