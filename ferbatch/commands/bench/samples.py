@@ -17,6 +17,7 @@ FACE = (166, 62, 118)  # where the example has one: left, top, side of a square 
 DISTINCT = 500  # different faces; further files are copies
 PHOTO = (4000, 3000)  # pixels
 PORTRAIT = (350, 350)  # pixels; the face in it is a fifth as wide
+FRAME = (720, 576)  # pixels, of a film; the face in it is a sixth as wide
 DISTINCT_PHOTOS = 6  # different photos; further files are copies
 FACE_QUALITY, PHOTO_QUALITY = 90, 85  # JPEG's: files of 1.2 kB as in FER2013, and of 3 MB as from cameras
 
@@ -72,7 +73,19 @@ def _photos(folder: Path, n: int, rng: np.random.Generator) -> None:
 def _portraits(folder: Path, n: int, rng: np.random.Generator) -> None:
     with Image.open(EXAMPLE) as image:
         small = np.asarray(image.convert("RGB").resize(PORTRAIT))
-    some = [_jpeg(_noisy(small, rng, 4), PHOTO_QUALITY) for _ in range(min(n, DISTINCT))]
+    _grainy(small, folder, n, rng)
+
+
+def _frames(folder: Path, n: int, rng: np.random.Generator) -> None:
+    width, height = FRAME
+    with Image.open(EXAMPLE) as image:
+        wide = image.convert("RGB").resize((width, width), Image.Resampling.BICUBIC).crop((0, 0, width, height))
+    _grainy(np.asarray(wide), folder, n, rng)
+
+
+def _grainy(picture: NDArray[np.uint8], folder: Path, n: int, rng: np.random.Generator) -> None:
+    """The picture as JPEGs, each with a grain of its own."""
+    some = [_jpeg(_noisy(picture, rng, 4), PHOTO_QUALITY) for _ in range(min(n, DISTINCT))]
     for index in range(n):
         (folder / f"{index:06}.jpg").write_bytes(some[index % len(some)])
 
@@ -94,8 +107,9 @@ def _mixed(folder: Path, n: int, rng: np.random.Generator) -> None:
 KINDS: dict[
     str, tuple[Callable[[Path, int, np.random.Generator], None], int]
 ] = {  # kind -> what draws it, how many by default
-    "faces": (_faces, 20_000),
+    "faces": (_faces, 50_000),
     "portraits": (_portraits, 1_000),
+    "frames": (_frames, 400),
     "photos": (_photos, 60),
     "mixed": (_mixed, 600),
 }
