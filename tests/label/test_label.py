@@ -281,7 +281,7 @@ def test_an_overwritten_output_leaves_no_stale_report(
         (["label", "images", "-0"], 2, "--null needs -"),
         (["label", "images", "--example"], 2, "--example takes no PATHS"),
         (["label", "empty"], 4, "no images found under empty (1 other file left aside)"),
-        (["label", "images", "--model", "smal"], 6, "no model called 'smal' (known: cnn-lite-v1, cnn-lite-v2, cnn-v1"),
+        (["label", "images", "--model", "smal"], 6, "no model called 'smal' (known: cnn-large-v1, cnn-lite-v1, "),
         (["label", "images", "--model", "gone.safetensors"], 6, "no file gone.safetensors"),
         (["label", "images", "--model", "images/0000.json"], 6, "no file images/0000.safetensors"),
         (["label", "images", "-o", f"{'x' * 243}.csv"], 74, "File name too long"),
