@@ -116,6 +116,7 @@ def test_no_box_lies_outside_its_picture() -> None:
 
 def test_either_engine_finds_what_opencvs_own_detector_finds(detector: yunet.YuNet) -> None:
     import cv2  # the plain install has it
+
     data = np.frombuffer(yunet.onnx(), np.uint8)
     reference = cv2.FaceDetectorYN.create("onnx", data, np.empty(0, np.uint8), (320, 320), yunet.MIN_SCORE, 0.3, 5_000)
     rng = np.random.default_rng(3)
@@ -136,6 +137,7 @@ def test_either_engine_finds_what_opencvs_own_detector_finds(detector: yunet.YuN
 
 def test_what_is_run_is_the_files_network() -> None:
     import cv2  # the plain install has it
+
     file = yunet.onnx()
     net = cv2.dnn.readNetFromONNX(np.frombuffer(file, np.uint8))
     pixels = np.random.default_rng(4).uniform(0, 255, (1, 1, 96, 64)).astype(np.float32)
