@@ -10,6 +10,7 @@ import typer
 from ferbatch.commands.bench.command import bench
 from ferbatch.commands.evaluate.command import evaluate
 from ferbatch.commands.label.command import label
+from ferbatch.commands.label.merge_command import merge
 from ferbatch.commands.models.command import convert, models
 from ferbatch.commands.train.command import train
 from ferbatch.core.version import __version__
@@ -43,6 +44,7 @@ app.command(no_args_is_help=True)(label)
 app.command(no_args_is_help=True)(evaluate)
 app.command()(train)
 app.command()(convert)
+app.command(no_args_is_help=True)(merge)
 app.command()(bench)
 app.command()(models)
 

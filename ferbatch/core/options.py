@@ -21,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
 DEFAULT_MODEL = "cnn-lite-v2"
 BATCH_SIZE = 256  # images of a batch, at the most
+MOST_SHARDS = 10_000
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
@@ -47,8 +48,11 @@ class Options:
     max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
+    shard: str | None = None  # I/N: label the I-th of N shares of the images, by their paths
 
     def __post_init__(self) -> None:
+        if self.shard is not None:
+            shard_of(self.shard)  # raises where it is none
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"min_confidence is {self.min_confidence}, not 0..1")
         if self.batch_size < 1:
@@ -63,6 +67,15 @@ class Options:
             raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
         if self.max_errors is not None:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
+
+
+def shard_of(shard: str) -> tuple[int, int]:
+    """I and N of `I/N`, the I-th of N shares of the images, counted from 1; UsageError for anything else."""
+    number, slash, of = shard.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of) <= MOST_SHARDS):
+        known = f"I/N with I from 1 to N, and N up to {MOST_SHARDS:,}: 1/4 to 4/4 are the shares of four runs"
+        raise UsageError(f"--shard is {known}, not '{escape(shard)[:40]}'")
+    return int(number), int(of)
 
 
 def failures_allowed(max_errors: str, images: int) -> Fraction:

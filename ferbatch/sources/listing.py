@@ -62,6 +62,11 @@ class Listing(Sequence[ImageRef]):
         for (prefix, truth), n in zip(self.folders, images, strict=True):
             yield prefix, truth, n
 
+    def files(self) -> Iterator[bytes]:
+        """The path of each image, as opened."""
+        for name, folder in zip(self.names, self.folder_of, strict=True):
+            yield self.folders[folder][0] + name
+
     def where(self, indices: NDArray[np.int64]) -> Listing:
         """The images with these indices, in their order; what was met besides images stays known."""
         chosen = indices.tolist()

@@ -1,7 +1,8 @@
 """The journal of a run, batch after batch: what a killed run goes on from, and an incremental one.
 
-A text file of JSON lines that only grows: first what run it is; then each batch, column by column, with its checksum. A
-batch that is cut short or damaged is as good as absent: its images are done again.
+A text file of JSON lines that only grows: first what run it is; then each batch, column by column, with its checksum.
+A batch that is cut short or damaged is as good as absent: its images are done again. That of a finished share of a
+listing ends with where its images stand in the whole.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -32,6 +34,7 @@ BEGINNING = b'{"ferbatch_journal"'
 SYNC_EVERY = 1.0  # seconds after which lines are forced to the disk
 LONGEST_LINE = 2**28  # bytes; a longer line is none of ours
 LINE = b'{"crc32":"%08x","batch":%b}\n'
+PLACED = b'{"crc32":"%08x","placed":%b}\n'
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
@@ -51,11 +54,8 @@ def batch_of(line: bytes) -> Batch | None:
 
     A line that somebody made up, with a checksum that fits, is damaged where no batch can have what it says.
     """
-    data = line[len(LINE % (0, b"")) - 2 : -2]
-    if line != LINE % (zlib.crc32(data), data):
-        return None
     try:
-        said = orjson.loads(data)
+        said = orjson.loads(_data(line, LINE))
         n, m, labels = len(said["paths"]), len(said["image"]), len(said["units"])
         shapes = {"versions": (n, 2), "boxes": (m, 4), "units": (labels, m)}
         columns: dict[str, Any] = {
@@ -75,6 +75,30 @@ def batch_of(line: bytes) -> Batch | None:
     )
     references = References(said["paths"], [b""] * n, [None] * n)
     return Batch(0, references, failures=failures, **columns | {"units": columns["units"].T}) if fits else None
+
+
+def _data(line: bytes, form: bytes) -> bytes:
+    """What a line of this form holds; nothing where it is none, or is damaged."""
+    data = line[len(form % (0, b"")) - 2 : -2]
+    return data if line == form % (zlib.crc32(data), data) else b""
+
+
+class Placed(NamedTuple):
+    """Where N images of a share stand in the whole listing."""
+
+    paths: Sequence[str]
+    truths: Sequence[str | None]  # a label each, where a folder at or below PATH is named like one
+    at: NDArray[np.int64]  # (N,) indices in the whole listing
+    total: int  # images of the whole listing
+    digest: str  # of all its paths
+
+
+def placed_in(path: str) -> Iterator[Placed]:
+    """What a journal says of where its images stand; nothing where it is of no share, or that share is not finished."""
+    with writing(shown(path)), open(path, "rb") as stream:
+        for line in iter(partial(stream.readline, LONGEST_LINE), b""):
+            if data := _data(line, PLACED):
+                yield Placed(**{**(said := orjson.loads(data)), "at": np.array(said["at"], np.int64)})
 
 
 class Journal:
@@ -103,6 +127,11 @@ class Journal:
             self._write(line_of(batch))
         if time.monotonic() - self.synced > SYNC_EVERY:
             self.sync()
+
+    def place(self, placed: Placed) -> None:
+        """Say where images of a share stand."""
+        data = orjson.dumps(placed._asdict(), option=OPTIONS)
+        self._write(PLACED % (zlib.crc32(data), data))
 
     def _write(self, data: bytes) -> None:
         left = memoryview(data)

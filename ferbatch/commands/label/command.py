@@ -10,7 +10,7 @@ import typer
 
 from ferbatch.core import process
 from ferbatch.core.errors import OutputError, UsageError, WorkerError
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options, shard_of
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell import log
 from ferbatch.shell import options as shared
@@ -50,6 +50,9 @@ def label(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
     ] = False,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="I/N: label the I-th of N shares of the images; `merge` joins them.")
+    ] = None,
     example: Annotated[bool, typer.Option("--example", help="Label a photo that comes with ferbatch.")] = False,
     faces: shared.Faces = "auto",
     largest_face: Annotated[
@@ -95,6 +98,8 @@ def label(
     from ferbatch.commands.label.output import plan
 
     log.speak(log_format)
+    if shard is not None and output is None:
+        output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
     target = plan(output, format_)
     if log_file is not None:
         if target.is_mine(log_file):
@@ -128,6 +133,7 @@ def label(
         max_errors=max_errors,
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
         annotate=annotate,
+        shard=shard,
     )
     target.check(existing)
     _run(options, target, existing, separator=b"\0" if null else b"\n", quiet=quiet, verbose=verbose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -18,10 +19,12 @@ WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for
 MOST_ROWS = 30  # labels of the summary; more are added up
 
 if TYPE_CHECKING:
+    from ferbatch.commands.label.merge import Merged
     from ferbatch.commands.label.output import Output
     from ferbatch.commands.label.result import Result
     from ferbatch.sources.listing import Listing
     from ferbatch.stream.classifier import Classifier
+    from ferbatch.stream.recorder import Tally
 
 
 class LabelConsole(RunConsole):
@@ -48,7 +51,7 @@ class LabelConsole(RunConsole):
         if not self.quiet and not log.is_json():  # people read it
             if result.report is not None:
                 log.show(report_text(result.report, is_terminal(sys.stderr)) + "\n")
-            log.show(as_text(_summary(result), is_terminal(sys.stderr)))
+            log.show(as_text(_summary(tally, result.labels), is_terminal(sys.stderr)))
         self._said(result, output)
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
@@ -125,13 +128,29 @@ class LabelConsole(RunConsole):
             say(f"report: {shown(output.report)}.html, .md, .json")
 
 
-def _summary(result: Result) -> Table:
-    tally = result.tally
+def merged(whole: Merged, *, quiet: bool) -> None:
+    """What `ferbatch merge` says when it is done."""
+    tally, output = whole.tally, whole.output
+    if not quiet and not log.is_json():
+        if whole.report is not None:
+            log.show(report_text(whole.report, is_terminal(sys.stderr)) + "\n")
+        log.show(as_text(_summary(tally, whole.labels), is_terminal(sys.stderr)))
+    where = f" -> {output.shown}" if output.is_file else ""
+    said = f"{count(whole.parts, 'part')}, {count(tally.images, 'image')}{where}"
+    say(said, shown=not quiet, event="merged", images=tally.images, parts=whole.parts)
+    if whole.report is not None and output.is_file:
+        say(f"report: {shown(output.report)}.html, .md, .json", shown=not quiet)
+    if tally.failed:
+        said = f"{tally.failed:,} of {count(tally.images, 'image')} could not be labelled; each has its row"
+        say(f"{said}, {tally.failed_example} for one", log.WARNING, event="failed", images=tally.failed)
+
+
+def _summary(tally: Tally, labels: Sequence[str]) -> Table:
     table = Table("label", box=None, pad_edge=False)
     table.add_column("faces" if tally.searched else "images", justify="right")
     table.add_column("share", justify="right")
-    counted = sorted(result.labels, key=lambda label: -tally.labels[label])
-    named = [label for label in result.labels if label in {*counted[:MOST_ROWS]}]
+    counted = sorted(labels, key=lambda label: -tally.labels[label])
+    named = [label for label in labels if label in {*counted[:MOST_ROWS]}]
     rows = [(label, tally.labels[label]) for label in named]
     if others := counted[MOST_ROWS:]:
         rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))

@@ -11,7 +11,7 @@ import torch
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape, shown
-from ferbatch.core.options import Options
+from ferbatch.core.options import Options, shard_of
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -42,6 +42,7 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--min-confidence": options.min_confidence,
         "--no-recursive": not options.recursive,
         "--no-truth": not options.truth,
+        "--shard": options.shard and "{}/{}".format(*shard_of(options.shard)),
         "--tta": options.tta,
         "preprocessing": PREPROCESSING_VERSION,
         "--faces": search.mode,

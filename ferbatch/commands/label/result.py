@@ -20,9 +20,11 @@ from ferbatch.core.names import escape
 from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA
 from ferbatch.core.version import __version__
+from ferbatch.model.weights import Card
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
+from ferbatch.sources.shards import Share
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.recorder import Tally
 
@@ -39,6 +41,7 @@ class Job:
     work: Work
     classifier: Classifier
     began: datetime
+    share: Share | None = None  # of a run with --shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +93,28 @@ def unscored(listing: Listing, labels: Sequence[str]) -> Outcomes | None:
     return Outcomes.unpredicted(labels, of_folder[np.array(listing.folder_of, np.int64)])
 
 
-def report_of(job: Job, outcomes: Outcomes | None) -> Mapping[str, Any] | None:
-    """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images."""
+def report_of(
+    options: Options, name: str, card: Card | None, listing: Listing, outcomes: Outcomes | None
+) -> Mapping[str, Any] | None:
+    """What `ferbatch evaluate` says, where at least two labels occur among the truths of labelled images.
+
+    The `card` is that of the model with this name, None where it is not at hand.
+    """
     if outcomes is None or len(set(outcomes.truth[outcomes.labelled].tolist()) - {NONE}) < 2:
         return None
     from ferbatch.report import build  # scikit-learn and SciPy with it: most runs need neither
 
-    options, card, listing = job.options, job.classifier.card, job.work.listing
-    counts = np.bincount(outcomes.truth[outcomes.truth != NONE], minlength=len(card.labels)).tolist()
+    labels = outcomes.labels
+    counts = np.bincount(outcomes.truth[outcomes.truth != NONE], minlength=len(labels)).tolist()
     subject = build.Subject(
         truth=", ".join(shown_paths(options)),
-        labels=card.labels,
+        labels=tuple(labels),
         images=sum(counts),
-        per_label=dict(zip(card.labels, counts, strict=True)),
+        per_label=dict(zip(labels, counts, strict=True)),
         others=dict(_others(listing).most_common()),
         without_truth=int((outcomes.truth == NONE).sum()),
     )
-    system = build.System(escape(card.name), listing, outcomes, card, options.tta)
+    system = build.System(escape(name), listing, outcomes, card, options.tta)
     return build.build(subject, [system], options.min_confidence)
 
 
@@ -120,21 +128,37 @@ def _others(listing: Listing) -> Counter[str]:
     return found
 
 
-def write_beside(result: Result) -> None:
+def write_beside(output: Output, report: Mapping[str, Any] | None, sidecar: Mapping[str, Any]) -> None:
     """The report, or none in place of that of labels which were replaced, and the sidecar."""
-    output = result.job.output
-    if result.report is None:
+    if report is None:
         for path in output.report_files:
             remove(path)
     else:
         from ferbatch.report import pages  # draws with matplotlib
 
-        pages.write(result.report, output.report)
+        pages.write(report, output.report)
     with replace_file(output.sidecar) as stream:
-        stream.write((json.dumps(_sidecar(result), indent=2) + "\n").encode())
+        stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
 
 
-def _sidecar(result: Result) -> dict[str, Any]:
+def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
+    """What a sidecar says of all rows."""
+    return {
+        "images": tally.images,
+        "labels": {label: tally.labels[label] for label in labels},
+        "uncertain": tally.uncertain,
+        "whole": tally.whole,
+        "searched": tally.searched,
+        "faces": tally.faces,
+        "no_face": tally.no_face,
+        "errors": dict(sorted(tally.errors.items())),
+        "without_truth": tally.without_truth,
+        "large_or_wide": tally.whole_pictures,
+    }
+
+
+def sidecar_of(result: Result) -> dict[str, Any]:
+    """What made the labels, how many there are, and how the run ended."""
     job, classifier, tally, this_run = result.job, result.job.classifier, result.tally, result.this_run
     return {
         "schema": SCHEMA,
@@ -153,18 +177,9 @@ def _sidecar(result: Result) -> dict[str, Any]:
             "gone": result.gone,
         },
         "counts": {
-            "images": tally.images,
-            "labels": {label: tally.labels[label] for label in result.labels},
-            "uncertain": tally.uncertain,
-            "whole": tally.whole,
-            "searched": tally.searched,
-            "faces": tally.faces,
-            "no_face": tally.no_face,
-            "errors": dict(sorted(tally.errors.items())),
-            "without_truth": tally.without_truth,
+            **counts_of(tally, result.labels),
             "left_aside": job.work.listing.left_aside,
             "links_not_followed": job.work.listing.links,
-            "large_or_wide": tally.whole_pictures,
         },
         "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

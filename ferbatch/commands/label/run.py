@@ -10,17 +10,18 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, shown_paths
 from ferbatch.commands.label.output import Output
-from ferbatch.commands.label.result import Job, Result, report_of, unscored, write_beside
-from ferbatch.commands.label.resume import FRESH, Past, Work
+from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored, write_beside
+from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import sha256_of, writing
-from ferbatch.core.options import Existing, Options
+from ferbatch.core.options import Existing, Options, shard_of
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, Prediction, Workers
 from ferbatch.core.rows import predictions
@@ -29,8 +30,9 @@ from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
 from ferbatch.sources.listing import Listing, list_images
+from ferbatch.sources.shards import Share, share
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.journal import Journal
+from ferbatch.stream.journal import Journal, Placed
 from ferbatch.stream.recorder import Recorder
 
 BYTES_AN_IMAGE = 140  # of labels and journal, at the least and without its path, for each image
@@ -54,6 +56,8 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     card = weights.read_card(options.model)
     listing = _list(options, card, None)
+    if options.shard:
+        listing = share(listing, *shard_of(options.shard)).listing
     classifier = _load(options, card, options.device, options.precision)
     faces.check(options.search)
     batches = _stream(classifier, listing, options)
@@ -63,6 +67,13 @@ def rows_of(options: Options) -> Iterator[Prediction]:
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
     labels = card.labels if options.truth else ()
     return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
+
+
+def _check_some(listing: Listing, options: Options) -> None:
+    """NoImagesError where there are none."""
+    if not listing:
+        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
+        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
 
 
 def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
@@ -97,9 +108,9 @@ def run(
     folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
     listing = _list(options, card, listed)
-    if not listing:
-        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
-        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
+    _check_some(listing, options)
+    own = share(listing, *shard_of(options.shard)) if options.shard else None
+    listing = own.listing if own else listing
     with output.held(existing) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
@@ -118,7 +129,7 @@ def run(
         watcher.started(listing, classifier, len(work))
         for folder in folders:
             folder.begin(keep=past.any)
-        return _do(Job(options, output, identity, work, classifier, began), existing, watcher)
+        return _do(Job(options, output, identity, work, classifier, began, own), existing, watcher)
 
 
 def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
@@ -148,7 +159,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
-        outcomes = unscored(work.listing, labels)
+        outcomes = None if job.share else unscored(work.listing, labels)  # that of a share would say little
         recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base))
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
@@ -156,13 +167,24 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         writer.close()
         stream.flush()
         seconds = time.perf_counter() - start
-        gone, report = _gone(work, options), report_of(job, outcomes)
+        card = job.classifier.card
+        gone, report = _gone(work, options), report_of(options, card.name, card, work.listing, outcomes)
         result = Result(job, recorder.tally, recorder.this_run, *gone, seconds, report)
         if output.is_file:  # before the labels appear under their name
-            write_beside(result)
+            write_beside(output, report, sidecar_of(result))
+        if journal and job.share:
+            _place(journal, job.share)
     if journal:
         journal.finish(output.state)
     return result
+
+
+def _place(journal: Journal, own: Share) -> None:
+    """Let `ferbatch merge` know where the images stand among those of the other shares."""
+    for start in range(0, max(len(own.at), 1), AT_ONCE):  # of no images too: they are of the same whole
+        part = np.arange(start, min(start + AT_ONCE, len(own.at)))
+        references = own.listing.references(part.tolist())
+        journal.place(Placed(references.paths, references.truths, own.at[part], own.total, own.digest))
 
 
 def _journal(job: Job, existing: Existing) -> Journal:
