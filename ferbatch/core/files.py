@@ -6,11 +6,11 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ferbatch.core import archives
+from ferbatch.core import archives, remote
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
@@ -131,13 +131,21 @@ def version_of(file: bytes) -> Version:
     return version_in(stat_of(file))
 
 
+def versions_of(files: Sequence[bytes]) -> list[Version]:
+    """The versions of many files; those in stores are asked about many at once."""
+    remote.look_at(files)
+    return [version_of(file) for file in files]
+
+
 def version_in(info: os.stat_result | None) -> Version:
     """The version of a file that os.stat said this of; a time that 64 bits do not hold is the last or first they do."""
     return Version(info.st_size, max(-(2**63), min(info.st_mtime_ns, 2**63 - 1))) if info else NO_VERSION
 
 
 def stat_of(file: bytes) -> os.stat_result | None:
-    """What the system says of a file, or an archive of its member; None where nobody can say it."""
+    """What the system says of a file, an archive of its member or a store of its object; None where nobody can say."""
+    if remote.is_remote(file):
+        return remote.stat_of(file)
     with suppress(OSError, ValueError):  # ValueError: a NUL in the name
         try:
             return os.stat(file)

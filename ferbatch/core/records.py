@@ -13,7 +13,7 @@ SCHEMA = 1  # of the output columns
 
 ERROR_KINDS = (
     *("unreadable", "truncated", "blank", "too_large", "not_found", "permission"),
-    *("timeout", "crashed", "unsupported"),
+    *("timeout", "crashed", "unsupported", "unreachable"),
 )
 PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
@@ -29,6 +29,9 @@ REPORT_SUFFIXES = ("json", "md", "html", *(f"{chart}.svg" for chart in REPORT_CH
 
 DIGITS = 4  # after the point of a probability, wherever it is written
 UNIT = 10**DIGITS  # a probability of 1 in the whole numbers that batches and outcomes hold
+
+MAX_BYTES = 256 * 2**20  # of one image file
+CONNECTIONS = 64  # to stores and web servers, of all processes together, at the most
 
 MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
 
@@ -79,6 +82,7 @@ class Decoding:
     size: int  # pixels on each side of a model input
     by_pillow: bool = False  # leave the quicker decoder of plain JPEGs alone
     search: Search = WHOLE
+    connections: int = CONNECTIONS  # to stores, of the process that decodes
 
 
 @dataclass(frozen=True, slots=True)

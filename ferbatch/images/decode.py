@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ferbatch.core import archives
+from ferbatch.core import archives, remote
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of
-from ferbatch.core.records import UNLISTABLE
-from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
+from ferbatch.core.records import MAX_BYTES, UNLISTABLE
+from ferbatch.images.formats import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
 from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
 
@@ -45,10 +45,12 @@ class GrayImage:
 
 
 def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
-    """A regular file's content; UnreadableImageError where it is gone, forbidden, no file, or over MAX_BYTES.
+    """A file's content; UnreadableImageError where it is gone, forbidden, no regular file, or over MAX_BYTES.
 
     `info` is what os.stat said of it, where it was asked already.
     """
+    if remote.is_remote(file):
+        return remote.read(file)
     try:
         info = info or stat_of(file) or os.stat(file)
         if stat.S_ISDIR(info.st_mode):  # listing names a folder as if it were a file only where it may not look inside

@@ -6,8 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from ferbatch.core.records import MAX_BYTES
+
 SIGNATURE_BYTES = 64  # enough of a file's beginning to know it by
-MAX_BYTES = 256 * 2**20  # of one file
 MAX_PIXELS = 2 * 89_478_485  # of one image; where Pillow itself begins to refuse
 HEAVY_PIXELS = 2**26  # of one image where a decoder holds many copies of it at once
 

@@ -17,11 +17,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core import remote
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, encode_path, encode_paths
 from ferbatch.core.records import MARKER, ImageRef
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.sources import buckets
 from ferbatch.sources.labels import label_of
 
 _Folder = tuple[bytes, str | None]  # the path of a folder as printed, and the truth of what lies in it
@@ -108,6 +110,23 @@ class _Lister:
         if not self._listed(key, name):
             self.named.setdefault(key, set()).add(name)
             self.listing.add(prefix, name, None)
+
+    def add_remote(self, path: bytes, is_folder: bool = False) -> None:
+        """In a store: one object, or those below a path that ends in a slash, or `is_folder` if there are some."""
+        folder = buckets.folder_at(path, self.recursive) if is_folder or path.endswith(b"/") else None
+        if folder is None:
+            self.add_file(path)
+            return
+        truth = self.truth_of(os.fsdecode(os.path.basename(path.rstrip(b"/"))))
+        for name, aside in buckets.below(
+            folder, lambda name, data: (data is not None and not type_of_bytes(data)) or None
+        ):
+            if aside:
+                self.listing.left_aside += 1
+                continue
+            *above, last = name.split(b"/")
+            label = next(filter(None, (self.truth_of(os.fsdecode(one)) for one in reversed(above))), truth)
+            self.listing.add(folder.path + name[: len(name) - len(last)], last, label)
 
     def _listed(self, key: bytes, name: bytes) -> bool:
         walked = self.walked.get(key, [])
@@ -208,10 +227,14 @@ def list_images(
     classes: other names of folders, in lower case, and the labels that they stand for.
     """
     lister = _Lister(partial(label_of, labels=labels, classes=classes), recursive)
-    for path in map(os.fsencode, paths):
+    for path in map(remote.cleaned, map(os.fsencode, paths)):
         if path == LIST and listed is not None:
-            for one in listed:
-                lister.add_folder(one) if os.path.isdir(one) else lister.add_file(one)
+            for one in map(remote.cleaned, listed):
+                lister.add_remote(one) if remote.is_remote(one) else lister.add_folder(one) if os.path.isdir(
+                    one
+                ) else lister.add_file(one)
+        elif remote.is_remote(path):
+            lister.add_remote(path, is_folder=True)
         elif os.path.isdir(path):
             if not os.access(path, os.R_OK | os.X_OK):
                 raise UsageError(f"{encode_path(path)} cannot be listed: permission denied")

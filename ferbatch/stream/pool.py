@@ -15,16 +15,17 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core import remote
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
-from ferbatch.core.files import version_of
+from ferbatch.core.files import version_of, versions_of
 from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
 from ferbatch.images.face_files import write_crops
@@ -50,7 +51,7 @@ def pays_for(images: Images, search: Search = WHOLE) -> bool:
     looked_for = search.mode != "whole" and len(images) >= FROM_SEARCHED
     least = FROM_BYTES_SEARCHED if looked_for else FROM_BYTES
     some = images.references(range(0, len(images), max(1, len(images) // SAMPLE))).files
-    return sum(max(0, version_of(file).size) for file in some) * len(images) >= least * max(1, len(some))
+    return sum(max(0, version.size) for version in versions_of(some)) * len(images) >= least * max(1, len(some))
 
 
 @dataclass
@@ -96,8 +97,9 @@ class Pool:
         self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
             self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
-        self.decoding, self.timeout, self.compute = decoding, workers.timeout, compute
+        self.timeout, self.compute = workers.timeout, compute
         self.number, self.batch_size = workers.number or default_workers(), batch_size
+        self.decoding = replace(decoding, connections=max(1, decoding.connections // self.number))
         self.cost = AT_FIRST  # seconds an image, by the last answer
         self.suspects: set[int] = set()  # images at which a worker died once
         self.idle_deaths = 0
@@ -191,7 +193,8 @@ class Pool:
         paths = references.paths if self.decoding.search.crops else [""] * len(references.paths)
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            worker.questions.send((first, References(paths, references.files, ())))
+            known = None if self.forks else remote.known(references.files)
+            worker.questions.send((first, References(paths, references.files, ()), known))
 
     def _receive(self) -> None:
         """Wait for answers, and for deaths."""

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ferbatch.core import remote
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
@@ -67,9 +68,20 @@ def batches(
     decoding: how they become inputs of a model.
     watch: told which image comes next, by its number, and None before a batch is handed on.
     """
+    remote.expect(references.files, decoding.connections)
+    try:
+        yield from _batches(first, references, decoding, watch)
+    finally:
+        remote.forget(references.files)
+
+
+def _batches(
+    first: int, references: References, decoding: Decoding, watch: Callable[[int | None], None]
+) -> Iterator[Batch]:
     begun, start = 0, time.monotonic()
     contents, versions = list[Content](), list[Version]()
     for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
+        remote.wait_for(file)  # before its time counts, which is that of decoding
         watch(first + place)
         info = stat_of(file)
         versions.append(version_in(info))

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from ferbatch.core.batch import Batch, Images
+from ferbatch.core import remote
+from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.records import Decoding, Workers
 from ferbatch.stream.pool import Pool, pays_for
@@ -30,9 +31,15 @@ class Batches(IterableDataset[Batch]):
                 yield batch.part(start, start + self.batch_size)
 
     def _read(self) -> Iterator[Batch]:
+        following = self._references(0)
         for first in range(0, len(self.images), self.batch_size):
-            indices = range(first, min(first + self.batch_size, len(self.images)))
-            yield from batches(first, self.images.references(indices), self.decoding)
+            references, following = following, self._references(first + self.batch_size)
+            for soon in (references, following):  # of what is in stores, while the images before are decoded
+                remote.expect(soon.files, self.decoding.connections)
+            yield from batches(first, references, self.decoding)
+
+    def _references(self, first: int) -> References:
+        return self.images.references(range(first, min(first + self.batch_size, len(self.images))))
 
 
 def loader(batches: Batches, *, pin_memory: bool = False) -> DataLoader[Batch]:

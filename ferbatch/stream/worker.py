@@ -16,6 +16,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ferbatch.core import remote
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING
@@ -26,6 +27,9 @@ MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too l
 NOWHERE = References((), (), ())  # in place of a batch's references, which stay where they are
 Compute = Callable[[Batch], Batch]
 Span = tuple[int, References]  # images to decode: the number of the first, and references
+Asked = tuple[
+    int, References, remote.Known | None
+]  # a span, and what is known of those of its files that are in stores
 
 
 def work(
@@ -60,12 +64,12 @@ def work(
             signal.setitimer(signal.ITIMER_REAL, 0 if number is None else timeout)
 
     with suppress(EOFError, OSError):
-        for first, references in iter(_inbox(asked).get, None):
-            start = time.monotonic()
+        for first, references in iter(_inbox(asked, decoding.connections).get, None):
+            start = _at_work()
             try:
                 for batch in batches(first, references, decoding, watch):
                     _answer(answered, start, batch, compute)
-                    start = time.monotonic()
+                    start = _at_work()
             except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
                 answered.send(error)
 
@@ -85,14 +89,25 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _inbox(pipe: Connection) -> queue.SimpleQueue[Span | None]:
-    """What comes, read at once, so that whoever sends it never waits; None at the end."""
+def _at_work() -> float:
+    """The time in seconds, but for what this process has waited for stores."""
+    return time.monotonic() - remote.waited()
+
+
+def _inbox(pipe: Connection, connections: int) -> queue.SimpleQueue[Span | None]:
+    """What comes, read at once, so that whoever sends it never waits; None at the end.
+
+    What of it is in stores is being fetched from then on, by so many connections.
+    """
     inbox: queue.SimpleQueue[Span | None] = queue.SimpleQueue()
 
     def receive() -> None:
         with suppress(EOFError, OSError):
             while True:
-                inbox.put(pipe.recv())
+                first, references, known = pipe.recv()
+                remote.learn(references.files, known)
+                remote.expect(references.files, connections)
+                inbox.put((first, references))
         inbox.put(None)
 
     threading.Thread(target=receive, daemon=True).start()
@@ -100,11 +115,11 @@ def _inbox(pipe: Connection) -> queue.SimpleQueue[Span | None]:
 
 
 def _answer(pipe: Connection, start: float, batch: Batch, compute: Compute | None) -> None:
-    """Send the seconds since `start`, when work on it began, and the batch, or the error that it came to."""
+    """Send the seconds of work since `start`, and the batch, or the error that it came to."""
     try:
         batch = replace(compute(batch) if compute else batch, references=NOWHERE)
         pixels = batch.inputs  # not pickled: that would copy them more than once
-        pipe.send((time.monotonic() - start, replace(batch, inputs=pixels[:0]), pixels.shape))
+        pipe.send((_at_work() - start, replace(batch, inputs=pixels[:0]), pixels.shape))
         if pixels.size:
             pipe.send_bytes(pixels.reshape(-1).data)
     except FerbatchError as error:

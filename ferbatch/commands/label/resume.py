@@ -15,13 +15,13 @@ from ferbatch.commands.label.identity import differences, named
 from ferbatch.commands.label.output import Output
 from ferbatch.core.batch import Batch, References, joined
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import sha256_of, version_of
+from ferbatch.core.files import sha256_of, versions_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
 from ferbatch.sources.listing import Listing
 from ferbatch.stream.journal import Done
 
-RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
+RETRIED = frozenset({"permission", "unreachable"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 AT_ONCE = 16_384  # images of a listing that are looked up, or joined, together
 FRESH = 0  # of an image that no journal speaks of
@@ -135,7 +135,7 @@ class Work:
     def _look_up(self, indices: range, retry_failed: bool) -> None:
         """Find by which numbers images are known, and whether of old."""
         references = self.listing.references(indices)
-        versions = np.array(list(map(version_of, references.files)))
+        versions = np.array(versions_of(references.files))
         for done, sign in ((self.base, -1), (self.journal, 1)):
             for places, numbers, batch in done.find(references.paths) if done else ():
                 usable = (batch.versions == versions[places]).all(axis=1)

@@ -1,0 +1,241 @@
+"""Fetches objects before they are asked for: many at once, in a thread of its own, with patience for failing stores."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ferbatch.core import remote
+from ferbatch.core.answers import Entry, Fetched, StoreError
+from ferbatch.core.errors import UnreadableImageError
+from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
+from ferbatch.core.stores import Stores
+
+HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
+AT_FIRST = 3  # times that a store is asked for a listing before the run ends
+TYPICAL = 2**14  # bytes of an object whose size is not known
+
+T = TypeVar("T")
+
+
+@dataclass
+class Patience:
+    """How often and how soon what fails for now is asked for again."""
+
+    attempts: int = 6
+    first: float = 0.25  # seconds before the second; twice as long before each further one, more or less by chance
+    longest: float = 8.0  # seconds
+
+
+patience = Patience()
+
+
+class Ahead:
+    """What one process fetches. Its thread, its connections and what it knows of stores are not shared with others."""
+
+    def __init__(self, connections: int, before: Ahead | None = None) -> None:
+        """`connections`: at the most. `before`: of the process that this one was forked from, which is never used.
+
+        It is kept: were it let go, its end would reach the sockets that are the other process's.
+        """
+        self.process, self.before, self.connections, self.waited = os.getpid(), before, connections, 0.0
+        self.stores = Stores(connections)
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda loop, context: None)  # of connections that servers close
+        self.waiting: deque[bytes] = deque()  # what is to be fetched and is not begun
+        self.coming: dict[bytes, Future[Fetched]] = {}
+        self.running = 0  # objects on their way
+        # Bytes of them and of those that are here, and of those that were asked for: each is counted by one thread.
+        self.begun = self.taken = 0
+        self.full = False  # whether what waits could be begun but for HELD
+        atexit.register(self.close)
+        threading.Thread(target=self.loop.run_forever, daemon=True, name="ahead").start()
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """What comes of it, in the thread of the connections."""
+        start = time.monotonic()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        finally:
+            self.waited += time.monotonic() - start
+
+    def close(self) -> None:
+        """Let the connections go, at the end of the process."""
+        if os.getpid() == self.process and self.loop.is_running():
+            with suppress(Exception):
+                asyncio.run_coroutine_threadsafe(self.stores.close(), self.loop).result(1)
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def expect(self, files: Iterable[bytes]) -> None:
+        """Fetch these, after what is expected already."""
+        new = [file for file in files if self._size(file) <= MAX_BYTES and file not in self.coming]
+        self.coming.update((file, Future()) for file in new)
+        self.waiting.extend(new)
+        self.loop.call_soon_threadsafe(self._go_on)
+
+    def wait_for(self, file: bytes) -> None:
+        """Wait until an object is there, if it is expected."""
+        if (future := self.coming.get(file)) is not None and not future.done():
+            start = time.monotonic()
+            self.loop.call_soon_threadsafe(self._hurry, file)
+            future.exception()
+            self.waited += time.monotonic() - start
+
+    def take(self, file: bytes) -> bytes:
+        """The content of an object; UnreadableImageError where it cannot be had."""
+        if file not in self.coming:
+            self.expect([file])
+        if file not in self.coming:
+            raise UnreadableImageError("too_large", f"{self._size(file):,} bytes, the limit is {MAX_BYTES:,}")
+        self.wait_for(file)
+        return self._let_go(file).result().data
+
+    def version(self, file: bytes) -> Version:
+        """What an object that nobody listed is, by what comes of fetching it if that was begun, else by a look."""
+        if file not in self.coming:
+            return self.versions([file])[0]
+        self.wait_for(file)
+        future = self.coming[file]
+        return NO_VERSION if future.exception() else future.result().version
+
+    def versions(self, files: Sequence[bytes]) -> list[Version]:
+        """What these objects are, many looked at at once; NO_VERSION of those that cannot be had."""
+
+        async def look(file: bytes) -> Version:
+            try:
+                return await patiently(self.stores.look, file)
+            except UnreadableImageError:
+                return NO_VERSION
+
+        return self.wait(in_turn(look, files, self.connections))
+
+    def begins(self, files: Sequence[bytes], n: int) -> list[bytes]:
+        """The first `n` bytes of these objects, many at once; nothing of those that cannot be had."""
+
+        async def begin(file: bytes) -> bytes:
+            try:
+                return await patiently(lambda one: self.stores.begins(one, n), file)
+            except UnreadableImageError:
+                return b""
+
+        return self.wait(in_turn(begin, files, self.connections))
+
+    def pages(self, path: bytes, deep: bool) -> Iterator[list[Entry]]:
+        """What `stores.flat` says, page by page; StoreError where it cannot be had."""
+        pages = self.stores.flat(path, deep)
+
+        async def following() -> list[Entry] | None:
+            return await anext(pages, None)
+
+        while (page := self.wait(following())) is not None:
+            yield page
+
+    def folder(self, path: bytes) -> list[Entry]:
+        """What is directly in a folder; StoreError where it cannot be had."""
+        return self.wait(_tried(lambda: self.stores.folder(path)))
+
+    def is_page(self, url: str) -> bool:
+        """Whether a page of the web is there; StoreError where nothing can be had."""
+        return self.wait(_tried(lambda: self.stores.is_page(url)))
+
+    def forget(self, files: Iterable[bytes]) -> None:
+        """Let go of those that were not asked for."""
+        for file in files:
+            if file in self.coming:
+                self._let_go(file)
+
+    def _let_go(self, file: bytes) -> Future[Fetched]:
+        future = self.coming.pop(file)
+        future.add_done_callback(self._let_go_of)
+        return future
+
+    def _let_go_of(self, done: Future[Fetched]) -> None:
+        self.taken += 0 if done.exception() else len(done.result().data)
+        if self.full:
+            self.loop.call_soon_threadsafe(self._go_on)
+
+    def _size(self, file: bytes) -> int:
+        version = remote.version_of(file)
+        return TYPICAL if version is None else version.size
+
+    def _hurry(self, file: bytes) -> None:
+        """Begin what is waited for, whatever else is held."""
+        if self.waiting and self.waiting[0] == file:
+            self._begin(self.waiting.popleft())
+        elif file in self.waiting:
+            self.waiting.remove(file)
+            self._begin(file)
+
+    def _go_on(self) -> None:
+        """Begin what there is room for."""
+        while self.waiting and self.running < self.connections:
+            self.full = self.begun - self.taken >= HELD
+            if self.full:
+                return
+            self._begin(self.waiting.popleft())
+
+    def _begin(self, file: bytes) -> None:
+        future = self.coming.get(file)
+        if future is None:  # forgotten
+            return
+        size = self._size(file)
+        self.running += 1
+        self.begun += size
+        self.loop.create_task(self._fetch(file, size, future))
+
+    async def _fetch(self, file: bytes, size: int, future: Future[Fetched]) -> None:
+        data = b""
+        try:
+            fetched = await patiently(self.stores.fetch, file)
+            data = fetched.data
+            future.set_result(fetched)
+        except BaseException as error:  # whoever asks for the object gets it
+            future.set_exception(error)
+        finally:
+            self.running -= 1
+            self.begun += len(data) - size
+            self._go_on()
+
+
+async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], at_once: int) -> list[T]:
+    """What comes of each, so many at once."""
+    results: dict[int, T] = {}
+    left = iter(enumerate(files))
+
+    async def one_after_the_other() -> None:
+        for at, file in left:
+            results[at] = await do(file)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(min(at_once, len(files)))))
+    return [results[at] for at in range(len(files))]
+
+
+async def patiently(do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
+    """What comes of asking a store, again where it fails for now; UnreadableImageError where it does not come."""
+    try:
+        return await _tried(lambda: do(file), patience.attempts)
+    except StoreError as error:
+        raise UnreadableImageError(error.kind, str(error)) from None
+
+
+async def _tried(do: Callable[[], Awaitable[T]], attempts: int = AT_FIRST) -> T:
+    """What comes of it, tried so often where it fails for now; StoreError where it does not come."""
+    for attempt in range(1, attempts + 1):
+        try:
+            return await do()
+        except StoreError as error:
+            if not error.passing or attempt == attempts:
+                raise
+            pause = min(patience.longest, patience.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
+            await asyncio.sleep(max(pause, min(error.after, patience.longest)))
+    raise AssertionError

@@ -1,0 +1,127 @@
+"""What stores answer: an object's content, its version, what lies in a folder; and what may be wrong, in our words.
+
+An error never repeats what a package says: that may hold keys, and URLs that let in whoever has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.records import Version
+
+TELLS = (  # what packages call that which changes with an object's content, the best first
+    *("ETag", "etag", "content_md5", "md5Hash", "blob_id", "generation", "Content-MD5"),
+    *("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created"),
+)
+NO_KEYS = frozenset(["NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"])
+GONE, DENIED, LATER = (404, 410), (401, 403, 407), (408, 425, 429)  # HTTP's statuses; from 500 on: later as well
+
+
+class StoreError(Exception):
+    """An object or a listing that cannot be had."""
+
+    def __init__(self, kind: str, message: str, *, passing: bool = False, after: float = 0.0) -> None:
+        """What is wrong.
+
+        kind: one of records.ERROR_KINDS.
+        message: for people.
+        passing: whether it may be had when it is asked for again.
+        after: seconds that the store wants to be left alone for.
+        """
+        super().__init__(message)
+        self.kind, self.passing, self.after = kind, passing, after
+
+
+class Fetched(NamedTuple):
+    """An object's content, and its version."""
+
+    data: bytes
+    version: Version
+
+
+class Entry(NamedTuple):
+    """An object, or a folder of some, below a path."""
+
+    name: bytes  # from that path on; a folder's ends in a slash
+    version: Version | None = None  # None where the listing does not say it
+
+
+def number_of(said: str) -> int:
+    """What a store says of an object's content, its etag say, as a number of 63 bits."""
+    text = said.removeprefix("W/").strip('"')
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+
+
+def version_in(said: Mapping[str, Any], size: int | None) -> Version:
+    """An object's version by what is said of it; where neither content nor size are, one that it never had before."""
+    tells = next((said[name] for name in TELLS if said.get(name)), None)
+    if tells is None and size is None:
+        return Version(-1, random.getrandbits(63))
+    return Version(-1 if size is None else size, 0 if tells is None else number_of(str(tells)))
+
+
+def version_listed(info: Mapping[str, Any]) -> Version | None:
+    """An object's version by fsspec's dict about it; None where that does not say what there is to say."""
+    version = version_in(info, info.get("size"))
+    return version if version.size >= 0 and version.mtime_ns else None
+
+
+def check(status: int, after: str = "") -> None:
+    """StoreError for an HTTP status that is none of success; `after` is what the header Retry-After says."""
+    if status in GONE:
+        raise StoreError("not_found", "no such object")
+    if status in DENIED:
+        raise StoreError("permission", f"the store refuses it ({status})")
+    if status in LATER or status >= 500:
+        pause = float(after) if after.isdecimal() else 0.0
+        raise StoreError("unreachable", f"the store answers {status}", passing=True, after=pause)
+    if status >= 300:
+        raise StoreError("unreadable", f"the store answers {status}")
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """StoreErrors for whatever a store's package raises."""
+    try:
+        yield
+    except (StoreError, UsageError):
+        raise
+    except Exception as error:  # packages throw anything at all; nothing else is called in there
+        raise _meant(error) from None
+
+
+def _meant(error: Exception) -> StoreError:
+    """What an exception of a store's package means."""
+    for one in filter(None, (error, error.__cause__)):
+        if (status := _status(one)) is not None and status >= 300:
+            try:
+                check(status)
+            except StoreError as meant:
+                return meant
+    if type(error).__name__ in NO_KEYS:
+        return StoreError("permission", "no credentials were found")
+    if isinstance(error, FileNotFoundError):
+        return StoreError("not_found", "no such object")
+    if isinstance(error, PermissionError):
+        return StoreError("permission", "the store refuses it")
+    if type(error).__name__ in ("InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"):
+        return StoreError("not_found", "there can be no such object")
+    return StoreError("unreachable", f"the store does not answer ({type(error).__name__})", passing=True)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an exception carries, in one of the ways that packages have."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):  # botocore's
+        return _whole(answer.get("ResponseMetadata", {}).get("HTTPStatusCode"))
+    named = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next(filter(None, map(_whole, (getattr(answer, "status_code", None), *named))), None)
+
+
+def _whole(said: Any) -> int | None:
+    return int(said) if isinstance(said, int) or (isinstance(said, str) and said.isdecimal()) else None

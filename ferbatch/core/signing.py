@@ -1,0 +1,72 @@
+"""Requests to a bucket of S3 that are signed here, so that they can go the way of the web.
+
+botocore takes ten times as long for a signature, and s3fs seven times as long for a small object.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
+
+
+class Bucket(NamedTuple):
+    """Where a bucket is, and what signs requests to it."""
+
+    address: str  # to which a key is added
+    region: str
+    credentials: Any  # botocore's; None: anybody may read it
+
+    @classmethod
+    async def of(cls, system: Any, name: str) -> Bucket | None:
+        """By an s3fs filesystem; None where there is no simple address, or nothing to sign with."""
+        client = await system.set_session()
+        url = await client.generate_presigned_url("get_object", Params={"Bucket": name, "Key": "k"})
+        address = url.partition("?")[0]
+        credentials = None if system.anon else await system.session.get_credentials()
+        if not address.endswith("/k") or (credentials is None and not system.anon):
+            return None
+        return cls(address[:-1], client.meta.region_name or "us-east-1", credentials)
+
+    async def request(self, key: str) -> tuple[str, Mapping[str, str]]:
+        """The URL that an object is at, and the headers to ask for it with."""
+        url = self.address + quote(key, safe="/-_.~", errors="surrogateescape")
+        if self.credentials is None:
+            return url, {}
+        frozen = await self.credentials.get_frozen_credentials()
+        return url, signed(url, self.region, frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def signed(
+    url: str, region: str, access_key: str, secret_key: str, token: str | None = None, at: float | None = None
+) -> dict[str, str]:
+    """The headers of a GET, signed for the moment `at`, in seconds since 1970, else for now."""
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+    headers = {"x-amz-content-sha256": NOTHING, "x-amz-date": moment}
+    if token:
+        headers["x-amz-security-token"] = token
+    split = urlsplit(url)
+    names = ";".join(["host", *headers])
+    lines = "".join(f"{name}:{value}\n" for name, value in {"host": split.netloc, **headers}.items())
+    request = f"GET\n{split.path}\n\n{lines}\n{names}\n{NOTHING}"
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    signature = hmac.digest(_key_of(secret_key, scope), text.encode(), "sha256").hex()
+    said = f"Credential={access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+    return {**headers, "Authorization": f"AWS4-HMAC-SHA256 {said}"}
+
+
+@lru_cache(maxsize=16)
+def _key_of(secret_key: str, scope: str) -> bytes:
+    """What signs all requests of a day."""
+    key = f"AWS4{secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key

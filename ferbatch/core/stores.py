@@ -1,0 +1,181 @@
+"""Stores by fsspec's packages: one object's content, what it is, and what lies below a path.
+
+All of it happens in the thread of an `Ahead`; what goes wrong is a StoreError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ferbatch.core import remote
+from ferbatch.core.answers import Entry, Fetched, StoreError, told, version_in, version_listed
+from ferbatch.core.errors import UsageError
+from ferbatch.core.records import Version
+from ferbatch.core.signing import Bucket
+from ferbatch.core.web import CONNECT, READ, Web
+
+AT_ONCE = 1_000  # entries of a listing
+
+
+class Stores:
+    """The stores that a process has to do with."""
+
+    def __init__(self, connections: int) -> None:
+        """Nothing is opened yet. `connections`: to each store, at the most."""
+        self.connections = connections
+        self.systems: dict[str, Any] = {}  # scheme -> its fsspec filesystem
+        self.buckets: dict[str, Bucket | None] = {}  # of S3; None of those that its package alone can read
+        self.threads = ThreadPoolExecutor(connections, "store")  # for packages that block
+        self._web: Web | None = None
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        if self._web is not None:
+            await self._web.close()
+        for system in self.systems.values():
+            if hasattr(system, "_s3creator"):
+                await system._s3creator.__aexit__(None, None, None)
+
+    async def fetch(self, file: bytes) -> Fetched:
+        """An object's content."""
+        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        with told():
+            fetched = await (self.web.get(url) if scheme in remote.WEB else self._get_signed(scheme, url))
+            if fetched is None:
+                data = bytes(await self._call(scheme, "cat_file", url))
+                listed = remote.version_of(file)
+                fetched = Fetched(data, listed if listed and listed.size == len(data) else await self.look(file))
+        listed = remote.version_of(file)
+        if fetched.version.size not in (-1, len(fetched.data)) or (
+            listed is not None and listed.mtime_ns == fetched.version.mtime_ns and listed.size != len(fetched.data)
+        ):
+            promised = listed.size if listed else fetched.version.size
+            raise StoreError(
+                "unreadable", f"the store sends {len(fetched.data):,} bytes and says {promised:,}", passing=True
+            )
+        return fetched
+
+    async def look(self, file: bytes) -> Version:
+        """What an object is, without its content."""
+        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        with told():
+            if scheme in remote.WEB:
+                return await self.web.look(url)
+            info = await self._call(scheme, "info", url)
+            if info.get("type") == "directory":
+                raise StoreError("not_found", "no such object")
+            return version_in(info, info.get("size"))
+
+    async def begins(self, file: bytes, n: int) -> bytes:
+        """The first bytes of an object, `n` at the most."""
+        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        with told():
+            if scheme in remote.WEB:
+                return await self.web.begins(url, n)
+            return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
+
+    async def is_page(self, url: str) -> bool:
+        """Whether a page of the web is there, rather than a file."""
+        with told():
+            return await self.web.is_page(url)
+
+    async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
+        """The objects of S3 below a path that ends in a slash, in order, some at a time; `deep`: in folders, too."""
+        system = await self._system(remote.scheme_of(path) or "")
+        bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
+        start, page = len(f"{bucket}/{prefix}"), list[Entry]()
+        with told():
+            async for info in system._iterdir(bucket, prefix=prefix, delimiter="" if deep else "/"):
+                if info["type"] != "directory":
+                    page.append(Entry(info["name"][start:].encode("utf-8", "surrogateescape"), version_listed(info)))
+                if len(page) == AT_ONCE:
+                    yield page
+                    page = []
+        yield page
+
+    async def folder(self, path: bytes) -> list[Entry]:
+        """What is directly in a folder, whose path ends in a slash, in no order."""
+        scheme, url = remote.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
+        on_web, entries = scheme in remote.WEB, dict[bytes, Entry]()
+        with told():
+            system = await self._system(scheme)
+            inner = url if on_web else f"{system._strip_protocol(url)}/"
+            found = await self._call(scheme, "ls", url, detail=True)
+        for info in found:
+            below = info["name"].removeprefix(inner)
+            name = below.rstrip("/")
+            if below == info["name"] or not name or "/" in name or (on_web and name[0] in "?#"):
+                continue  # the folder itself, or a link that leads elsewhere
+            is_folder = info.get("type") == "directory" or below.endswith("/")
+            entry = Entry(f"{name}{'/' * is_folder}".encode("utf-8", "surrogateescape"), version_listed(info))
+            entries[entry.name] = entry
+        return [*entries.values()]
+
+    @property
+    def web(self) -> Web:
+        """The client of the web, made when it is first asked for, in the loop that it belongs to."""
+        self._web = self._web or Web(self.connections)
+        return self._web
+
+    async def _system(self, scheme: str) -> Any:
+        """The filesystem of a scheme."""
+        if scheme not in self.systems:
+            remote.check_installed(scheme)
+            options: dict[str, Any] = {}
+            if scheme in ("s3", "s3a"):
+                retries = {"max_attempts": 3}
+                timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
+                options = {"config_kwargs": {"max_pool_connections": self.connections, "retries": retries, **timeouts}}
+            try:
+                fsspec = importlib.import_module("fsspec")
+                asynchronous = {"asynchronous": True} if fsspec.get_filesystem_class(scheme).async_impl else {}
+                system = fsspec.filesystem(
+                    scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options
+                )
+            except ImportError:
+                raise UsageError(remote.not_installed(scheme)) from None
+            except Exception as error:  # whatever the package has against its environment
+                raise StoreError("permission", f"its package cannot be set up: {type(error).__name__}") from None
+            if scheme in ("s3", "s3a"):
+                system.retries = 1  # botocore tries again
+                session = await system.set_session() and system.session
+                system.anon = await session.get_credentials() is None  # what anybody may read needs none
+                if system.anon:
+                    await system.set_session(refresh=True)
+            self.systems[scheme] = system
+        return self.systems[scheme]
+
+    async def _call(self, scheme: str, name: str, url: str, **more: Any) -> Any:
+        """A method of a scheme's filesystem, in this loop if it can, else in a thread."""
+        system = await self._system(scheme)
+        path = system._strip_protocol(url)
+        if system.async_impl:
+            return await getattr(system, f"_{name}")(path, **more)
+        return await asyncio.get_running_loop().run_in_executor(
+            self.threads, lambda: getattr(system, name)(path, **more)
+        )
+
+    async def _get_signed(self, scheme: str, url: str) -> Fetched | None:
+        """An object of S3 by a request that is signed here.
+
+        None where this way does not lead there, and of any other store.
+        """
+        if scheme not in ("s3", "s3a"):
+            return None
+        system = await self._system(scheme)
+        name, key, version = system.split_path(url)
+        if name not in self.buckets:
+            self.buckets[name] = await Bucket.of(system, name)
+        bucket = self.buckets[name]
+        if bucket is None or version or not key:
+            return None
+        try:
+            return await self.web.get(*await bucket.request(key))
+        except StoreError as error:
+            if error.passing or error.kind in ("not_found", "too_large"):
+                raise
+            return None  # in another region, say
