@@ -30,6 +30,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ferbatch.commands.label import run as label_run
+from ferbatch.core import ahead, remote, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -53,6 +54,30 @@ def fault(function: Callable[..., None]) -> Callable[..., None]:
 
 def switch_on(patch: Patch, known_as: str, /, **settings: Any) -> None:
     FAULTS[known_as](patch, **settings)
+
+
+# Stores
+
+
+@fault
+def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, **environment: str) -> None:
+    """Not what goes wrong, but where: a store of `stores.py` is S3, and is asked again soon after it failed.
+
+    first: seconds before it is asked again.
+    read: seconds that it may take to go on with an answer.
+    """
+    keys = {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "verysecret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in {"AWS_ENDPOINT_URL": address, **keys, **environment}.items():
+        patch.setenv(name, value)
+    patch.setattr(ahead.patience, "first", first)
+    patch.setattr(web, "READ", read)
+    patch.setattr(remote, "index", remote.Index())
+    patch.setattr(remote, "_ahead", None)
+    patch.setattr(remote, "_whole", {})
 
 
 # The disk

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -50,6 +51,7 @@ class Store:
     at_once: int = 0  # answers that are waited for just now
     most_at_once: int = 0
     address: str = ""
+    server: Any = None
 
     def answer(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body."""
@@ -60,8 +62,10 @@ class Store:
             return self.failed(403)
         if bucket not in self.buckets:
             return self.failed(404, "NoSuchBucket")
-        if not key:
+        if "list-type" in split.query:
             return self.listed(bucket, {name: values[0] for name, values in parse_qs(split.query).items()})
+        if not key or key.endswith("/"):
+            return self.shown(bucket, key)
         fault = self.faults.get(key)
         if fault and fault.times and fault.status != 200:
             fault.times -= 1
@@ -76,6 +80,16 @@ class Store:
     def of(self, data: bytes) -> dict[str, str]:
         etag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'} if self.etags else {}
         return {"Last-Modified": MODIFIED, **etag}
+
+    def shown(self, bucket: str, folder: str) -> tuple[int, dict[str, str], bytes]:
+        """A page that lists a folder, as web servers make it."""
+        below = [key[len(folder) :] for key in self.buckets[bucket] if key.startswith(folder)]
+        if not below:
+            return self.failed(404)
+        names = sorted({name[: name.find("/") + 1] or name for name in below}, reverse=True)
+        links = "".join(f'<a href="{quote(name)}">{escape(name)}</a><br>' for name in ("../", *names))
+        body = f'<html><a href="?C=N;O=D">Name</a> <a href="http://elsewhere.test/x.jpg">x</a>{links}</html>'
+        return 200, {"Content-Type": "text/html; charset=utf-8"}, body.encode()
 
     def failed(self, status: int, code: str = "") -> tuple[int, dict[str, str], bytes]:
         body = f"<Error><Code>{code or CODES[status]}</Code><Message>no luck</Message></Error>"
@@ -127,11 +141,15 @@ class Store:
 class _Connection(asyncio.Protocol):
     """One client's: requests are answered in their order."""
 
-    def __init__(self, store: Store) -> None:
-        self.store, self.begun = store, b""
+    def __init__(self, store: Store, connections: set[asyncio.Transport]) -> None:
+        self.store, self.connections, self.begun = store, connections, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self.connections.add(self.transport)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.connections.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.begun += data
@@ -163,12 +181,20 @@ class _Connection(asyncio.Protocol):
 @contextmanager
 def serving(store: Store) -> Iterator[Store]:
     """The store at its address, until the end of the block."""
-    loop, ready = asyncio.new_event_loop(), threading.Event()
+    ready = threading.Event()
+    loop, connections = asyncio.new_event_loop(), set[asyncio.Transport]()
 
     async def serve() -> None:
-        server = await loop.create_server(lambda: _Connection(store), "127.0.0.1", 0, backlog=512)
-        store.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store.server = await loop.create_server(lambda: _Connection(store, connections), "127.0.0.1", 0, backlog=512)
+        store.address = f"http://127.0.0.1:{store.server.sockets[0].getsockname()[1]}"
         ready.set()
+
+    async def end() -> None:
+        store.server.close()
+        for transport in [*connections]:
+            transport.abort()
+        await asyncio.sleep(0)
+        loop.stop()
 
     thread = threading.Thread(target=lambda: (loop.create_task(serve()), loop.run_forever()), daemon=True)
     thread.start()
@@ -176,7 +202,7 @@ def serving(store: Store) -> Iterator[Store]:
     try:
         yield store
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        asyncio.run_coroutine_threadsafe(end(), loop)
         thread.join()
         loop.close()
 

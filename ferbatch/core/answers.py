@@ -97,12 +97,12 @@ def told() -> Iterator[None]:
 
 def _meant(error: Exception) -> StoreError:
     """What an exception of a store's package means."""
-    for one in filter(None, (error, error.__cause__)):
-        if (status := _status(one)) is not None and status >= 300:
-            try:
-                check(status)
-            except StoreError as meant:
-                return meant
+    status = _status(error) or _status_of_botocore(error) or _status_of_botocore(error.__cause__)
+    if status is not None and status >= 300:
+        try:
+            check(status)
+        except StoreError as meant:
+            return meant
     if type(error).__name__ in NO_KEYS:
         return StoreError("permission", "no credentials were found")
     if isinstance(error, FileNotFoundError):
@@ -117,10 +117,13 @@ def _meant(error: Exception) -> StoreError:
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an exception carries, in one of the ways that packages have."""
     answer = getattr(error, "response", None)
-    if isinstance(answer, dict):  # botocore's
-        return _whole(answer.get("ResponseMetadata", {}).get("HTTPStatusCode"))
     named = (getattr(error, name, None) for name in ("status", "status_code", "code"))
     return next(filter(None, map(_whole, (getattr(answer, "status_code", None), *named))), None)
+
+
+def _status_of_botocore(error: BaseException | None) -> int | None:
+    answer = getattr(error, "response", None)
+    return _whole(answer.get("ResponseMetadata", {}).get("HTTPStatusCode")) if isinstance(answer, dict) else None
 
 
 def _whole(said: Any) -> int | None:

@@ -56,8 +56,16 @@ def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
         raise UsageError(f"{shown(path)} {EXISTS}")
 
 
+def check_is_local(path: str) -> None:
+    """UsageError where it is a path into a store, to which nothing is written."""
+    if remote.is_remote(os.fsencode(path)):
+        scheme = path.partition("://")[0]
+        raise UsageError(f"{scheme}:// paths are read only, outputs go to files (labels.csv, say)")
+
+
 def check_is_folder(path: str | os.PathLike[str]) -> None:
-    """UsageError where something is there that is no folder."""
+    """UsageError where something is there that is no folder, or it is a path into a store."""
+    check_is_local(os.fspath(path))
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{shown(path)} is not a folder")
 
@@ -133,8 +141,8 @@ def version_of(file: bytes) -> Version:
 
 def versions_of(files: Sequence[bytes]) -> list[Version]:
     """The versions of many files; those in stores are asked about many at once."""
-    remote.look_at(files)
-    return [version_of(file) for file in files]
+    looked_at = remote.look_at(files)
+    return [looked_at.get(file) or version_of(file) for file in files]
 
 
 def version_in(info: os.stat_result | None) -> Version:

@@ -185,12 +185,19 @@ def stat_of(file: bytes) -> os.stat_result | None:
     return os.stat_result(numbers, {"st_mtime_ns": version.mtime_ns})
 
 
-def look_at(files: Sequence[bytes]) -> None:
-    """Ask the stores about those of these files that are in one and not known yet, many at once."""
-    unknown = [file for file in files if is_remote(file) and index.find(file) is None]
-    if unknown:
-        for file, version in zip(unknown, ahead().versions(unknown), strict=True):
+def look_at(files: Sequence[bytes]) -> dict[bytes, Version]:
+    """What stores say of those of these files that are in one and were not listed, asked about many at once."""
+    unknown = [file for file in files if is_unlisted(file)]
+    found = dict(zip(unknown, ahead().versions(unknown), strict=True)) if unknown else {}
+    for file, version in found.items():
+        if version != NO_VERSION:
             index.add(file, version)
+    return found
+
+
+def is_unlisted(file: bytes) -> bool:
+    """Whether only its store could say how large it is."""
+    return is_remote(file) and version_of(file) is None
 
 
 def read(file: bytes) -> bytes:

@@ -10,6 +10,7 @@ from ferbatch.core import remote
 from ferbatch.core.answers import Entry, StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
+from ferbatch.core.records import NO_VERSION
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 
 DEEPEST = 64  # folders in one another; more is a web server's loop
@@ -127,8 +128,7 @@ def _is_page(url: bytes) -> bool:
 
 
 def _is_there(path: bytes) -> bool:
-    remote.look_at([path])
-    return remote.stat_of(path) is not None
+    return remote.look_at([path]).get(path) != NO_VERSION
 
 
 def _unfit(path: bytes, error: StoreError) -> UsageError:

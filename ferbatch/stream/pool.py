@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ferbatch.core import remote
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
-from ferbatch.core.files import version_of, versions_of
+from ferbatch.core.files import version_of
 from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
 from ferbatch.images.face_files import write_crops
@@ -51,7 +51,8 @@ def pays_for(images: Images, search: Search = WHOLE) -> bool:
     looked_for = search.mode != "whole" and len(images) >= FROM_SEARCHED
     least = FROM_BYTES_SEARCHED if looked_for else FROM_BYTES
     some = images.references(range(0, len(images), max(1, len(images) // SAMPLE))).files
-    return sum(max(0, version.size) for version in versions_of(some)) * len(images) >= least * max(1, len(some))
+    sizes = (max(0, version_of(file).size) for file in some if not remote.is_unlisted(file))
+    return sum(sizes) * len(images) >= least * max(1, len(some))
 
 
 @dataclass

@@ -12,6 +12,7 @@ import torch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape, shown
 from ferbatch.core.options import Options, shard_of
+from ferbatch.core.remote import cleaned
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -72,4 +73,4 @@ def named(differences: Mapping[str, tuple[Any, Any]]) -> str:
 
 def shown_paths(options: Options) -> list[str]:
     """PATHS as they may be printed."""
-    return ["-" if path == "-" else shown(path) for path in options.paths]
+    return ["-" if path == "-" else shown(os.fsdecode(cleaned(os.fsencode(path)))) for path in options.paths]

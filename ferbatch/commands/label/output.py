@@ -12,7 +12,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import EXISTS, OutputStream, check_has_folder, remove, replace_file, unwritten, writing
+from ferbatch.core.files import (
+    EXISTS,
+    OutputStream,
+    check_has_folder,
+    check_is_local,
+    remove,
+    replace_file,
+    unwritten,
+    writing,
+)
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import shown
 from ferbatch.core.options import Existing
@@ -130,6 +139,7 @@ def plan(path: str | None, format_name: str | None) -> Output:
         path = f"labels.{format_name or 'csv'}"
     if not path:
         raise UsageError("--output is empty")
+    check_is_local(path)
     if path == STDOUT:
         return Output(STDOUT, check_format(format_name or "csv"))
     if os.path.islink(path):  # write where the link points, not over the link
