@@ -5,6 +5,8 @@ An image costs its name and some 30 bytes, under 200 in all; a folder costs its 
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import os
 from array import array
 from bisect import bisect_left
@@ -226,21 +228,56 @@ def list_images(
 def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF.
 
-    UsageError where a path holds a NUL, which none can.
+    A byte order mark is no part of the first path, unless a file is called so; after that of UTF-16, as PowerShell
+    writes it, the list is read as that. UsageError where a path holds a NUL, which none can.
     """
-    for path in _split(stream, separator):
+    paths = _split(_chunks(stream, separator), separator)
+    for path in itertools.chain([_without_mark(next(paths))], paths):
         if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
             path = path[:-1]
         if path:
             yield path
 
 
-def _split(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
-    """The parts of a stream between separators, the last one too; UsageError for a NUL that separates nothing."""
+def _without_mark(path: bytes) -> bytes:
+    """The first path of a list without a byte order mark before it."""
+    found = os.path.lexists(path) or os.path.lexists(path.removesuffix(b"\r"))
+    return path if found else path.removeprefix(codecs.BOM_UTF8)
+
+
+def _chunks(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+    """A stream piece by piece, in UTF-8 where it begins as UTF-16 does; UsageError for a NUL that separates nothing."""
+    chunk = stream.read(CHUNK)
+    # In what is UTF-16, every line end and most of a path are bytes of which one is a NUL.
+    is_utf16 = separator == b"\n" and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and b"\0" in chunk
+    decoder = codecs.getincrementaldecoder("utf-16")() if is_utf16 else None
+    while chunk:
+        try:
+            text = decoder.decode(chunk).encode() if decoder else chunk
+        except UnicodeDecodeError:
+            raise UsageError(
+                "the list on stdin begins as UTF-16 does and goes on otherwise: write it as UTF-8"
+            ) from None
+        if separator != b"\0" and b"\0" in text:
+            raise UsageError(_of_nul(text))
+        yield text
+        chunk = stream.read(CHUNK)
+    if decoder and decoder.getstate()[0]:
+        raise UsageError("the list on stdin is UTF-16 and ends within a character: write it as UTF-8")
+
+
+def _of_nul(chunk: bytes) -> str:
+    """What is wrong with a list in which there are NULs, in a sentence."""
+    halves = ((b"\n\0", chunk[1:64:2]), (b"\0\n", chunk[0:64:2]))  # of what is ASCII one byte of two is a NUL
+    if any(line_end in chunk and not half.strip(b"\0") for line_end, half in halves):
+        return "the list on stdin seems to be UTF-16 without a byte order mark: write it as UTF-8"
+    return "the list on stdin holds NUL bytes: say --null (-0) if they separate its paths"
+
+
+def _split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:
+    """The parts of a stream between separators, the last one too."""
     begun: list[bytes] = []  # parts of a path that the next chunk goes on with
-    while chunk := stream.read(CHUNK):
-        if separator != b"\0" and b"\0" in chunk:
-            raise UsageError("the list on stdin holds NUL bytes: say --null (-0) if they separate its paths")
+    for chunk in chunks:
         *whole, rest = chunk.split(separator)
         if whole:
             yield b"".join(begun) + whole[0]
