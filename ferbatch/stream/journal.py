@@ -239,6 +239,13 @@ class Done:
             yield self._batch(self.offsets[number]).references.paths[self.places[number]]
 
 
+def head_of(path: str) -> dict[str, Any]:
+    """What a journal says, at its beginning, of its run; nothing where there is none."""
+    with suppress(OSError), open(path, "rb") as stream:
+        return _head(stream.readline(LONGEST_LINE))
+    return {}
+
+
 def _head(line: bytes) -> dict[str, Any]:
     """What the first line of a journal says of its run; nothing where it is none."""
     try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
@@ -54,6 +55,24 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "torch": torch.__version__,
         "journal": FORMAT,
     }
+
+
+def spelled_as_before(options: Options, before: Mapping[str, Any]) -> Options:
+    """The options, with PATHS spelled as by the run whose journal says `before` where they are the same: `./a/`, `a`.
+
+    So each image keeps its path in the output, and with it its row.
+    """
+    spelled = before.get("PATHS", [])
+    if [*map(_plain, spelled)] != [*map(_plain, shown_paths(options))]:
+        return options
+    return replace(options, paths=tuple(path if path == "-" else os.fsdecode(decode_path(path)) for path in spelled))
+
+
+def _plain(path: str) -> str:
+    """A path as printed, in one spelling: without the slashes and dots that change nothing. `..` may, past a link."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    plain = "/" * path.startswith("/") + "/".join(parts)
+    return plain if path == "-" or plain not in ("", "-") else f"./{plain}"  # `-` is the list, `./-` a path
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -19,12 +19,19 @@ from ferbatch.core.files import sha256_of, version_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
 from ferbatch.sources.listing import Listing
-from ferbatch.stream.journal import Done
+from ferbatch.stream.journal import Done, head_of
 
 RETRIED = frozenset({"permission"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 AT_ONCE = 16_384  # images of a listing that are looked up, or joined, together
 FRESH = 0  # of an image that no journal speaks of
+
+
+def said_before(output: Output, existing: Existing) -> Mapping[str, Any]:
+    """What the run that this one may go on from says of itself, of an unfinished one first; nothing where none is."""
+    going_on = output.is_file and (existing.resume or existing.incremental)
+    heads = map(head_of, (output.journal, output.state) if going_on else ())
+    return next(filter(None, heads), {})
 
 
 class Past:

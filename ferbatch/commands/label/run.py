@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
-from ferbatch.commands.label.identity import identity_of, shown_paths
+from ferbatch.commands.label.identity import identity_of, shown_paths, spelled_as_before
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored, write_beside
-from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work
+from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work, said_before
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import sha256_of, writing
@@ -107,6 +107,7 @@ def run(
     began = datetime.now(UTC)
     folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
+    options = spelled_as_before(options, said_before(output, existing))
     listing = _list(options, card, listed)
     _check_some(listing, options)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
