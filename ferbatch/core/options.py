@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import Search
+from ferbatch.core.records import USUAL, Rules, Search
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -40,6 +40,7 @@ class Options:
     workers: int | None = None  # decode processes; None: what suits the device
     min_confidence: float = 0.0  # 0..1
     recursive: bool = True
+    rules: Rules = USUAL
     truth: bool = True
     tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
@@ -124,6 +125,7 @@ class EvaluateOptions:
     votes: str | None = None  # a table of what people said of the images
     slices: str | None = None  # a table of what else is known of them
     strip_prefix: str | None = None  # of the paths in `predictions`
+    rules: Rules = USUAL  # where the truth is class folders
     min_confidence: float = 0.0  # 0..1
     report: str | None = None  # the folder to write
     thumbnails: bool = False
@@ -142,6 +144,8 @@ class EvaluateOptions:
                 raise UsageError(f"{name} needs a model: labels made earlier are as they are")
         if self.strip_prefix is not None and (not from_file or self.truth is None):
             raise UsageError("--strip-prefix needs --truth and --predictions")
+        if self.truth is None and self.rules != USUAL:
+            raise UsageError("--hidden, --exclude and --follow-links need --truth: class folders")
         if self.thumbnails and self.report is None:
             raise UsageError("--thumbnails needs --report")
         if self.truth is None and not from_file:
@@ -180,4 +184,5 @@ class TrainOptions:
     pretrained: Path | None = None  # a file of ImageNet weights
     distill: tuple[str, ...] = ()  # names of models to learn from
     labels: tuple[str, ...] | None = None  # in the order of the outputs; None: all classes of the data
+    rules: Rules = USUAL  # where the data is class folders
     device: str = "auto"

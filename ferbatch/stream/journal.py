@@ -117,9 +117,13 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
+            self.head(head)
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
+
+    def head(self, head: Mapping[str, Any]) -> None:
+        """Say anew what the run is, from here on."""
+        self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
 
     def add(self, batch: Batch) -> None:
         """One more batch; it is forced to the disk after a second at the latest, if more come."""
@@ -182,6 +186,8 @@ class Done:
                 offsets.extend([at] * len(batch))
                 places.extend(range(len(batch)))
                 self.end = at + len(line)
+            elif line.startswith(BEGINNING) and (head := _head(line)):
+                self.head, self.end = head, at + len(line)
             at += len(line)
         every = np.array(keys, np.int64)
         order = every.argsort(kind="stable")

@@ -739,3 +739,27 @@ def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path,
     assert result["votes"]["majority"]["truth"]["value"] == pytest.approx(0.758, abs=5e-4)
     assert result["confusions"][0]["truth"] == "sad"
     assert result["confusions"][0]["label"] == "neutral"
+
+
+def test_class_folders_that_are_links_are_followed_where_that_is_asked_for(
+    ferbatch_here: Ferbatch, tmp_path: Path, faces: Callable[..., Path], model: Path
+) -> None:
+    (tmp_path / "test").mkdir()
+    for label in ("happy", "sad"):
+        folder = faces(f"store/{label}", 2)
+        (folder / "._0000.jpg").write_bytes(b"no picture")
+        faces(f"store/{label}/@eaDir", 1)
+        (tmp_path / "test" / label).symlink_to(f"../store/{label}")
+    command = ("evaluate", "--truth", "test", "--model", model, "--device", "cpu", "--format", "json")
+    without = ferbatch_here(*command)
+    assert (without.returncode, b"2 links to folders not followed (--follow-links)" in without.stderr) == (4, True)
+    done = ferbatch_here(*command, "--follow-links")
+    assert (done.returncode, json.loads(done.stdout)["subject"]["per_label"]["sad"]) == (0, 2)
+    assert b"2 hidden files, 2 folders of other programs (@eaDir) left aside" in done.stderr
+    hidden = ferbatch_here(*command, "--follow-links", "--hidden", "--exclude", "0001*")
+    assert (hidden.returncode, json.loads(hidden.stdout)["subject"]["per_label"]["sad"]) == (3, 3)
+    (tmp_path / "truth.csv").write_text("path,label\nstore/happy/0000.jpg,happy\n")
+    table = ferbatch_here("evaluate", "--truth", "truth.csv", "--hidden")
+    assert (table.returncode, b"of folders: truth.csv is a table" in table.stderr) == (2, True)
+    nothing = ferbatch_here("evaluate", "--predictions", "labels.csv", "--exclude", "a")
+    assert (nothing.returncode, b"need --truth: class folders" in nothing.stderr) == (2, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -46,6 +47,9 @@ def label(
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
+    hidden: shared.Hidden = False,
+    exclude: shared.Exclude = None,
+    follow_links: shared.FollowLinks = False,
     no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not take folder names for the truth.")] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
@@ -125,6 +129,7 @@ def label(
         workers=workers,
         min_confidence=min_confidence,
         recursive=not no_recursive,
+        rules=shared.rules(hidden, exclude, follow_links),
         truth=not no_truth,
         tta=tta,
         isolate=isolate,
@@ -135,8 +140,18 @@ def label(
         annotate=annotate,
         shard=shard,
     )
+    separator = b"\0" if null else b"\n"
     target.check(existing)
-    _run(options, target, existing, separator=b"\0" if null else b"\n", quiet=quiet, verbose=verbose)
+    _run(options, target, existing, separator=separator, quiet=quiet, verbose=verbose)
+
+
+def _read_list(options: Options, separator: bytes) -> Iterator[bytes] | None:
+    """The paths of the list on stdin, where `-` is among PATHS; `separator` is what ends a path in it."""
+    from ferbatch.sources import listing
+
+    if "-" in options.paths and sys.stdin is None:
+        raise UsageError("stdin is closed: there is no list to read")
+    return listing.read_list(sys.stdin.buffer, separator) if "-" in options.paths else None
 
 
 def _run(
@@ -146,11 +161,8 @@ def _run(
     process.be_quick()
     with process.importing():
         from ferbatch.commands.label import console, run
-        from ferbatch.sources import listing
 
-    if "-" in options.paths and sys.stdin is None:
-        raise UsageError("stdin is closed: there is no list to read")
-    listed = listing.read_list(sys.stdin.buffer, separator) if "-" in options.paths else None
+    listed = _read_list(options, separator)
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
         try:
             result = run.run(options, target, existing=existing, listed=listed, watcher=watcher)

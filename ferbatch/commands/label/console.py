@@ -14,6 +14,7 @@ from ferbatch.core.records import LARGE_SIDE
 from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
+from ferbatch.sources.aside import by_kind
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 MOST_ROWS = 30  # labels of the summary; more are added up
@@ -91,11 +92,13 @@ class LabelConsole(RunConsole):
             faces=tally.faces,
             no_face=tally.no_face,
             errors=dict(tally.errors),
+            aside=by_kind(result.job.work.listing.left),
             seconds=round(result.seconds, 3),
             exit_code=result.exit_code,
         )
         if result.gone:
-            theirs = "is gone, and its row with it" if result.gone == 1 else "are gone, and their rows with them"
+            gone = "gone, or left aside now" if result.job.new_rules else "gone"
+            theirs = f"is {gone}, and its row with it" if result.gone == 1 else f"are {gone}, and their rows with them"
             said = f"{count(result.gone, 'image')} labelled before {theirs} ({result.gone_example})"
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:

@@ -57,6 +57,16 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
     }
 
 
+HIDDEN_ONES = "--hidden"
+OLD_RULES = {HIDDEN_ONES: True, "--exclude": [], "--follow-links": False}  # of a run that does not say by which it went
+
+
+def rules_of(options: Options) -> dict[str, Any]:
+    """What counts in folders, by the names of the options: no row depends on it, only which rows there are."""
+    rules = options.rules
+    return {HIDDEN_ONES: rules.hidden, "--exclude": [*map(escape, rules.exclude)], "--follow-links": rules.follow_links}
+
+
 def spelled_as_before(options: Options, before: Mapping[str, Any]) -> Options:
     """The options, with PATHS spelled as by the run whose journal says `before` where they are the same: `./a/`, `a`.
 
@@ -84,9 +94,14 @@ def named(differences: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences as a clause for people."""
 
     def said(value: Any) -> str:
-        return escape(" ".join(value) if isinstance(value, list) else str(value))
+        return escape(" ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
 
     return ", ".join(f"{name} was {said(old)} and is {said(new)}" for name, (old, new) in differences.items())
+
+
+def where(options: Options) -> str:
+    """PATHS, as a sentence names them."""
+    return ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
 
 
 def shown_paths(options: Options) -> list[str]:

@@ -142,7 +142,7 @@ def _teachers(names: Sequence[str], labels: Sequence[str], device: torch.device)
 
 def _splits(options: TrainOptions, recipe: Recipe) -> Splits:
     """The images, listed."""
-    return list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column, options.labels)
+    return list_splits(options, recipe.holdout, recipe.seed, recipe.source_column)
 
 
 def _data(options: TrainOptions, splits: Splits, recipe: Recipe, watcher: Watcher) -> Data:
