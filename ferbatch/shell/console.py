@@ -117,13 +117,19 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def answer(text: str) -> None:
     """A command's answer to stdout; OutputError if it cannot be written."""
+    stdout = answering()
+    with writing("stdout"):
+        print(text, file=stdout)
+        stdout.flush()
+
+
+def answering() -> TextIO:
+    """stdout, which takes every character from now on; OutputError if it is closed."""
     if sys.stdout is None:
         raise OutputError("stdout is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
-    with writing("stdout"):
-        print(text)
-        sys.stdout.flush()
+    return sys.stdout
 
 
 def fail(message: str, exit_code: int) -> None:

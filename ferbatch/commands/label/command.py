@@ -57,6 +57,9 @@ def label(
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N: label the I-th of N shares of the images; `merge` joins them.")
     ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Label nothing: say of each path whether it would be labelled, and why not.")
+    ] = False,
     example: Annotated[bool, typer.Option("--example", help="Label a photo that comes with ferbatch.")] = False,
     faces: shared.Faces = "auto",
     largest_face: Annotated[
@@ -104,7 +107,7 @@ def label(
     log.speak(log_format)
     if shard is not None and output is None:
         output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
-    target = plan(output, format_)
+    target = plan(output, None if list_ else format_)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
@@ -141,8 +144,22 @@ def label(
         shard=shard,
     )
     separator = b"\0" if null else b"\n"
+    if list_:
+        _list(options, existing, format_, separator=separator, quiet=quiet)
     target.check(existing)
     _run(options, target, existing, separator=separator, quiet=quiet, verbose=verbose)
+
+
+def _list(options: Options, existing: Existing, format_: str | None, *, separator: bytes, quiet: bool) -> NoReturn:
+    """Say of each path whether it would be labelled, and end; what belongs to labelling alone is let be."""
+    from ferbatch.commands.label.list_console import ListConsole
+    from ferbatch.sources.listing import look_through
+    from ferbatch.sources.shards import telling
+
+    console, listed = ListConsole(format_, quiet=quiet), _read_list(options, separator)
+    tell = telling(console.told, *shard_of(options.shard)) if options.shard else console.told
+    look_through(options.paths, tell, listed=listed, recursive=options.recursive, rules=options.rules)
+    raise typer.Exit(console.finished(existing))
 
 
 def _read_list(options: Options, separator: bytes) -> Iterator[bytes] | None:
