@@ -10,7 +10,7 @@ from ferbatch.core.errors import UnreadableImageError
 from ferbatch.images import jpeg
 from ferbatch.images.decode import BLANK, decode
 
-PREPROCESSING_VERSION = 1  # raised whenever an image's pixels at the network change: its labels are then made again
+PREPROCESSING_VERSION = 2  # raised whenever what an image gives changes: its labels are then made again
 
 # What `model_input` does, for the card: change both together.
 PREPROCESSING = {

@@ -291,6 +291,46 @@ def test_more_errors_than_allowed_are_a_missed_gate(
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["exit_code"] == code
 
 
+def test_kinds_of_errors_that_are_allowed_are_rows_that_do_not_fail_the_run(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    folder = faces("images", 5)
+    for name in ("a.png", "b.png"):
+        Image.new("L", (60, 60)).save(folder / name)
+    assert ferbatch_here("label", "images", "-q").returncode == 3
+    failing = (tmp_path / "labels.csv").read_bytes()
+    done = ferbatch_here("label", "images", "-q", "--overwrite", "--allow", "blank", "--max-errors", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "labels.csv").read_bytes() == failing
+    counts = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert (counts["counts"]["errors"], counts["counts"]["allowed"], counts["counts"]["whole"]) == ({}, {"blank": 2}, 5)
+    assert counts["this_run"]["allowed"] == {"blank": 2}
+
+    done = ferbatch_here("label", "images", "--overwrite", "--allow", "blank,truncated", "--on-error", "stop")
+    assert done.returncode == 0
+    assert re.search(r"blank \(allowed\) +2 ", done.stderr.decode())
+    (folder / "c.jpg").write_bytes(b"broken")
+    done = ferbatch_here("label", "images", "--incremental", "--allow", "blank", "--max-errors", "1")
+    assert (done.returncode, "1 of 8 images in" in done.stderr.decode()) == (3, True)
+    assert "1 of 1 image could not be labelled (unreadable 1)" in done.stderr.decode()
+    assert (
+        ferbatch_here("label", "images", "-q", "--incremental", "--max-errors", "0").returncode == 0
+    )  # this run's alone
+    done = ferbatch_here("label", "images", "-q", "--overwrite", "--allow", "blank,unreadable", "--max-errors", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("kinds", ["blnk", "", "blank,", "no_face", "x" * 900])
+def test_allowing_what_is_no_kind_of_error_lists_those_that_are(
+    kinds: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    faces("images", 1)
+    done = ferbatch_here("label", "images", "--allow", kinds)
+    assert (done.returncode, done.stderr.count(b"\n"), len(done.stderr) < 300) == (2, 1, True)
+    assert b"(unreadable, truncated, blank, too_large," in done.stderr
+    assert os.listdir(tmp_path) == ["images"]
+
+
 @pytest.mark.parametrize(
     "options",
     [

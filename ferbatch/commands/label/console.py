@@ -88,6 +88,7 @@ class LabelConsole(RunConsole):
             faces=tally.faces,
             no_face=tally.no_face,
             errors=dict(tally.errors),
+            allowed=dict(tally.allowed),
             seconds=round(result.seconds, 3),
             exit_code=result.exit_code,
         )
@@ -137,6 +138,7 @@ def _summary(result: Result) -> Table:
         rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
+    rows += [(f"{kind} (allowed)", n) for kind, n in tally.allowed.most_common()]
     of = sum(n for _, n in rows)
     for name, n in rows:
         table.add_row(Text(name), f"{n:,}", f"{n / of:.1%}")

@@ -150,6 +150,7 @@ def _sidecar(result: Result) -> dict[str, Any]:
             "images": this_run.images,
             "processed": result.processed,
             "errors": dict(sorted(this_run.errors.items())),
+            "allowed": dict(sorted(this_run.allowed.items())),
             "gone": result.gone,
         },
         "counts": {
@@ -161,6 +162,7 @@ def _sidecar(result: Result) -> dict[str, Any]:
             "faces": tally.faces,
             "no_face": tally.no_face,
             "errors": dict(sorted(tally.errors.items())),
+            "allowed": dict(sorted(tally.allowed.items())),
             "without_truth": tally.without_truth,
             "left_aside": job.work.listing.left_aside,
             "links_not_followed": job.work.listing.links,
