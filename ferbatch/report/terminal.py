@@ -113,6 +113,9 @@ def _table(result: Result) -> Table:
     for name in ("macro_avg", "weighted_avg"):
         row = [_cell(result[name][measure]) for measure in ("precision", "recall", "f1")]
         table.add_row(name.replace("_", " "), *row, n)
+        if name == "macro_avg" and result["beyond_truth"]:
+            row = [_cell(result["truth_avg"][measure]) for measure in ("precision", "recall", "f1")]
+            table.add_row("truth avg", *row, n)
     return table
 
 
