@@ -92,4 +92,5 @@ CHECKS: dict[str, Callable[[Image.Image, bytes], None]] = {
     "TIFF": _check_tiff,
     "QOI": _check_end,
     "AVIF": _check_end,
+    "HEIF": _check_end,
 }

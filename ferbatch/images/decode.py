@@ -19,13 +19,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import UNLISTABLE
-from ferbatch.images import damage, jpeg, jpeg_damage
+from ferbatch.images import damage, heif, jpeg, jpeg_damage
 from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
 from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
 
 RUN_OUT = re.compile(
-    "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
+    "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof|end of file|too small",
+    re.IGNORECASE,
 )
 BLANK = "every pixel has the same value"
 SEARCHED_SIDE = 1_280  # pixels; where faces are looked for, a large JPEG is reduced while both sides stay this long
@@ -115,7 +116,7 @@ def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: b
     colour: RGB, not gray.
     by_pillow: a JPEG's pixels, as all others.
     """
-    with Image.open(stream, formats=[kind]) as image:
+    with heif.opened(stream) if kind == "HEIF" else Image.open(stream, formats=[kind]) as image:
         check_image(image, data, kind)
         width, height = image.size
         if image.info.get("default_image"):
@@ -147,7 +148,7 @@ def _converted(
 
 def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
     """`gray` turned as the EXIF data of the image it was made from says."""
-    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+    if len(image.info.get("exif") or b"") > MAX_EXIF_BYTES:
         return gray
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
         if gray is not image:
@@ -165,7 +166,7 @@ def _ends_early(error: Exception, data: bytes, stream: BytesIO, kind: str) -> bo
         with suppress(Exception):
             Image.open(reader, formats=[kind])
         return reader.starved
-    if kind in ("PNG", "AVIF") and data.endswith(damage.ZEROS):
+    if kind in ("PNG", "AVIF", "HEIF") and data.endswith(damage.ZEROS):
         return True
     if kind == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
@@ -173,6 +174,8 @@ def _ends_early(error: Exception, data: bytes, stream: BytesIO, kind: str) -> bo
         return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x90\0\x0a")
     if "truncated" in str(error).lower():
         return not str(error).endswith("chunk")  # what Pillow calls so is whole, but too short
+    if kind == "HEIF":
+        return bool(RUN_OUT.search(str(error)))
     ran_out = isinstance(error, EOFError) or bool(RUN_OUT.search(str(error)))
     return ran_out and stream.tell() >= len(data) and kind != "BMP"  # whose run lengths have an end of their own
 

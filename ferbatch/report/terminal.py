@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ferbatch.core.names import count
 from ferbatch.report.excerpt import MOST_IN_PAGES, MOST_ON_A_TERMINAL, Result, excerpt
 
 Measure = Mapping[str, Any]  # as report.json has it
@@ -139,7 +140,7 @@ def _votes(votes: Mapping[str, Any]) -> Iterator[Text]:
     majority, blame, spread = votes["majority"], votes["blame"], votes["distribution"]
     yield Text()
     yield Text(
-        f"people's commonest answer ({majority['images']:,} images) is the model's label in"
+        f"people's commonest answer ({count(majority['images'], 'image')}) is the model's label in"
         f" {_percent(majority['model'])}, the truth in {_percent(majority['truth'])}"
     )
     yield Text(

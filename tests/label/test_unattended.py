@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import BytesIO
@@ -23,6 +25,7 @@ from support import ENVIRONMENT, ROOT, SHARED, Ferbatch, draw_face, linked, of_s
 
 from ferbatch.core.errors import LockedError
 from ferbatch.core.locks import locked
+from ferbatch.shell import log
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
@@ -289,6 +292,33 @@ def test_more_errors_than_allowed_are_a_missed_gate(
     assert (f"--max-errors: 3 images failed, over {allowed}" in done.stderr.decode()) == (code == 5)
     assert len(rows_of(tmp_path / "labels.csv")) == 20
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["exit_code"] == code
+
+
+def test_what_libraries_warn_of_is_in_the_log_file_and_not_on_a_quiet_clean_run(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    for label in ("happy", "sad"):
+        faces(f"images/{label}", 3)
+    nowhere = {"env": {**ENVIRONMENT, "MPLCONFIGDIR": "/proc/nowhere"}}  # for Matplotlib's cache of fonts
+    label = ("label", "images", "--faces", "whole", "--log-file", "log")
+    done = ferbatch_in(*label, "-q", **nowhere)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert re.search(r"warning matplotlib: .*/proc/nowhere", (tmp_path / "log").read_text())
+    done = ferbatch_in(*label, "--overwrite", **nowhere)
+    assert (done.returncode, b"matplotlib" in done.stderr) == (0, False)
+
+
+def test_a_warning_of_python_is_a_line_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    before, handlers = warnings.showwarning, logging.getLogger().handlers[:]
+    for quiet in (True, False):
+        log.hear_libraries(shown=not quiet)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("an old\nname", FutureWarning, stacklevel=1)
+            logging.getLogger("some.library").warning("a %s", "word")
+        log.end()
+        assert capsys.readouterr().err == ("" if quiet else "FutureWarning: an old name\nsome.library: a word\n")
+    assert (warnings.showwarning, logging.getLogger().handlers) == (before, handlers)
 
 
 def test_kinds_of_errors_that_are_allowed_are_rows_that_do_not_fail_the_run(

@@ -56,9 +56,10 @@ class LabelConsole(RunConsole):
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
         if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
+            are = "is" if tally.whole_pictures == 1 else "are"
             say(
-                f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
-                " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
+                f"warning: {tally.whole_pictures:,} of {count(tally.images, 'image')} {are} over {LARGE_SIDE} px on a"
+                " side or wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
                 log.WARNING,
                 shown=not self.quiet,
             )
