@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import USUAL, Rules, Search
+from ferbatch.core.records import ERROR_KINDS, USUAL, Rules, Search
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -22,6 +22,7 @@ EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that come
 DEFAULT_MODEL = "cnn-lite-v2"
 BATCH_SIZE = 256  # images of a batch, at the most
 MOST_SHARDS = 10_000
+MOST_SHOWN = 50  # characters of what is not known
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
@@ -46,6 +47,7 @@ class Options:
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
+    allow: tuple[str, ...] = ()  # of ERROR_KINDS: rows with an error that is no failure
     max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
@@ -66,6 +68,9 @@ class Options:
             raise UsageError(f"--timeout needs --isolate, {seconds}, and a system with interval timers")
         if self.on_error not in ON_ERROR:
             raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
+        if unknown := [kind for kind in self.allow if kind not in ERROR_KINDS]:
+            kinds = ", ".join(ERROR_KINDS)
+            raise UsageError(f"--allow takes kinds of errors ({kinds}), not '{escape(unknown[0])[:MOST_SHOWN]}'")
         if self.max_errors is not None:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
 

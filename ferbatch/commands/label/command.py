@@ -86,6 +86,10 @@ def label(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
     ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option("--allow", help="Kinds of errors, with commas between, that are no failures: blank, say."),
+    ] = None,
     max_errors: Annotated[
         str | None, typer.Option("--max-errors", help="N or P%: exit 5 where more images could not be labelled.")
     ] = None,
@@ -138,6 +142,7 @@ def label(
         isolate=isolate,
         timeout=timeout,
         on_error=on_error,
+        allow=tuple(dict.fromkeys(kind.strip() for kind in allow.split(","))) if allow is not None else (),
         max_errors=max_errors,
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
         annotate=annotate,

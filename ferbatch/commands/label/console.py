@@ -60,9 +60,10 @@ class LabelConsole(RunConsole):
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
         if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
+            are = "is" if tally.whole_pictures == 1 else "are"
             say(
-                f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
-                " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
+                f"warning: {tally.whole_pictures:,} of {count(tally.images, 'image')} {are} over {LARGE_SIDE} px on a"
+                " side or wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
                 log.WARNING,
                 shown=not self.quiet,
             )
@@ -93,6 +94,7 @@ class LabelConsole(RunConsole):
             no_face=tally.no_face,
             errors=dict(tally.errors),
             aside=by_kind(result.job.work.listing.left),
+            allowed=dict(tally.allowed),
             seconds=round(result.seconds, 3),
             exit_code=result.exit_code,
         )
@@ -159,6 +161,7 @@ def _summary(tally: Tally, labels: Sequence[str]) -> Table:
         rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
+    rows += [(f"{kind} (allowed)", n) for kind, n in tally.allowed.most_common()]
     of = sum(n for _, n in rows)
     for name, n in rows:
         table.add_row(Text(name), f"{n:,}", f"{n / of:.1%}")

@@ -154,6 +154,7 @@ def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
         "faces": tally.faces,
         "no_face": tally.no_face,
         "errors": dict(sorted(tally.errors.items())),
+        "allowed": dict(sorted(tally.allowed.items())),
         "without_truth": tally.without_truth,
         "large_or_wide": tally.whole_pictures,
     }
@@ -177,6 +178,7 @@ def sidecar_of(result: Result) -> dict[str, Any]:
             "images": this_run.images,
             "processed": result.processed,
             "errors": dict(sorted(this_run.errors.items())),
+            "allowed": dict(sorted(this_run.allowed.items())),
             "gone": result.gone,
         },
         "counts": {
