@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import Search
+from ferbatch.core.records import ERROR_KINDS, USUAL, Rules, Search
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -22,6 +22,7 @@ EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that come
 DEFAULT_MODEL = "cnn-lite-v2"
 BATCH_SIZE = 256  # images of a batch, at the most
 MOST_SHARDS = 10_000
+MOST_SHOWN = 50  # characters of what is not known
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
@@ -40,11 +41,13 @@ class Options:
     workers: int | None = None  # decode processes; None: what suits the device
     min_confidence: float = 0.0  # 0..1
     recursive: bool = True
+    rules: Rules = USUAL
     truth: bool = True
     tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
+    allow: tuple[str, ...] = ()  # of ERROR_KINDS: rows with an error that is no failure
     max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
@@ -65,6 +68,9 @@ class Options:
             raise UsageError(f"--timeout needs --isolate, {seconds}, and a system with interval timers")
         if self.on_error not in ON_ERROR:
             raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
+        if unknown := [kind for kind in self.allow if kind not in ERROR_KINDS]:
+            kinds = ", ".join(ERROR_KINDS)
+            raise UsageError(f"--allow takes kinds of errors ({kinds}), not '{escape(unknown[0])[:MOST_SHOWN]}'")
         if self.max_errors is not None:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
 
@@ -124,6 +130,7 @@ class EvaluateOptions:
     votes: str | None = None  # a table of what people said of the images
     slices: str | None = None  # a table of what else is known of them
     strip_prefix: str | None = None  # of the paths in `predictions`
+    rules: Rules = USUAL  # where the truth is class folders
     min_confidence: float = 0.0  # 0..1
     report: str | None = None  # the folder to write
     thumbnails: bool = False
@@ -142,6 +149,8 @@ class EvaluateOptions:
                 raise UsageError(f"{name} needs a model: labels made earlier are as they are")
         if self.strip_prefix is not None and (not from_file or self.truth is None):
             raise UsageError("--strip-prefix needs --truth and --predictions")
+        if self.truth is None and self.rules != USUAL:
+            raise UsageError("--hidden, --exclude and --follow-links need --truth: class folders")
         if self.thumbnails and self.report is None:
             raise UsageError("--thumbnails needs --report")
         if self.truth is None and not from_file:
@@ -180,4 +189,5 @@ class TrainOptions:
     pretrained: Path | None = None  # a file of ImageNet weights
     distill: tuple[str, ...] = ()  # names of models to learn from
     labels: tuple[str, ...] | None = None  # in the order of the outputs; None: all classes of the data
+    rules: Rules = USUAL  # where the data is class folders
     device: str = "auto"

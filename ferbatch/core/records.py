@@ -76,6 +76,18 @@ WHOLE = Search()  # every image is one cropped face
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What counts of the folders that are walked, besides that it is an image."""
+
+    hidden: bool = False  # names that begin with a dot, what programs keep, files that are not finished
+    exclude: tuple[str, ...] = ()  # gitignore's patterns of what does not, each from PATH on
+    follow_links: bool = False  # folders below PATH that are links
+
+
+USUAL = Rules()
+
+
+@dataclass(frozen=True, slots=True)
 class Decoding:
     """How a file becomes model inputs. Travels to the processes that decode."""
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import writing
+from ferbatch.core.names import count
 from ferbatch.report import terminal as report_terminal
 from ferbatch.shell import log
 from ferbatch.shell.log import say
@@ -49,7 +50,7 @@ class Progress:
             rate = self.done / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             what = f"{self.what}: " if self.what else ""
-            said = f"{what}{self.done:,} of {self.total:,} images, {rate:,.0f} images/s, {left} left"
+            said = f"{what}{self.done:,} of {count(self.total, 'image')}, {rate:,.0f} images/s, {left} left"
             say(said, event="progress", done=self.done, of=self.total, images_per_second=round(rate, 1))
 
     def __enter__(self) -> Progress:
@@ -117,13 +118,19 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 def answer(text: str) -> None:
     """A command's answer to stdout; OutputError if it cannot be written."""
+    stdout = answering()
+    with writing("stdout"):
+        print(text, file=stdout)
+        stdout.flush()
+
+
+def answering() -> TextIO:
+    """stdout, which takes every character from now on; OutputError if it is closed."""
     if sys.stdout is None:
         raise OutputError("stdout is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
-    with writing("stdout"):
-        print(text)
-        sys.stdout.flush()
+    return sys.stdout
 
 
 def fail(message: str, exit_code: int) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import FACES_MODES, MARGINS
+from ferbatch.core.records import FACES_MODES, MARGINS, Rules
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -43,8 +43,25 @@ FaceMargin = Annotated[
         help="Widen the crop of a found face on each side by this share of it.",
     ),
 ]
+Hidden = Annotated[
+    bool, typer.Option("--hidden", help="In folders, take hidden files as well, and what other programs keep there.")
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude", help="In folders, leave out what this pattern matches, as in .gitignore: thumbs/ or *.gif"
+    ),
+]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Follow links to folders below the one that is given.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]
+
+
+def rules(hidden: bool, exclude: list[str] | None, follow_links: bool) -> Rules:
+    """What counts in folders, as the three options say it."""
+    return Rules(hidden, tuple(exclude or ()), follow_links)
 
 
 def check_faces(mode: str) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import chain, takewhile
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ferbatch.core import remote
 from ferbatch.core.answers import Entry, StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
-from ferbatch.core.records import NO_VERSION
-from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
+from ferbatch.core.records import MARKER, NO_VERSION, Rules
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.sources.aside import OTHER_FILE, OWN_FOLDER, TAKEN, UNFINISHED_FILE, Globs, Reason, by_name, is_unfinished
 
 DEEPEST = 64  # folders in one another; more is a web server's loop
 
-Why = TypeVar("Why")
 Pages = Iterator[list[Entry]]
 
 
@@ -48,56 +49,88 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
     return Folder(folder, chain([found or []], pages))
 
 
-def below(folder: Folder, why: Callable[[bytes, bytes | None], Why | None]) -> Iterator[tuple[bytes, Why | None]]:
-    """The objects in a folder, by their paths from it on, and None of each that is to be taken.
+class Found(NamedTuple):
+    """What is below a path: an object, or a folder that is left aside with all that is in it."""
 
-    What is left aside comes with why; of a folder that is, only the folder, whose path ends in a slash.
+    prefix: bytes  # of the folder that it is in, with its slash
+    name: bytes  # with a slash, if it is a folder
+    truth: str | None
+    reason: Reason  # TAKEN, or why it is left aside
 
-    why: says it of such a path by its name alone, and of an object that is not called like an image by its first bytes.
-    """
-    entered, left = b"", None  # the folder of the object before; and one that is left aside
+
+def below(folder: Folder, truth_of: Callable[[str], str | None], rules: Rules, globs: Globs | None) -> Iterator[Found]:
+    """What is in a folder and below, in order, as Walk has it of a folder of files."""
+    judge = _Judge(folder.path, rules, globs)
+    top = truth_of(os.fsdecode(os.path.basename(folder.path[:-1])))
+    inner, truth = b"", top  # the folder of the object before, below the path; and what is true of what is in it
     try:
         for page in folder.pages:
-            taken: list[tuple[Entry, Why | None]] = []
-            for entry in page:
-                if left is not None and entry.name.startswith(left):
-                    continue
-                left, reason = _left(entry.name, entered, why)
-                if left is not None:
-                    taken.append((Entry(left), reason))
-                elif not entry.name.endswith(b"/"):  # what marks a folder of no name is nothing
-                    entered = entry.name[: entry.name.rfind(b"/") + 1]
-                    taken.append((entry, why(entry.name, None)))
-            yield from _looked_into(folder.path, taken, why)
+            for name, reason in judge.reasons(page):
+                start = name.rstrip(b"/").rfind(b"/") + 1
+                if name[:start] != inner:
+                    inner = name[:start]
+                    above = map(os.fsdecode, reversed(inner.split(b"/")))
+                    truth = next(filter(None, map(truth_of, above)), top)
+                yield Found(folder.path + inner, name[start:], truth, reason)
     except StoreError as error:
         raise _unfit(folder.path, error) from None
 
 
-def _left(
-    name: bytes, entered: bytes, why: Callable[[bytes, bytes | None], Why | None]
-) -> tuple[bytes | None, Why | None]:
-    """The uppermost folder of an object that is left aside, and why; those above one in `entered` are not."""
-    at = name.find(b"/")
-    while at >= 0:
-        above = name[: at + 1]
-        if not entered.startswith(above) and (reason := why(above, None)) is not None:
-            return above, reason
-        at = name.find(b"/", at + 1)
-    return None, None
+class _Judge:
+    """Says why what is in a store is left aside, if it is."""
 
+    def __init__(self, path: bytes, rules: Rules, globs: Globs | None) -> None:
+        self.path, self.rules, self.globs = path, rules, globs
+        self.entered = b""  # the folder of the object before
+        self.left: bytes | None = None  # a folder that is left aside
 
-def _looked_into(
-    path: bytes, taken: list[tuple[Entry, Why | None]], why: Callable[[bytes, bytes | None], Why | None]
-) -> Iterator[tuple[bytes, Why | None]]:
-    """The same, of which those that are not called like images are judged by their first bytes."""
-    unknown = [entry.name for entry, reason in taken if reason is None and type_of_name(entry.name) is None]
-    begun = remote.ahead().begins([path + name for name in unknown], SIGNATURE_BYTES) if unknown else []
-    judged = {name: why(name, data) for name, data in zip(unknown, begun, strict=True)}
-    for entry, reason in taken:
-        reason = judged.get(entry.name, reason)
-        if reason is None and entry.version is not None:
-            remote.index.add(path + entry.name, entry.version)
-        yield entry.name, reason
+    def reasons(self, page: list[Entry]) -> Iterator[tuple[bytes, Reason]]:
+        """Of objects in order, and why; in place of those in a folder that is left aside, it."""
+        judged: dict[bytes, tuple[Entry, Reason]] = {}
+        for entry in page:
+            if self.left is not None and entry.name.startswith(self.left):
+                continue
+            reason = self._of_folders(entry.name)
+            if self.left is not None:
+                judged[self.left] = (Entry(self.left), reason)
+            elif not entry.name.endswith(b"/"):  # one that is there to mark a folder is nothing
+                self.entered = entry.name[: entry.name.rfind(b"/") + 1]
+                judged[entry.name] = (entry, self._by_name(entry.name))
+        unknown = [name for name, (_, reason) in judged.items() if reason is TAKEN and type_of_name(name) is None]
+        begun = remote.ahead().begins([self.path + name for name in unknown], SIGNATURE_BYTES) if unknown else []
+        for name, data in zip(unknown, begun, strict=True):
+            judged[name] = (judged[name][0], self._by_content(name, data))
+        for name, (entry, reason) in judged.items():
+            if reason is TAKEN and entry.version is not None:
+                remote.index.add(self.path + name, entry.version)
+            yield name, reason
+
+    def _of_folders(self, name: bytes) -> Reason:
+        """Why the uppermost folder of an object that is left aside is so; `left` is then that folder."""
+        self.left = None
+        at = name.find(b"/")
+        while at >= 0:
+            above = name[: at + 1]
+            if not self.entered.startswith(above) and (reason := self._by_name(above)) is not TAKEN:
+                self.left = above
+                return reason
+            at = name.find(b"/", at + 1)
+        if os.path.basename(name) == os.fsencode(MARKER):
+            self.left = name[: -len(MARKER)]
+            if not self.left:
+                raise UsageError(f"{encode_path(self.path)[:200]} was written by ferbatch and is not read as a source")
+            return OWN_FOLDER
+        return TAKEN
+
+    def _by_name(self, path: bytes) -> Reason:
+        plain, is_folder = path.rstrip(b"/"), path.endswith(b"/")
+        hidden = None if self.rules.hidden else by_name(os.path.basename(plain), is_folder)
+        return hidden or (self.globs.excluding(plain, is_folder) if self.globs else None) or TAKEN
+
+    def _by_content(self, name: bytes, begins: bytes) -> Reason:
+        if type_of_bytes(begins) is None:
+            return OTHER_FILE
+        return UNFINISHED_FILE if is_unfinished(name) and not self.rules.hidden else TAKEN
 
 
 def _pages(path: bytes, deep: bool) -> Pages:

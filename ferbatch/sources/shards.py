@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.sources.aside import OTHER_SHARE, TAKEN, Reason
 from ferbatch.sources.listing import Listing
+from ferbatch.sources.walk import Tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,23 @@ def share(listing: Listing, number: int, of: int) -> Share:
     """The `number`-th (from 1) of so many shares: an image belongs to the one that a hash of its path names."""
     whole, own = hashlib.blake2b(digest_size=16), []
     for index, file in enumerate(listing.files()):
-        key = hashlib.blake2b(file, digest_size=8).digest()
+        key = _key(file)
         whole.update(key)
         if int.from_bytes(key) % of == number - 1:
             own.append(index)
     at = np.array(own, np.int64)
     return Share(listing.where(at), at, len(listing), whole.hexdigest())
+
+
+def telling(tell: Tell, number: int, of: int) -> Tell:
+    """Tells the same, but of the images of other shares that they are that."""
+
+    def told(path: bytes, reason: Reason) -> None:
+        own = reason != TAKEN or int.from_bytes(_key(path)) % of == number - 1
+        tell(path, reason if own else OTHER_SHARE)
+
+    return told
+
+
+def _key(file: bytes) -> bytes:
+    return hashlib.blake2b(file, digest_size=8).digest()

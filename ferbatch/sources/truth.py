@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import decode_path, escape, listed, shown
-from ferbatch.core.records import NONE
+from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
 from ferbatch.sources.labels import class_of, folded, label_of
-from ferbatch.sources.listing import Listing, list_images
+from ferbatch.sources.listing import Listing, found_aside, list_images
 from ferbatch.sources.matching import real_path
 
 LABEL_COLUMNS = ("truth", "label", "class", "expression", "emotion")
@@ -113,19 +113,24 @@ def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
     return classes
 
 
-def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str], rules: Rules = USUAL) -> Truth:
     """The images of a folder of class folders, or of a csv, json, jsonl or parquet table with path and label.
 
     Raises UsageError where it is neither or no image of it has a label, NoImagesError where there is no image.
+    `rules` say what counts in folders, and are none of a table's.
     """
-    truth = read_classes(path, labels, classes)
+    truth = read_classes(path, labels, classes, rules=rules)
     if not truth.has_label.any():
         _refuse(path, truth)
     return truth
 
 
 def read_classes(
-    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool] = lambda name: False
+    path: str,
+    labels: Sequence[str],
+    classes: Mapping[str, str],
+    splits: Callable[[str], bool] = lambda name: False,
+    rules: Rules = USUAL,
 ) -> Truth:
     """As `read_truth`, whether or not any image has one of the labels.
 
@@ -133,14 +138,15 @@ def read_classes(
         does, they all do.
     """
     if os.path.isdir(path):
-        truth = _of_folders(path, labels, classes, splits)
+        truth = _of_folders(path, labels, classes, splits, rules)
     elif os.path.exists(path):
+        if rules != USUAL:
+            raise UsageError(f"--hidden, --exclude and --follow-links are of folders: {shown(path)} is a table")
         truth = _of_table(path, labels, classes)
     else:
         raise UsageError(f"no such file or folder: {shown(path)}")
     if not len(truth.images):
-        aside = f" ({truth.aside})" if truth.aside else ""
-        raise NoImagesError(f"no images found under {shown(path)}{aside}")
+        raise NoImagesError(f"no images found under {shown(path)}{found_aside(truth.images)}")
     return truth
 
 
@@ -157,13 +163,15 @@ def _refuse(path: str, truth: Truth) -> None:
     found = f" (found: {', '.join(others)})" if others else ""
     raise UsageError(
         f"nothing in {shown(path)} is named like a label: {listed(truth.labels)}{found};"
-        " --classes NAME=LABEL says what other names mean"
+        f" --classes NAME=LABEL says what other names mean{found_aside(truth.images)}"
     )
 
 
-def _of_folders(path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool]) -> Truth:
+def _of_folders(
+    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool], rules: Rules
+) -> Truth:
     """The images of class folders, each with the class of the folders that it lies in."""
-    listing = list_images([path], labels, classes=classes)
+    listing = list_images([path], labels, classes=classes, rules=rules)
     number = {name: index for index, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
     tops = [prefix[len(root) :].partition(b"/") for prefix, _ in listing.folders]

@@ -117,9 +117,13 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
+            self.head(head)
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
+
+    def head(self, head: Mapping[str, Any]) -> None:
+        """Say anew what the run is, from here on."""
+        self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
 
     def add(self, batch: Batch) -> None:
         """One more batch; it is forced to the disk after a second at the latest, if more come."""
@@ -182,6 +186,8 @@ class Done:
                 offsets.extend([at] * len(batch))
                 places.extend(range(len(batch)))
                 self.end = at + len(line)
+            elif line.startswith(BEGINNING) and (head := _head(line)):
+                self.head, self.end = head, at + len(line)
             at += len(line)
         every = np.array(keys, np.int64)
         order = every.argsort(kind="stable")
@@ -237,6 +243,13 @@ class Done:
         left = np.flatnonzero(~self.asked)
         for number in left[np.lexsort((self.places[left], self.offsets[left]))].tolist():
             yield self._batch(self.offsets[number]).references.paths[self.places[number]]
+
+
+def head_of(path: str) -> dict[str, Any]:
+    """What a journal says, at its beginning, of its run; nothing where there is none."""
+    with suppress(OSError), open(path, "rb") as stream:
+        return _head(stream.readline(LONGEST_LINE))
+    return {}
 
 
 def _head(line: bytes) -> dict[str, Any]:

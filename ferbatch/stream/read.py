@@ -15,7 +15,7 @@ from ferbatch.core import remote
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
-from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Search, Version
+from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Version
 from ferbatch.images import faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
 from ferbatch.images.face_files import write_crops
@@ -111,28 +111,28 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     search = decoding.search
     data, suffix_type = read_bytes(file, info), type_of_name(file)
     luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-    if image := _to_search(data, luma, suffix_type, search):
+    if image := _to_search(data, luma, suffix_type, decoding):
         found = faces.find(image, search)
         if search.mode == "detect" or not faces.is_crop(image, found):
             return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
-    pixels, width, height = input_of(data, suffix_type, decoding.size, luma)
+    pixels, width, height = input_of(data, suffix_type, decoding.size, luma, by_pillow=decoding.by_pillow)
     write_crops(search.crops, path)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     return Content([pixels], None, large)
 
 
 def _to_search(
-    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, search: Search
+    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, decoding: Decoding
 ) -> GrayImage | None:
     """The image to look for faces in, from the quicker decoder where that has it; None where it is taken for a crop."""
-    smallest = faces.SMALL_SIDE if search.mode == "auto" else 0
-    if search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
+    smallest = faces.SMALL_SIDE if decoding.search.mode == "auto" else 0
+    if decoding.search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
         return None
     if luma is not None:
         return GrayImage(Image.fromarray(luma), luma.shape[1], luma.shape[0])
-    image = decode(data, suffix_type, SEARCHED_SIDE)
+    image = decode(data, suffix_type, SEARCHED_SIDE, by_pillow=decoding.by_pillow)
     return image if max(image.width, image.height) > smallest else None
 
 

@@ -244,7 +244,7 @@ def test_a_tree_built_to_break_it_has_one_row_for_each_image_in_every_format(
     paths = [b"in", *AGAIN, b"/%s//in" % os.fsencode(tmp_path), *NAMED, b"-", b"in/to.jpg", *AGAIN]
     listed = b"\0".join([b"-", *AGAIN, *LISTED, *AGAIN])
     for suffix in WRITERS:
-        done = ferbatch_in("label", "-0", *paths, "-o", f"out.{suffix}", "-v", input=listed)
+        done = ferbatch_in("label", "-0", "--hidden", *paths, "-o", f"out.{suffix}", "-v", input=listed)
         assert done.returncode == 3
         assert not controls(done.stderr)
         rows = read_plainly(tmp_path / f"out.{suffix}")

@@ -398,6 +398,26 @@ def test_gates(gate: str, code: int, said: bytes, ferbatch_here: Ferbatch, tmp_p
     assert done.stdout == b""
 
 
+def test_a_gate_can_stand_on_the_truths_labels_alone(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
+    labels = ("angry", "happy", "sad", "surprise", "neutral")
+    rows = ["path,truth,label,confidence," + ",".join(labels) + ",status,error_kind,error"]
+    for truth in labels[1:]:
+        for at in range(25):
+            label = "angry" if (truth, at) == ("sad", 0) else truth
+            shares = ",".join("0.96" if one == label else "0.01" for one in labels)
+            rows.append(f"{truth}/{at}.jpg,{truth},{label},0.96,{shares},ok,,")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    asked = ("evaluate", "--predictions", "labels.csv", "-q", "--fail-under")
+    assert ferbatch_here(*asked, "truth_avg.f1=0.99").returncode == 0
+    done = ferbatch_here(*asked, "macro_avg.f1=0.99")
+    assert done.returncode == 5
+    assert b"(1 label that no image has counted as 0; truth_avg.f1 is 0.9949)" in done.stderr
+    shown = ferbatch_here("evaluate", "--predictions", "labels.csv", "--report", "report")
+    assert re.search(rb"truth avg .*0\.99", shown.stdout)
+    assert "Macro F1 over the truth&#39;s labels" in (tmp_path / "report/report.html").read_text()
+    assert "| truth's labels: F1 |" in (tmp_path / "report/report.md").read_text()
+
+
 def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(
     ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
@@ -739,3 +759,27 @@ def test_the_cards_accuracy_is_reproduced_and_judged_by_people(real_faces: Path,
     assert result["votes"]["majority"]["truth"]["value"] == pytest.approx(0.758, abs=5e-4)
     assert result["confusions"][0]["truth"] == "sad"
     assert result["confusions"][0]["label"] == "neutral"
+
+
+def test_class_folders_that_are_links_are_followed_where_that_is_asked_for(
+    ferbatch_here: Ferbatch, tmp_path: Path, faces: Callable[..., Path], model: Path
+) -> None:
+    (tmp_path / "test").mkdir()
+    for label in ("happy", "sad"):
+        folder = faces(f"store/{label}", 2)
+        (folder / "._0000.jpg").write_bytes(b"no picture")
+        faces(f"store/{label}/@eaDir", 1)
+        (tmp_path / "test" / label).symlink_to(f"../store/{label}")
+    command = ("evaluate", "--truth", "test", "--model", model, "--device", "cpu", "--format", "json")
+    without = ferbatch_here(*command)
+    assert (without.returncode, b"2 links to folders not followed (--follow-links)" in without.stderr) == (4, True)
+    done = ferbatch_here(*command, "--follow-links")
+    assert (done.returncode, json.loads(done.stdout)["subject"]["per_label"]["sad"]) == (0, 2)
+    assert b"2 hidden files, 2 folders of other programs (@eaDir) left aside" in done.stderr
+    hidden = ferbatch_here(*command, "--follow-links", "--hidden", "--exclude", "0001*")
+    assert (hidden.returncode, json.loads(hidden.stdout)["subject"]["per_label"]["sad"]) == (3, 3)
+    (tmp_path / "truth.csv").write_text("path,label\nstore/happy/0000.jpg,happy\n")
+    table = ferbatch_here("evaluate", "--truth", "truth.csv", "--hidden")
+    assert (table.returncode, b"of folders: truth.csv is a table" in table.stderr) == (2, True)
+    nothing = ferbatch_here("evaluate", "--predictions", "labels.csv", "--exclude", "a")
+    assert (nothing.returncode, b"need --truth: class folders" in nothing.stderr) == (2, True)

@@ -80,16 +80,14 @@ def test_different_paths_to_one_file_are_different_rows(here: Path) -> None:
 
 
 def test_folders_are_images_by_extension_or_signature_and_the_rest_is_counted(here: Path) -> None:
-    touch("in/upper.JPG", "in/no-extension", "in/odd.data", "in/.hidden.png")
+    touch("in/upper.JPG", "in/no-extension", "in/odd.data")
     Path("in/notes.txt").write_text("no image")
     Path("in/broken.jpeg").write_text("says it is an image")
     Path("in/BM").write_bytes(b"BM is how this text begins")
     listing = list_images(["in"], LABELS)
-    assert paths_of(listing) == [
-        f"in/{n}" for n in (".hidden.png", "broken.jpeg", "no-extension", "odd.data", "upper.JPG")
-    ]
-    assert listing.left_aside == 2
-    assert list_images(["in", "./in", here / "in"], LABELS).left_aside == 2
+    assert paths_of(listing) == [f"in/{n}" for n in ("broken.jpeg", "no-extension", "odd.data", "upper.JPG")]
+    assert listing.aside == "2 other files left aside"
+    assert list_images(["in", "./in", here / "in"], LABELS).aside == "2 other files left aside"
 
 
 def test_a_named_file_is_always_listed(here: Path) -> None:
@@ -105,7 +103,7 @@ def test_links_to_folders_are_followed_only_as_paths(here: Path) -> None:
     os.symlink(here / "in", "in/loop")
     listing = list_images(["in"], LABELS)
     assert paths_of(listing) == []
-    assert (listing.aside, listing.left_aside) == ("2 links to folders not followed", 0)
+    assert listing.aside == "2 links to folders not followed (--follow-links)"
     assert paths_of(list_images(["in/link"], LABELS)) == ["in/link/1.png"]
 
 
@@ -117,7 +115,7 @@ def test_dangling_links_are_listed_and_pipes_are_not(here: Path) -> None:
     touch("in/whole.jpg")
     listing = list_images(["in"], LABELS)
     assert paths_of(listing) == ["in/gone.jpg", "in/self.jpg", "in/whole.jpg"]
-    assert listing.left_aside == 1
+    assert listing.aside == "1 other file left aside"
 
 
 def test_no_recursive_stays_at_the_top(here: Path) -> None:
@@ -138,6 +136,8 @@ def test_a_missing_path_is_an_error_but_in_a_list_it_keeps_its_place(here: Path)
     touch("in/1.png")
     with pytest.raises(UsageError, match="no such file or folder: nowhere"):
         list_images(["in", "nowhere"], LABELS)
+    with pytest.raises(UsageError, match="nowhere"):  # before the others are walked
+        list_images(["in", "-", "nowhere"], LABELS, listed=(1 // 0 for _ in [b""]))
     listed = list_images(["-"], LABELS, listed=[b"in/1.png", b"gone.png", b"in"])
     assert paths_of(listed) == ["in/1.png", "gone.png"]
 

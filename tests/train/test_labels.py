@@ -17,6 +17,8 @@ from support import ROOT, Ferbatch, rows_of
 import ferbatch
 from ferbatch.commands.train.data import list_splits
 from ferbatch.core.errors import UsageError
+from ferbatch.core.options import TrainOptions
+from ferbatch.core.records import Rules
 from ferbatch.model.weights import MOST_LABELS, read_card, unfit
 from ferbatch.sources.labels import LABELS, in_order, label_of, split_labels
 
@@ -52,7 +54,7 @@ def draw(folder: Path, labels: tuple[str, ...], n: int, first: int = 0) -> Path:
 
 
 def labels_of(data: Path, **options: Any) -> tuple[str, ...]:
-    return list_splits(data, None, 0.1, 0, **options).labels
+    return list_splits(TrainOptions(data, Path(), **options), 0.1, 0).labels
 
 
 def train(ferbatch_here: Ferbatch, *arguments: str | Path, code: int = 0) -> str:
@@ -110,22 +112,22 @@ def test_labels_are_those_of_the_data_the_studys_first(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "data/validation/JOY/0.png", tmp_path / "data/validation/.cache/0.png")
     draw(tmp_path / "data/test", ("unseen",), 2)
     assert labels_of(tmp_path / "data") == ("happy", "surprise", "anger", "Zebra", "ärger")
-    notes = list_splits(tmp_path / "data", None, 0.1, 0).notes
-    assert notes == ["left out, for they are no labels: .cache (1)", "2 images in neither split left out"]
-    asked = list_splits(tmp_path / "data", None, 0.1, 0, labels=("zebra", "joy"))
+    notes = list_splits(TrainOptions(tmp_path / "data", Path()), 0.1, 0).notes
+    assert notes == ["1 hidden folder left aside", "2 images in neither split left out"]
+    asked = list_splits(TrainOptions(tmp_path / "data", Path(), labels=("zebra", "joy")), 0.1, 0)
     assert asked.labels == ("zebra", "joy")
     assert [len(images.codes) for images, _ in asked.parts] == [4, 4]
-    assert "left out, for they are no labels: anger (4)" in asked.notes[0]
+    assert "left out, for they are no labels: anger (4)" in asked.notes[1]
 
 
 def test_what_the_study_does_not_know_is_learned_unless_labels_says_otherwise(tmp_path: Path) -> None:
     draw(tmp_path / "faces", (*LABELS, "angry"), 10)
-    every = list_splits(tmp_path / "faces", None, 0.1, 0)
+    every = list_splits(TrainOptions(tmp_path / "faces", Path()), 0.1, 0)
     assert every.labels == (*LABELS, "angry")
     assert every.notes[0] == (
         "labels as well, being classes of the data: angry (--labels happy,sad,neutral,surprise leaves them out)"
     )
-    four = list_splits(tmp_path / "faces", None, 0.1, 0, labels=LABELS)
+    four = list_splits(TrainOptions(tmp_path / "faces", Path(), labels=LABELS), 0.1, 0)
     assert (four.labels, len(four)) == (LABELS, 40)
 
 
@@ -141,7 +143,7 @@ def test_a_table_of_ones_own_has_values_for_labels_and_votes_for_them(tmp_path: 
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    splits = list_splits(tmp_path / "mine.csv", None, 0.2, 0)
+    splits = list_splits(TrainOptions(tmp_path / "mine.csv", Path()), 0.2, 0)
     assert splits.labels == ("Maybe", "no", "yes")
     cast = [votes for _, votes in splits.parts if votes]
     assert {votes.answers for votes in cast} == {("Maybe", "no", "yes", "who knows")}
@@ -153,7 +155,7 @@ def test_every_label_is_validated_however_rare(tmp_path: Path) -> None:
     draw(tmp_path / "mine", ("often", "rare"), 2)
     draw(tmp_path / "few", ("a", "b", "c"), 4)
     for folder, held in (("mine", 2), ("few", 1)):
-        train, validation = (images for images, _ in list_splits(tmp_path / folder, None, 0.1, 0).parts)
+        train, validation = (images for images, _ in list_splits(TrainOptions(tmp_path / folder, Path()), 0.1, 0).parts)
         assert np.bincount(validation.codes).min() == 1, folder
         assert np.bincount(train.codes).min() >= held - 1
         assert not {*train.below} & {*validation.below}
@@ -259,6 +261,29 @@ def test_a_label_without_an_image_in_a_split_ends_the_run(tmp_path: Path) -> Non
 
     draw(tmp_path / "d/train", ("a", "b"), 2)
     draw(tmp_path / "d/validation", ("a",), 2)
-    splits = list_splits(tmp_path / "d", None, 0.1, 0)
+    splits = list_splits(TrainOptions(tmp_path / "d", Path()), 0.1, 0)
     with pytest.raises(UsageError, match="no validation image of b"):
         train_data.read(tmp_path / "d", splits)
+
+
+def test_class_folders_that_are_links_are_classes_where_links_are_followed(tmp_path: Path) -> None:
+    draw(tmp_path / "store", ("sad",), 3)
+    draw(tmp_path / "data", ("happy",), 3)
+    shutil.copytree(tmp_path / "data/happy", tmp_path / "data/happy/@eaDir")
+    (tmp_path / "data/sad").symlink_to("../store/sad")
+    with pytest.raises(UsageError, match=r"1 link to folders not followed \(--follow-links\)"):
+        list_splits(TrainOptions(tmp_path / "data", Path()), 0.1, 0)
+    rules = Rules(follow_links=True, exclude=("happy/2.png",))
+    splits = list_splits(TrainOptions(tmp_path / "data", Path(), rules=rules), 0.1, 0)
+    assert (splits.labels, len(splits)) == (("happy", "sad"), 5)
+    assert splits.notes[0] == "1 folder of other programs (@eaDir), 1 excluded left aside"
+
+
+def test_rules_of_folders_are_options_of_train(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
+    draw(tmp_path / "data", ("happy", "sad"), 20)
+    (tmp_path / "data/sad/._0.png").write_bytes(b"no picture")
+    (tmp_path / "quick.toml").write_text(QUICK)
+    said = train(ferbatch_here, "data", "--recipe", "quick.toml", "--exclude", "happy/1*", "--follow-links")
+    assert "1 hidden file, 11 excluded left aside" in said
+    with_twins = train(ferbatch_here, "data", "--recipe", "quick.toml", "--hidden", "-o", "b.safetensors")
+    assert "data/sad/._0.png" in with_twins

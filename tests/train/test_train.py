@@ -26,6 +26,7 @@ from ferbatch.commands.train.showings import order_of
 from ferbatch.commands.train.targets import with_votes
 from ferbatch.commands.train.temperature import fitted_temperature, tempered
 from ferbatch.core.errors import UsageError
+from ferbatch.core.options import TrainOptions
 from ferbatch.model import registry
 from ferbatch.model.weights import read_card
 from ferbatch.sources.labels import LABELS
@@ -346,6 +347,7 @@ def test_votes_come_from_a_table_beside_the_folders_and_are_missed_aloud(
 ) -> None:
     rows = [{"file": file.name, **{f"votes_{label}": 5 for label in LABELS}} for file in sorted(data.rglob("*.png"))]
     without = ferbatch_here("train", "data", *QUICK, "--epochs", "1")
+    assert b"1 step in all is few to learn from" in without.stderr
     assert b"no votes were given" in without.stderr
     table(tmp_path / "votes.csv", rows)
     done = ferbatch_here("train", "data", *QUICK, "--epochs", "1", "--overwrite", "--votes", "votes.csv")
@@ -365,7 +367,7 @@ def test_votes_are_joined_once_for_both_splits_and_never_to_two_images(
 
     def votes_of(rows: list[str]) -> tuple[list[int], list[str]]:
         content = [{"file": row, **dict.fromkeys((f"votes_{label}" for label in LABELS), 3)} for row in rows]
-        listing = list_splits(Path("data"), table(tmp_path / "votes.csv", content), 0.1, 0)
+        listing = list_splits(TrainOptions(Path("data"), Path(), table(tmp_path / "votes.csv", content)), 0.1, 0)
         return [int((votes.counts.sum(1) > 0).sum()) for _, votes in listing.parts if votes], list(listing.notes)
 
     assert votes_of([str(file) for file in files]) == ([80, 12], [])
@@ -381,7 +383,7 @@ def test_folders_of_other_splits_are_left_alone_whatever_their_case(data: Path) 
     (data / "validation").rename(data / "PublicTest")
     shutil.copytree(data / "PublicTest", data / "PrivateTest")
     draw(data / "Training/angry", "sad", 2)
-    listing = list_splits(data, None, 0.1, 0, labels=LABELS)
+    listing = list_splits(TrainOptions(data, Path(), labels=LABELS), 0.1, 0)
     assert [len(images.codes) for images, _ in listing.parts] == [80, 12]
     assert len(listing.notes) == 2
     assert "angry (2)" in listing.notes[0]
@@ -393,7 +395,7 @@ def test_a_path_with_two_labels_in_a_table_is_left_out_aloud(data: Path, tmp_pat
         {"path": str(file), "label": file.parent.name, "split": file.parts[-3]} for file in sorted(data.rglob("*.png"))
     ]
     rows.append({**rows[0], "label": "surprise"})
-    listing = list_splits(table(tmp_path / "faces.csv", rows), None, 0.1, 0)
+    listing = list_splits(TrainOptions(table(tmp_path / "faces.csv", rows), Path()), 0.1, 0)
     assert sum(len(images.codes) for images, _ in listing.parts) == 91
     assert listing.notes == ["1 path with two different labels left out"]
 
@@ -447,7 +449,7 @@ def trainer(recipe: Recipe, data: Path, teacher: Any = None) -> Any:
 
     from ferbatch.commands.train.trainer import Trainer
 
-    read = train_data.read(data, list_splits(data, None, recipe.holdout, recipe.seed))
+    read = train_data.read(data, list_splits(TrainOptions(data, Path()), recipe.holdout, recipe.seed))
     card = replace(read_card("cnn-v1"), architecture=recipe.model, mean=read.mean, std=read.std, temperature=1.0)
     torch.manual_seed(recipe.seed)
     network = registry.build(recipe.model, {"labels": 4, **recipe.arguments})

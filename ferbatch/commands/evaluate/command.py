@@ -57,6 +57,9 @@ def evaluate(
     format_: Annotated[
         str | None, typer.Option("--format", help="json: the whole report, for machines.  [default: tables]")
     ] = None,
+    hidden: shared.Hidden = False,
+    exclude: shared.Exclude = None,
+    follow_links: shared.FollowLinks = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
     faces: shared.Faces = "auto",
     min_face: shared.MinFace = MIN_FACE,
@@ -86,6 +89,7 @@ def evaluate(
         votes=votes,
         slices=slices,
         strip_prefix=strip_prefix,
+        rules=shared.rules(hidden, exclude, follow_links),
         min_confidence=min_confidence,
         report=report,
         thumbnails=thumbnails,

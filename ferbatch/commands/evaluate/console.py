@@ -31,7 +31,8 @@ class EvaluateConsole(RunConsole):
         others_there = truth.others()
         named = ", ".join(f"{name} ({n:,})" for name, n in others_there.most_common(MOST_NAMES))
         if len(others_there) > MOST_NAMES:
-            named += f" and {len(others_there) - MOST_NAMES:,} classes more"
+            more = len(others_there) - MOST_NAMES
+            named += f" and {more:,} {'class' if more == 1 else 'classes'} more"
         if named and others:
             say(f"kept as none of these: {named}")
         elif named:

@@ -106,7 +106,10 @@ def _folder(options: EvaluateOptions, existing: Existing) -> ReportFolder | None
 def _of_file(options: EvaluateOptions, file: LabelsFile, wanted: list[Gate], watcher: Watcher) -> tuple[Judged, System]:
     """What a labels file says of the images with a truth; UsageError where it or a gate does not fit them."""
     classes = parse_classes(options.classes, file.labels)
-    truth = file.truth(classes) if options.truth is None else read_truth(options.truth, file.labels, classes)
+    if options.truth is None:
+        truth = file.truth(classes)
+    else:
+        truth = read_truth(options.truth, file.labels, classes, options.rules)
     watcher.known(truth, options.others)
     outcomes, matched, has_row = file.outcomes(truth, options.strip_prefix)
     watcher.matched("labels", matched)
@@ -131,7 +134,7 @@ def _of_models(
     device = choose_device(options.device)
     cards = _cards(options.models)
     labels = next(iter(cards.values())).labels
-    truth = read_truth(options.source, labels, parse_classes(options.classes, labels))
+    truth = read_truth(options.source, labels, parse_classes(options.classes, labels), options.rules)
     watcher.known(truth, options.others)
     judged = _judge(options, truth, truth.has_label | (truth.is_other & options.others), watcher)
     _check_some_are_there(truth)

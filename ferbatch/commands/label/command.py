@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -46,6 +47,9 @@ def label(
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
+    hidden: shared.Hidden = False,
+    exclude: shared.Exclude = None,
+    follow_links: shared.FollowLinks = False,
     no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not take folder names for the truth.")] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
@@ -53,6 +57,9 @@ def label(
     shard: Annotated[
         str | None, typer.Option("--shard", help="I/N: label the I-th of N shares of the images; `merge` joins them.")
     ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Label nothing: say of each path whether it would be labelled, and why not.")
+    ] = False,
     example: Annotated[bool, typer.Option("--example", help="Label a photo that comes with ferbatch.")] = False,
     faces: shared.Faces = "auto",
     largest_face: Annotated[
@@ -79,6 +86,10 @@ def label(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
     ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option("--allow", help="Kinds of errors, with commas between, that are no failures: blank, say."),
+    ] = None,
     max_errors: Annotated[
         str | None, typer.Option("--max-errors", help="N or P%: exit 5 where more images could not be labelled.")
     ] = None,
@@ -100,7 +111,7 @@ def label(
     log.speak(log_format)
     if shard is not None and output is None:
         output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
-    target = plan(output, format_)
+    target = plan(output, None if list_ else format_)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
@@ -125,18 +136,44 @@ def label(
         workers=workers,
         min_confidence=min_confidence,
         recursive=not no_recursive,
+        rules=shared.rules(hidden, exclude, follow_links),
         truth=not no_truth,
         tta=tta,
         isolate=isolate,
         timeout=timeout,
         on_error=on_error,
+        allow=tuple(dict.fromkeys(kind.strip() for kind in allow.split(","))) if allow is not None else (),
         max_errors=max_errors,
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
         annotate=annotate,
         shard=shard,
     )
+    separator = b"\0" if null else b"\n"
+    if list_:
+        _list(options, existing, format_, separator=separator, quiet=quiet)
     target.check(existing)
-    _run(options, target, existing, separator=b"\0" if null else b"\n", quiet=quiet, verbose=verbose)
+    _run(options, target, existing, separator=separator, quiet=quiet, verbose=verbose)
+
+
+def _list(options: Options, existing: Existing, format_: str | None, *, separator: bytes, quiet: bool) -> NoReturn:
+    """Say of each path whether it would be labelled, and end; what belongs to labelling alone is let be."""
+    from ferbatch.commands.label.list_console import ListConsole
+    from ferbatch.sources.listing import look_through
+    from ferbatch.sources.shards import telling
+
+    console, listed = ListConsole(format_, quiet=quiet), _read_list(options, separator)
+    tell = telling(console.told, *shard_of(options.shard)) if options.shard else console.told
+    look_through(options.paths, tell, listed=listed, recursive=options.recursive, rules=options.rules)
+    raise typer.Exit(console.finished(existing))
+
+
+def _read_list(options: Options, separator: bytes) -> Iterator[bytes] | None:
+    """The paths of the list on stdin, where `-` is among PATHS; `separator` is what ends a path in it."""
+    from ferbatch.sources import listing
+
+    if "-" in options.paths and sys.stdin is None:
+        raise UsageError("stdin is closed: there is no list to read")
+    return listing.read_list(sys.stdin.buffer, separator) if "-" in options.paths else None
 
 
 def _run(
@@ -146,11 +183,8 @@ def _run(
     process.be_quick()
     with process.importing():
         from ferbatch.commands.label import console, run
-        from ferbatch.sources import listing
 
-    if "-" in options.paths and sys.stdin is None:
-        raise UsageError("stdin is closed: there is no list to read")
-    listed = listing.read_list(sys.stdin.buffer, separator) if "-" in options.paths else None
+    listed = _read_list(options, separator)
     with console.LabelConsole(quiet=quiet, verbose=verbose) as watcher:
         try:
             result = run.run(options, target, existing=existing, listed=listed, watcher=watcher)

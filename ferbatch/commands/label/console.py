@@ -14,6 +14,7 @@ from ferbatch.core.records import LARGE_SIDE
 from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
+from ferbatch.sources.aside import by_kind
 
 WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 MOST_ROWS = 30  # labels of the summary; more are added up
@@ -59,9 +60,10 @@ class LabelConsole(RunConsole):
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             say(f"{found}{none}{whole}", shown=not self.quiet)
         if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
+            are = "is" if tally.whole_pictures == 1 else "are"
             say(
-                f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
-                " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
+                f"warning: {tally.whole_pictures:,} of {count(tally.images, 'image')} {are} over {LARGE_SIDE} px on a"
+                " side or wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
                 log.WARNING,
                 shown=not self.quiet,
             )
@@ -91,11 +93,14 @@ class LabelConsole(RunConsole):
             faces=tally.faces,
             no_face=tally.no_face,
             errors=dict(tally.errors),
+            aside=by_kind(result.job.work.listing.left),
+            allowed=dict(tally.allowed),
             seconds=round(result.seconds, 3),
             exit_code=result.exit_code,
         )
         if result.gone:
-            theirs = "is gone, and its row with it" if result.gone == 1 else "are gone, and their rows with them"
+            gone = "gone, or left aside now" if result.job.new_rules else "gone"
+            theirs = f"is {gone}, and its row with it" if result.gone == 1 else f"are {gone}, and their rows with them"
             said = f"{count(result.gone, 'image')} labelled before {theirs} ({result.gone_example})"
             say(said, log.WARNING, shown=aloud or result.many_gone, event="gone", images=result.gone)
         if result.report is not None and aloud:
@@ -156,6 +161,7 @@ def _summary(tally: Tally, labels: Sequence[str]) -> Table:
         rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
+    rows += [(f"{kind} (allowed)", n) for kind, n in tally.allowed.most_common()]
     of = sum(n for _, n in rows)
     for name, n in rows:
         table.add_row(Text(name), f"{n:,}", f"{n / of:.1%}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
-from ferbatch.core.remote import cleaned
+from ferbatch.core.remote import cleaned, is_remote
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -57,6 +58,36 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
     }
 
 
+HIDDEN_ONES = "--hidden"
+OLD_RULES = {HIDDEN_ONES: True, "--exclude": [], "--follow-links": False}  # of a run that does not say by which it went
+
+
+def rules_of(options: Options) -> dict[str, Any]:
+    """What counts in folders, by the names of the options: no row depends on it, only which rows there are."""
+    rules = options.rules
+    return {HIDDEN_ONES: rules.hidden, "--exclude": [*map(escape, rules.exclude)], "--follow-links": rules.follow_links}
+
+
+def spelled_as_before(options: Options, before: Mapping[str, Any]) -> Options:
+    """The options, with PATHS spelled as by the run whose journal says `before` where they are the same: `./a/`, `a`.
+
+    So each image keeps its path in the output, and with it its row.
+    """
+    spelled = before.get("PATHS", [])
+    if [*map(_plain, spelled)] != [*map(_plain, shown_paths(options))]:
+        return options
+    return replace(options, paths=tuple(path if path == "-" else os.fsdecode(decode_path(path)) for path in spelled))
+
+
+def _plain(path: str) -> str:
+    """A path as printed, in one spelling: without the slashes and dots that change nothing. `..` may, past a link."""
+    if is_remote(os.fsencode(path)):
+        return path.rstrip("/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    plain = "/" * path.startswith("/") + "/".join(parts)
+    return plain if path == "-" or plain not in ("", "-") else f"./{plain}"  # `-` is the list, `./-` a path
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What is not as it was: name -> before, now; None where a journal does not say it."""
     return {name: (before.get(name), value) for name, value in now.items() if before.get(name) != value}
@@ -66,9 +97,14 @@ def named(differences: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences as a clause for people."""
 
     def said(value: Any) -> str:
-        return escape(" ".join(value) if isinstance(value, list) else str(value))
+        return escape(" ".join(map(str, value)) or "none" if isinstance(value, list) else str(value))
 
     return ", ".join(f"{name} was {said(old)} and is {said(new)}" for name, (old, new) in differences.items())
+
+
+def where(options: Options) -> str:
+    """PATHS, as a sentence names them."""
+    return ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
 
 
 def shown_paths(options: Options) -> list[str]:

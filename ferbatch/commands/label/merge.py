@@ -180,7 +180,7 @@ def _write(whole: _Whole, output: Output) -> Merged:
     outcomes = unscored(listing, labels)
     with output.stream() as stream, _journal(output, head) as journal:
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(writer, journal, outcomes)
+        recorder = Recorder(writer, journal, outcomes, allowed=tuple(first.sidecar["options"]["allow"]))
         for batch in whole.batches():
             recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))
         writer.close()

@@ -22,6 +22,7 @@ from ferbatch.core.records import NONE, SCHEMA
 from ferbatch.core.version import __version__
 from ferbatch.model.weights import Card
 from ferbatch.scoring.outcomes import Outcomes
+from ferbatch.sources.aside import by_kind
 from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
 from ferbatch.sources.shards import Share
@@ -41,6 +42,7 @@ class Job:
     work: Work
     classifier: Classifier
     began: datetime
+    new_rules: bool  # whether what counts in folders has changed since the run that this one goes on from
     share: Share | None = None  # of a run with --shard
 
 
@@ -152,6 +154,7 @@ def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
         "faces": tally.faces,
         "no_face": tally.no_face,
         "errors": dict(sorted(tally.errors.items())),
+        "allowed": dict(sorted(tally.allowed.items())),
         "without_truth": tally.without_truth,
         "large_or_wide": tally.whole_pictures,
     }
@@ -160,6 +163,7 @@ def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
 def sidecar_of(result: Result) -> dict[str, Any]:
     """What made the labels, how many there are, and how the run ended."""
     job, classifier, tally, this_run = result.job, result.job.classifier, result.tally, result.this_run
+    left = by_kind(job.work.listing.left)
     return {
         "schema": SCHEMA,
         "ferbatch": __version__,
@@ -174,12 +178,14 @@ def sidecar_of(result: Result) -> dict[str, Any]:
             "images": this_run.images,
             "processed": result.processed,
             "errors": dict(sorted(this_run.errors.items())),
+            "allowed": dict(sorted(this_run.allowed.items())),
             "gone": result.gone,
         },
         "counts": {
             **counts_of(tally, result.labels),
-            "left_aside": job.work.listing.left_aside,
-            "links_not_followed": job.work.listing.links,
+            "left_aside": left.get("other_files", 0),
+            "links_not_followed": left.get("links", 0),
+            "aside": left,
         },
         "started": job.began.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

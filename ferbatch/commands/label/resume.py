@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.commands.label.identity import differences, named
+from ferbatch.commands.label.identity import HIDDEN_ONES, OLD_RULES, differences, named
 from ferbatch.commands.label.output import Output
 from ferbatch.core.batch import Batch, References, joined
 from ferbatch.core.errors import UsageError
@@ -19,12 +19,19 @@ from ferbatch.core.files import sha256_of, versions_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
 from ferbatch.sources.listing import Listing
-from ferbatch.stream.journal import Done
+from ferbatch.stream.journal import Done, head_of
 
 RETRIED = frozenset({"permission", "unreachable"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
 AT_ONCE = 16_384  # images of a listing that are looked up, or joined, together
 FRESH = 0  # of an image that no journal speaks of
+
+
+def said_before(output: Output, existing: Existing) -> Mapping[str, Any]:
+    """What the run that this one may go on from says of itself, of an unfinished one first; nothing where none is."""
+    going_on = output.is_file and (existing.resume or existing.incremental)
+    heads = map(head_of, (output.journal, output.state) if going_on else ())
+    return next(filter(None, heads), {})
 
 
 class Past:
@@ -41,17 +48,34 @@ class Past:
         self.journal: Done | None = None  # of an unfinished run, to go on with
         self.base: Done | None = None  # of the finished run that this one brings up to date
         self.notes: list[str] = []  # what the user should know
+        self.new_rules: Mapping[str, tuple[Any, Any]] = {}  # of what counts in folders: name -> before, now
 
     @property
     def any(self) -> bool:
         """Whether there is something to go on from."""
         return bool(self.journal or self.base)
 
-    def claim(self, identity: Mapping[str, Any]) -> bool:
+    def claim(self, identity: Mapping[str, Any], rules: Mapping[str, Any], left_hidden: bool) -> bool:
         """Take what a run of this identity may use; False where nothing is left to do: the output is of this very run.
 
         UsageError where the output is not one that this run may continue.
+
+        identity: what the rows depend on.
+        rules: what counts in folders.
+        left_hidden: whether anything was left aside for being hidden.
         """
+        self.new_rules = differences({**OLD_RULES, **self.head}, rules) if self.head else {}
+        if HIDDEN_ONES not in self.head and not left_hidden:  # that today's default is another makes no difference
+            self.new_rules = {name: both for name, both in self.new_rules.items() if name != HIDDEN_ONES}
+        if not self._may_go_on(identity):
+            return False
+        if self.any and self.new_rules:
+            said = "what does not count any more loses its rows, and nothing else is labelled again for it"
+            self.notes.append(f"what counts in folders has changed ({named(self.new_rules)}): {said}")
+        return True
+
+    def _may_go_on(self, identity: Mapping[str, Any]) -> bool:
+        """As `claim`, but for the rules."""
         if self.begun is not None:
             self._go_on(self.begun, identity)
         if not os.path.exists(self.output.path):
@@ -64,6 +88,8 @@ class Past:
             self._bring_up_to_date(finished, changed)
         elif self.existing.resume and self.begun is None:
             # An empty journal does not tell what the run did.
+            # A run that names no rules was finished by those of its time.
+            changed |= {name: both for name, both in self.new_rules.items() if name in self.head or name != HIDDEN_ONES}
             return self._end(finished, changed if finished or changed else {"run": ("unknown", "another")})
         return True
 
@@ -102,8 +128,10 @@ class Past:
     def _end(self, finished: Done | None, changed: Mapping[str, tuple[Any, Any]]) -> bool:
         """--resume on the output of a finished run; whether there is something to do."""
         if changed and not self.existing.overwrite:
-            name = self.output.shown
-            raise UsageError(f"{name} exists and is of another run ({named(changed)}); --overwrite replaces it")
+            name, helps = self.output.shown, "--overwrite replaces it"
+            if changed.keys() <= OLD_RULES.keys():
+                helps = f"--incremental brings it up to date, {helps}"
+            raise UsageError(f"{name} exists and is of another run ({named(changed)}); {helps}")
         if not changed and self.existing.retry_failed:
             self._check_untouched(None)
             self.base = finished

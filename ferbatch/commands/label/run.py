@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
-from ferbatch.commands.label.identity import identity_of, shown_paths
+from ferbatch.commands.label.identity import identity_of, rules_of, spelled_as_before, where
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored, write_beside
-from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work
+from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work, said_before
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
 from ferbatch.core.files import sha256_of, writing
@@ -29,7 +29,7 @@ from ferbatch.core.writers import WRITERS
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
-from ferbatch.sources.listing import Listing, list_images
+from ferbatch.sources.listing import Listing, found_aside, list_images
 from ferbatch.sources.shards import Share, share
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.journal import Journal, Placed
@@ -66,14 +66,15 @@ def rows_of(options: Options) -> Iterator[Prediction]:
 
 def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
     labels = card.labels if options.truth else ()
-    return list_images(options.paths, labels, listed=listed, recursive=options.recursive)
+    return list_images(options.paths, labels, listed=listed, recursive=options.recursive, rules=options.rules)
 
 
-def _check_some(listing: Listing, options: Options) -> None:
-    """NoImagesError where there are none."""
+def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
+    """As `_list`; NoImagesError where there is none."""
+    listing = _list(options, card, listed)
     if not listing:
-        where = ", ".join("the list on stdin" if path == "-" else path for path in shown_paths(options))
-        raise NoImagesError(f"no images found under {where}" + (f" ({listing.aside})" if listing.aside else ""))
+        raise NoImagesError(f"no images found under {where(options)}{found_aside(listing)}")
+    return listing
 
 
 def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
@@ -107,8 +108,8 @@ def run(
     began = datetime.now(UTC)
     folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
-    listing = _list(options, card, listed)
-    _check_some(listing, options)
+    options = spelled_as_before(options, said_before(output, existing))
+    listing = _list_some(options, card, listed)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
     listing = own.listing if own else listing
     with output.held(existing) as dead:
@@ -116,20 +117,19 @@ def run(
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         past = Past(output, existing)
         identity = identity_of(options, card, past.head)
-        if not past.claim(identity):
+        if not past.claim(identity, rules_of(options), listing.hides):
             return None
         for note in past.notes:
             watcher.warned(note)
-        for folder in folders if past.any else ():
-            if folder.owner != folder.output:
-                raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
+        _check_kept(folders if past.any else [], output)
         output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
         work = Work(listing, past.journal, past.base, existing.retry_failed)
         classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"])
         watcher.started(listing, classifier, len(work))
         for folder in folders:
             folder.begin(keep=past.any)
-        return _do(Job(options, output, identity, work, classifier, began, own), existing, watcher)
+        job = Job(options, output, identity, work, classifier, began, bool(past.new_rules), own)
+        return _do(job, existing, watcher)
 
 
 def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
@@ -140,6 +140,13 @@ def _folders(options: Options, output: Output, existing: Existing) -> list[FaceF
     for folder in folders:
         folder.check(existing)
     return folders
+
+
+def _check_kept(folders: list[FaceFolder], output: Output) -> None:
+    """UsageError where a folder that an earlier run filled is gone."""
+    for folder in folders:
+        if folder.owner != folder.output:
+            raise UsageError(f"{folder.shown} is gone, with the faces of {output.shown}; --overwrite begins again")
 
 
 def _room(listing: Listing) -> int:
@@ -160,7 +167,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
         outcomes = None if job.share else unscored(work.listing, labels)  # that of a share would say little
-        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base))
+        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base), allowed=options.allow)
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
@@ -190,8 +197,11 @@ def _place(journal: Journal, own: Share) -> None:
 def _journal(job: Job, existing: Existing) -> Journal:
     """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
     output, before = job.output, job.work.journal
-    head = {**job.identity, "incremental": existing.incremental, "labels": sha256_of(output.path)}
+    head = {**job.identity, **rules_of(job.options), "incremental": existing.incremental}
+    head["labels"] = sha256_of(output.path)
     journal = Journal(output.journal, before.end if before else None, head)
+    if before and job.new_rules:
+        journal.head({**before.head, **rules_of(job.options)})
     with writing(journal.shown):
         if os.path.exists(output.path):
             os.chmod(output.journal, stat.S_IMODE(os.stat(output.path).st_mode))
@@ -203,10 +213,14 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
 
     Ends early where `labelled` does, which it does for a signal.
     """
-    work, stops = job.work, job.options.on_error == "stop"
+    work, stops, allowed = job.work, job.options.on_error == "stop", job.options.allow
     for batch in work.merged(labelled):
         known, old = work.known[batch.first : batch.end], work.old[batch.first : batch.end]
-        failed = [place for place in sorted(batch.failures) if stops and known[place] == FRESH][:1]
+        failed = [
+            place
+            for place in sorted(batch.failures)
+            if stops and known[place] == FRESH and batch.failures[place].kind not in allowed
+        ][:1]
         n = failed[0] if failed else len(batch)
         recorder.add(batch.part(0, n), known=known[:n] > FRESH, old=old[:n])
         for place in failed:

@@ -14,6 +14,7 @@ from ferbatch.core.names import count, listed, shown
 from ferbatch.core.records import NONE
 from ferbatch.model import weights
 from ferbatch.sources.labels import LABELS, folded, in_order
+from ferbatch.sources.listing import found_aside
 from ferbatch.sources.truth import Truth
 
 
@@ -37,9 +38,10 @@ def with_every_class(data: Path, images: Truth, chosen: NDArray[np.bool_]) -> Tr
     if not labels:
         raise UsageError(
             f"{shown(data)}: no image has a label: it takes a folder for each label, or a table: path, label"
+            f"{found_aside(images.images)}"
         )
     if why := weights.unfit(labels):
-        raise UsageError(f"{shown(data)}: {why} (--labels says which classes to train on)")
+        raise UsageError(f"{shown(data)}: {why} (--labels says which classes to train on){found_aside(images.images)}")
     own = {name: name for name in LABELS if name in labels}
     return images.labelled_as(labels, own | {name: spelled[folded(name)] for name in there if folded(name) in spelled})
 

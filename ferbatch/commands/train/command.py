@@ -46,6 +46,9 @@ def train(
     pretrained: Annotated[
         Path | None, typer.Option("--pretrained", help="A file of ImageNet weights for the network's body.")
     ] = None,
+    hidden: shared.Hidden = False,
+    exclude: shared.Exclude = None,
+    follow_links: shared.FollowLinks = False,
     resume: shared.Resume = False,
     overwrite: shared.Overwrite = False,
     device: shared.Device = "auto",
@@ -60,7 +63,8 @@ def train(
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
     own = None if labels is None else split_labels(labels)
-    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, device)
+    rules = shared.rules(hidden, exclude, follow_links)
+    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, rules, device)
     existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
     run.run(options, chosen, existing, console.TrainConsole(quiet=quiet))

@@ -18,6 +18,7 @@ from ferbatch.commands.train.classes import left_out, with_every_class
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, escape, listed, shown
+from ferbatch.core.options import TrainOptions
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
@@ -109,22 +110,16 @@ class Splits:
         return sum(len(images.codes) for images, _ in self.parts)
 
 
-def list_splits(
-    data: Path,
-    votes: Path | None,
-    holdout: float,
-    seed: int,
-    source_column: str = "source",
-    labels: Sequence[str] | None = None,
-) -> Splits:
+def list_splits(options: TrainOptions, holdout: float, seed: int, source_column: str = "source") -> Splits:
     """The images of class folders or of a table, as training and validation; nothing is decoded yet.
 
     A folder holds train/ and validation/ with a folder per label in each, or the label folders themselves; a table has
     the columns path and label, perhaps votes_*, split and `source_column`. What is not split gives `holdout` (0..1) of
-    its images, in every label's share, to validation. `labels` says which classes are labels, and their order; all are,
-    where it is None. UsageError where that cannot be made of it.
+    its images, in every label's share, to validation. `options.labels` say which classes are labels, and their order;
+    all are, where they are None. UsageError where that cannot be made of it.
     """
-    images = truth.read_classes(str(data), LABELS if labels is None else labels, {}, _is_split)
+    data, votes, labels = options.data, options.votes, options.labels
+    images = truth.read_classes(str(data), LABELS if labels is None else labels, {}, _is_split, options.rules)
     if data.is_dir():
         train, validation = _splits_of_folders(data, images)
     else:

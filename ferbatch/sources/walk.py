@@ -1,0 +1,253 @@
+"""Walks PATHS: folders in order, each path once, and of each entry whether it counts and if not, why."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import NamedTuple
+
+from ferbatch.core import remote
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import encode_path
+from ferbatch.core.records import MARKER, Rules
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.sources import buckets
+from ferbatch.sources.aside import (
+    BELOW,
+    LINK,
+    LISTED,
+    LOOP,
+    OTHER_FILE,
+    OWN_FOLDER,
+    TAKEN,
+    UNFINISHED_FILE,
+    Globs,
+    Reason,
+    by_name,
+    is_unfinished,
+)
+
+LIST = b"-"  # among PATHS: the list on stdin
+Take = Callable[[bytes, bytes, str | None], None]  # an image's folder as printed, its name, its truth
+Tell = Callable[[bytes, Reason], None]  # a path, a folder's with a slash at its end, and why it is taken or left aside
+
+
+class _Folder(NamedTuple):
+    """A folder on the way."""
+
+    prefix: bytes  # its path as printed, with its slash
+    key: bytes  # its path however it is spelled
+    truth: str | None  # of what lies in it
+    start: int  # of the path below PATH, in `prefix`
+    real: bytes = b""  # its real path, where links are followed
+    crossed: tuple[bytes, ...] = ()  # the real paths of the folders in which the links to it lie
+
+
+class Walk:
+    """Walks PATHS and hands on each image once, remembering which they were."""
+
+    def __init__(
+        self, truth_of: Callable[[str], str | None], recursive: bool, rules: Rules, take: Take, tell: Tell | None = None
+    ) -> None:
+        """UsageError where a pattern of the rules is none.
+
+        truth_of: a folder's name -> its truth.
+        recursive: whether folders below PATH are walked.
+        rules: what counts in them.
+        take: is handed each image.
+        tell: hears why each path is taken or left aside; None: what is left aside is counted alone.
+        """
+        self.truth_of, self.recursive, self.rules, self.take, self.tell = truth_of, recursive, rules, take, tell
+        self.globs = Globs(rules.exclude) if rules.exclude else None
+        self.left: Counter[Reason] = Counter()
+        self.identity = lru_cache(maxsize=4096)(_identity)  # a list names many files of one folder
+        self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
+        self.named: dict[bytes, set[bytes]] = {}  # folder -> names given one by one
+
+    def add_all(self, paths: Sequence[bytes], listed: Iterable[bytes] | None) -> None:
+        """Each of PATHS; with `listed`, `-` stands for the paths in it.
+
+        UsageError where one of PATHS cannot be walked, before any is.
+        """
+        for path in paths:
+            if not remote.is_remote(path) and (path != LIST or listed is None):
+                _check(path)
+        for at, path in enumerate(paths):
+            if path == LIST and listed is not None:
+                for one in map(remote.cleaned, listed):
+                    # Most stores would have to be asked each time whether a name is that of a folder.
+                    is_one = remote.is_remote(one) and not one.endswith(b"/")
+                    self.add_file(one) if is_one else self._add(one, last=False)
+            else:
+                self._add(path, at + 1 == len(paths))
+
+    def _add(self, path: bytes, last: bool) -> None:
+        if remote.is_remote(path):
+            self.add_remote(path, last)
+        else:
+            self.add_folder(path, last) if os.path.isdir(path) else self.add_file(path)
+
+    def add_file(self, path: bytes) -> None:
+        """A file named by the user: always a row, whatever it is."""
+        folder, name = os.path.split(path)
+        place = _Folder(path[: len(path) - len(name)], self.identity(folder), None, 0)
+        if self._hand_on(place, name):
+            self.named.setdefault(place.key, set()).add(name)
+
+    def _hand_on(self, folder: _Folder, name: bytes) -> bool:
+        """An image, unless it was before; whether it was not."""
+        walked = self.walked.get(folder.key, [])
+        index = bisect_left(walked, name)
+        again = walked[index : index + 1] == [name] or name in self.named.get(folder.key, ())
+        if not again:
+            self.take(folder.prefix, name, folder.truth)
+        if self.tell:
+            self.tell(folder.prefix + name, LISTED if again else TAKEN)
+        return not again
+
+    def add_folder(self, path: bytes, last: bool) -> None:
+        """A folder and, if recursive, those below it, in the bytewise order of the whole paths.
+
+        What it holds is remembered, unless it is the `last` of PATHS.
+        """
+        _check_not_ours(path)
+        prefix, key = path.rstrip(b"/") + b"/", self.identity(path)
+        truth = self.truth_of(os.fsdecode(os.path.basename(key)))
+        real = os.path.realpath(path) if self.rules.follow_links else b""
+        stack = [self._entries(_Folder(prefix, key, truth, len(prefix), real), last)]
+        while stack:
+            for folder, name in stack[-1]:
+                if name.endswith(b"/"):
+                    stack.append(self._entries(self._below(folder, name[:-1]), last))
+                    break
+                self._hand_on(folder, name)
+            else:
+                stack.pop()
+
+    def add_remote(self, path: bytes, last: bool) -> None:
+        """In a store: one object, or as of a folder those below a path."""
+        folder = buckets.folder_at(path, self.recursive)
+        if folder is None:
+            self.add_file(path)
+            return
+        for prefix, name, truth, reason in buckets.below(folder, self.truth_of, self.rules, self.globs):
+            if reason is TAKEN:
+                if self._hand_on(_Folder(prefix, prefix, truth, 0), name) and not last:
+                    self.named.setdefault(prefix, set()).add(name)
+            else:
+                self.left[reason] += 1
+                if self.tell:
+                    self.tell(prefix + name, reason)
+
+    def _entries(self, folder: _Folder, last: bool) -> Iterator[tuple[_Folder, bytes]]:
+        """The images and folders directly in one folder, sorted so that whole paths come out sorted."""
+        found: list[bytes] = []  # folders end in a slash
+        told: dict[bytes, Reason] = {}
+        again = folder.key in self.walked
+        try:
+            with os.scandir(folder.prefix) as entries:
+                for entry in entries:
+                    name, reason = entry.name, TAKEN
+                    # Nearly all are plain files that are called like images; those need no more than a look at that.
+                    plain = entry.is_file(follow_symlinks=False) and type_of_name(name)
+                    if not plain or self.globs or name.startswith(b"."):
+                        name, reason = self._why(entry, folder)
+                    if reason is TAKEN:
+                        found.append(name)
+                    elif not again:
+                        self.left[reason] += 1
+                        if self.tell:
+                            told[name] = reason
+        except OSError:  # not ours to list, or its path is too long: a row says so, and the run goes on
+            path = folder.prefix.rstrip(b"/")
+            name = os.path.basename(path)
+            if not again:
+                yield folder._replace(prefix=path[: len(path) - len(name)], key=os.path.dirname(folder.key)), name
+        found.sort()
+        for name in sorted([*found, *told]) if told else found:
+            if self.tell and name in told:
+                self.tell(folder.prefix + name, told[name])
+            else:
+                yield folder, name
+        if (found or not again) and not last:
+            self.walked[folder.key] = found
+
+    def _why(self, entry: os.DirEntry[bytes], folder: _Folder) -> tuple[bytes, Reason]:
+        """Whether an entry of a folder counts, and if not, why; its name comes with a slash if it is a folder."""
+        is_link = entry.is_symlink()
+        is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
+        name = entry.name + b"/" * is_folder
+        if not self.rules.hidden and (reason := by_name(entry.name, is_folder)):
+            return name, reason
+        if self.globs and (reason := self.globs.excluding((folder.prefix + entry.name)[folder.start :], is_folder)):
+            return name, reason
+        if not is_folder:
+            return name, self._why_file(entry)
+        if not self.recursive:
+            return name, BELOW
+        if is_link and not self.rules.follow_links:
+            return name, LINK
+        if is_link and _is_above(os.path.realpath(entry.path), (*folder.crossed, folder.real)):
+            return name, LOOP
+        return name, OWN_FOLDER if os.path.lexists(os.path.join(entry.path, os.fsencode(MARKER))) else TAKEN
+
+    def _why_file(self, entry: os.DirEntry[bytes]) -> Reason:
+        """By its extension, or where that is unknown by its first bytes."""
+        if type_of_name(entry.name):
+            try:  # the system tells a plain file without a look at each
+                return TAKEN if entry.is_file() or not os.path.exists(entry.path) else OTHER_FILE
+            except OSError:  # a link to itself, or to where we may not look: a row will say so
+                return TAKEN
+        with suppress(OSError):
+            if entry.is_file():
+                with open(entry.path, "rb") as stream:
+                    is_image = type_of_bytes(stream.read(SIGNATURE_BYTES)) is not None
+                if is_image:
+                    return TAKEN if self.rules.hidden or not is_unfinished(entry.name) else UNFINISHED_FILE
+        return OTHER_FILE
+
+    def _below(self, folder: _Folder, name: bytes) -> _Folder:
+        """A folder in a folder."""
+        prefix = folder.prefix + name + b"/"
+        real, crossed = folder.real, folder.crossed
+        if self.rules.follow_links and os.path.islink(prefix[:-1]):
+            real, crossed = os.path.realpath(prefix), (*crossed, real)
+        elif self.rules.follow_links:
+            real = os.path.join(real, name)
+        truth = self.truth_of(os.fsdecode(name)) or folder.truth
+        return _Folder(prefix, os.path.join(folder.key, name), truth, folder.start, real, crossed)
+
+
+def _check(path: bytes) -> None:
+    """UsageError where one of PATHS is not there or, a folder, not to be walked."""
+    if not os.path.lexists(path):
+        raise UsageError(f"no such file or folder: {encode_path(path)}")
+    if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"{encode_path(path)} cannot be listed: permission denied")
+    _check_not_ours(path)
+
+
+def _check_not_ours(path: bytes) -> None:
+    """UsageError where it is a folder that ferbatch wrote."""
+    if os.path.lexists(os.path.join(path, os.fsencode(MARKER))):
+        raise UsageError(f"{encode_path(path)} was written by ferbatch and is not read as a source")
+
+
+def _is_above(folder: bytes, others: Sequence[bytes]) -> bool:
+    """Whether a folder is one of others, or one that they lie in; all are real paths."""
+    return any(os.path.join(other, b"").startswith(os.path.join(folder, b"")) for other in others)
+
+
+def _identity(folder: bytes) -> bytes:
+    """One name for a folder however it is spelled; links stay distinct, `..` is resolved as the system does."""
+    if remote.is_remote(folder):
+        return folder
+    parts = folder.split(b"/")
+    if b".." in parts:
+        end = len(parts) - parts[::-1].index(b"..")
+        folder = os.path.join(os.path.realpath(b"/".join(parts[:end])), *parts[end:])
+    return b"/" + os.path.abspath(folder or b".").lstrip(b"/")  # abspath leaves `//a`, which is `/a`
