@@ -30,7 +30,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, remote, web
+from ferbatch.core import ahead, known, remote, urls, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -75,9 +75,9 @@ def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, 
         patch.setenv(name, value)
     patch.setattr(ahead.patience, "first", first)
     patch.setattr(web, "READ", read)
-    patch.setattr(remote, "index", remote.Index())
+    patch.setattr(known, "index", known.Index())
     patch.setattr(remote, "_ahead", None)
-    patch.setattr(remote, "_whole", {})
+    patch.setattr(urls, "secret", {})
 
 
 # The disk

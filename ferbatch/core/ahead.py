@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ferbatch.core import remote
+from ferbatch.core import known
 from ferbatch.core.answers import Entry, Fetched, StoreError
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
@@ -165,7 +165,7 @@ class Ahead:
             self.loop.call_soon_threadsafe(self._go_on)
 
     def _size(self, file: bytes) -> int:
-        version = remote.version_of(file)
+        version = known.version_of(file)
         return TYPICAL if version is None else version.size
 
     def _hurry(self, file: bytes) -> None:

@@ -118,13 +118,13 @@ def _status(error: BaseException) -> int | None:
     """The HTTP status that an exception carries, in one of the ways that packages have."""
     answer = getattr(error, "response", None)
     named = (getattr(error, name, None) for name in ("status", "status_code", "code"))
-    return next(filter(None, map(_whole, (getattr(answer, "status_code", None), *named))), None)
+    return next(filter(None, map(_number, (getattr(answer, "status_code", None), *named))), None)
 
 
 def _status_of_botocore(error: BaseException | None) -> int | None:
     answer = getattr(error, "response", None)
-    return _whole(answer.get("ResponseMetadata", {}).get("HTTPStatusCode")) if isinstance(answer, dict) else None
+    return _number(answer.get("ResponseMetadata", {}).get("HTTPStatusCode")) if isinstance(answer, dict) else None
 
 
-def _whole(said: Any) -> int | None:
+def _number(said: Any) -> int | None:
     return int(said) if isinstance(said, int) or (isinstance(said, str) and said.isdecimal()) else None

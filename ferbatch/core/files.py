@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from ferbatch.core import archives, remote
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
+from ferbatch.core.urls import is_remote
 
 EXISTS = "exists; --overwrite replaces it"  # said of a file that must not be replaced, after its path
 
@@ -58,7 +58,7 @@ def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 def check_is_local(path: str) -> None:
     """UsageError where it is a path into a store, to which nothing is written."""
-    if remote.is_remote(os.fsencode(path)):
+    if is_remote(os.fsencode(path)):
         scheme = path.partition("://")[0]
         raise UsageError(f"{scheme}:// paths are read only, outputs go to files (labels.csv, say)")
 
@@ -141,7 +141,11 @@ def version_of(file: bytes) -> Version:
 
 def versions_of(files: Sequence[bytes]) -> list[Version]:
     """The versions of many files; those in stores are asked about many at once."""
-    looked_at = remote.look_at(files)
+    looked_at: dict[bytes, Version] = {}
+    if any(map(is_remote, files)):
+        from ferbatch.core import remote
+
+        looked_at = remote.look_at(files)
     return [looked_at.get(file) or version_of(file) for file in files]
 
 
@@ -152,11 +156,15 @@ def version_in(info: os.stat_result | None) -> Version:
 
 def stat_of(file: bytes) -> os.stat_result | None:
     """What the system says of a file, an archive of its member or a store of its object; None where nobody can say."""
-    if remote.is_remote(file):
+    if is_remote(file):
+        from ferbatch.core import remote  # most runs need none of it
+
         return remote.stat_of(file)
     with suppress(OSError, ValueError):  # ValueError: a NUL in the name
         try:
             return os.stat(file)
         except NotADirectoryError:
+            from ferbatch.core import archives
+
             return archives.stat_of(file)
     return None

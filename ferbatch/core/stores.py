@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ferbatch.core import remote
+from ferbatch.core import known, urls
 from ferbatch.core.answers import Entry, Fetched, StoreError, told, version_in, version_listed
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
@@ -42,14 +42,14 @@ class Stores:
 
     async def fetch(self, file: bytes) -> Fetched:
         """An object's content."""
-        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
-            fetched = await (self.web.get(url) if scheme in remote.WEB else self._get_signed(scheme, url))
+            fetched = await (self.web.get(url) if scheme in urls.WEB else self._get_signed(scheme, url))
             if fetched is None:
                 data = bytes(await self._call(scheme, "cat_file", url))
-                listed = remote.version_of(file)
+                listed = known.version_of(file)
                 fetched = Fetched(data, listed if listed and listed.size == len(data) else await self.look(file))
-        listed = remote.version_of(file)
+        listed = known.version_of(file)
         if fetched.version.size not in (-1, len(fetched.data)) or (
             listed is not None and listed.mtime_ns == fetched.version.mtime_ns and listed.size != len(fetched.data)
         ):
@@ -61,9 +61,9 @@ class Stores:
 
     async def look(self, file: bytes) -> Version:
         """What an object is, without its content."""
-        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
-            if scheme in remote.WEB:
+            if scheme in urls.WEB:
                 return await self.web.look(url)
             info = await self._call(scheme, "info", url)
             if info.get("type") == "directory":
@@ -72,9 +72,9 @@ class Stores:
 
     async def begins(self, file: bytes, n: int) -> bytes:
         """The first bytes of an object, `n` at the most."""
-        scheme, url = remote.scheme_of(file) or "", remote.whole(file)
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
-            if scheme in remote.WEB:
+            if scheme in urls.WEB:
                 return await self.web.begins(url, n)
             return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
 
@@ -85,7 +85,7 @@ class Stores:
 
     async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
         """The objects of S3 below a path that ends in a slash, in order, some at a time; `deep`: in folders, too."""
-        system = await self._system(remote.scheme_of(path) or "")
+        system = await self._system(urls.scheme_of(path) or "")
         bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
         start, page = len(f"{bucket}/{prefix}"), list[Entry]()
         with told():
@@ -99,8 +99,8 @@ class Stores:
 
     async def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder, whose path ends in a slash, in no order."""
-        scheme, url = remote.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
-        on_web, entries = scheme in remote.WEB, dict[bytes, Entry]()
+        scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
+        on_web, entries = scheme in urls.WEB, dict[bytes, Entry]()
         with told():
             system = await self._system(scheme)
             inner = url if on_web else f"{system._strip_protocol(url)}/"
@@ -124,7 +124,7 @@ class Stores:
     async def _system(self, scheme: str) -> Any:
         """The filesystem of a scheme."""
         if scheme not in self.systems:
-            remote.check_installed(scheme)
+            urls.check_installed(scheme)
             options: dict[str, Any] = {}
             if scheme in ("s3", "s3a"):
                 retries = {"max_attempts": 3}
@@ -137,7 +137,7 @@ class Stores:
                     scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options
                 )
             except ImportError:
-                raise UsageError(remote.not_installed(scheme)) from None
+                raise UsageError(urls.not_installed(scheme)) from None
             except Exception as error:  # whatever the package has against its environment
                 raise StoreError("permission", f"its package cannot be set up: {type(error).__name__}") from None
             if scheme in ("s3", "s3a"):

@@ -21,6 +21,7 @@ from ferbatch.core import archives, remote
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.records import MAX_BYTES, UNLISTABLE
+from ferbatch.core.urls import is_remote
 from ferbatch.images import damage, heif, jpeg, jpeg_damage
 from ferbatch.images.formats import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
@@ -51,7 +52,7 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
 
     `info` is what os.stat said of it, where it was asked already.
     """
-    if remote.is_remote(file):
+    if is_remote(file):
         return remote.read(file)
     try:
         info = info or stat_of(file) or os.stat(file)

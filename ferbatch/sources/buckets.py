@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, takewhile
 from typing import NamedTuple
 
-from ferbatch.core import remote
+from ferbatch.core import known, remote, urls
 from ferbatch.core.answers import Entry, StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
@@ -29,12 +29,12 @@ class Folder(NamedTuple):
 
 def folder_at(path: bytes, deep: bool) -> Folder | None:
     """What lies below a path; None where it is one object's. UsageError where nothing is there, or cannot be listed."""
-    remote.check_installed(remote.scheme_of(path) or "")
+    urls.check_installed(urls.scheme_of(path) or "")
     folder, is_bucket = path.rstrip(b"/") + b"/", b"/" not in path.partition(b"://")[2].rstrip(b"/")
     if not path.partition(b"://")[2].strip(b"/"):
         raise UsageError(f"{encode_path(path)} names no bucket ({encode_path(path.rstrip(b'/'))}//bucket/folder does)")
     try:
-        if remote.scheme_of(path) in remote.WEB:
+        if urls.scheme_of(path) in urls.WEB:
             return Folder(folder, _pages(folder, deep)) if _is_page(path) else None
         pages = _pages(folder, deep)
         found = next((page for page in pages if page), None)
@@ -102,7 +102,7 @@ class _Judge:
             judged[name] = (judged[name][0], self._by_content(name, data))
         for name, (entry, reason) in judged.items():
             if reason is TAKEN and entry.version is not None:
-                remote.index.add(self.path + name, entry.version)
+                known.index.add(self.path + name, entry.version)
             yield name, reason
 
     def _of_folders(self, name: bytes) -> Reason:
@@ -135,7 +135,7 @@ class _Judge:
 
 def _pages(path: bytes, deep: bool) -> Pages:
     """What is below a folder of a store, in order."""
-    if remote.is_ordered(path):
+    if urls.is_ordered(path):
         return remote.ahead().pages(path, deep)
     return _folder_by_folder(path, b"", deep)
 
@@ -157,7 +157,7 @@ def _is_page(url: bytes) -> bool:
     """Whether a URL is that of a page that lists others, rather than of a file."""
     if type_of_name(url.partition(b"?")[0]):
         return False
-    return remote.ahead().is_page(remote.whole(url))
+    return remote.ahead().is_page(urls.whole(url))
 
 
 def _is_there(path: bytes) -> bool:
@@ -165,7 +165,7 @@ def _is_there(path: bytes) -> bool:
 
 
 def _unfit(path: bytes, error: StoreError) -> UsageError:
-    shown, scheme = encode_path(path)[:200], remote.scheme_of(path) or ""
+    shown, scheme = encode_path(path)[:200], urls.scheme_of(path) or ""
     if error.kind == "permission":
-        return UsageError(f"{shown} cannot be listed: {error} (credentials come from {remote.STORES[scheme].keys})")
+        return UsageError(f"{shown} cannot be listed: {error} (credentials come from {urls.STORES[scheme].keys})")
     return UsageError(f"{shown} cannot be listed: {error}")

@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core import remote
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path, encode_paths, shown
 from ferbatch.core.records import USUAL, ImageRef, Rules
+from ferbatch.core.urls import cleaned
 from ferbatch.sources.aside import BY_HIDDEN, Reason, in_words
 from ferbatch.sources.labels import label_of
 from ferbatch.sources.walk import Tell, Walk
@@ -150,7 +150,7 @@ def _bytes_of(path: str | bytes | os.PathLike[str]) -> bytes:
         found = b"\0"
     if b"\0" in found:
         raise UsageError(f"no file or folder can be called {shown(os.fsdecode(path))[:200]}")
-    return remote.cleaned(found)
+    return cleaned(found)
 
 
 def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core import remote
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import decode_path, escape, listed, shown
 from ferbatch.core.records import NONE, USUAL, Rules
+from ferbatch.core.urls import is_remote
 from ferbatch.sources import tables
 from ferbatch.sources.labels import class_of, folded, label_of
 from ferbatch.sources.listing import Listing, found_aside, list_images
@@ -138,7 +138,7 @@ def read_classes(
     splits: whether a folder of this name holds class folders, rather than being one; where a folder directly in `path`
         does, they all do.
     """
-    if remote.is_remote(os.fsencode(path)) or os.path.isdir(path):
+    if is_remote(os.fsencode(path)) or os.path.isdir(path):
         truth = _of_folders(path, labels, classes, splits, rules)
     elif os.path.exists(path):
         if rules != USUAL:

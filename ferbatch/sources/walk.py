@@ -10,10 +10,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
-from ferbatch.core import remote
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, Rules
+from ferbatch.core.urls import cleaned, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (
@@ -74,19 +74,19 @@ class Walk:
         UsageError where one of PATHS cannot be walked, before any is.
         """
         for path in paths:
-            if not remote.is_remote(path) and (path != LIST or listed is None):
+            if not is_remote(path) and (path != LIST or listed is None):
                 _check(path)
         for at, path in enumerate(paths):
             if path == LIST and listed is not None:
-                for one in map(remote.cleaned, listed):
+                for one in map(cleaned, listed):
                     # Most stores would have to be asked each time whether a name is that of a folder.
-                    is_one = remote.is_remote(one) and not one.endswith(b"/")
+                    is_one = is_remote(one) and not one.endswith(b"/")
                     self.add_file(one) if is_one else self._add(one, last=False)
             else:
                 self._add(path, at + 1 == len(paths))
 
     def _add(self, path: bytes, last: bool) -> None:
-        if remote.is_remote(path):
+        if is_remote(path):
             self.add_remote(path, last)
         else:
             self.add_folder(path, last) if os.path.isdir(path) else self.add_file(path)
@@ -244,7 +244,7 @@ def _is_above(folder: bytes, others: Sequence[bytes]) -> bool:
 
 def _identity(folder: bytes) -> bytes:
     """One name for a folder however it is spelled; links stay distinct, `..` is resolved as the system does."""
-    if remote.is_remote(folder):
+    if is_remote(folder):
         return folder
     parts = folder.split(b"/")
     if b".." in parts:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core import remote
+from ferbatch.core import known
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
@@ -51,7 +51,7 @@ def pays_for(images: Images, search: Search = WHOLE) -> bool:
     looked_for = search.mode != "whole" and len(images) >= FROM_SEARCHED
     least = FROM_BYTES_SEARCHED if looked_for else FROM_BYTES
     some = images.references(range(0, len(images), max(1, len(images) // SAMPLE))).files
-    sizes = (max(0, version_of(file).size) for file in some if not remote.is_unlisted(file))
+    sizes = (max(0, version_of(file).size) for file in some if not known.is_unlisted(file))
     return sum(sizes) * len(images) >= least * max(1, len(some))
 
 
@@ -194,8 +194,8 @@ class Pool:
         paths = references.paths if self.decoding.search.crops else [""] * len(references.paths)
         worker.spans.append(span)
         with suppress(OSError):  # it has died; its pipe will say so
-            known = None if self.forks else remote.known(references.files)
-            worker.questions.send((first, References(paths, references.files, ()), known))
+            told = None if self.forks else known.tell(references.files)
+            worker.questions.send((first, References(paths, references.files, ()), told))
 
     def _receive(self) -> None:
         """Wait for answers, and for deaths."""

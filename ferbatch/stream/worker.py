@@ -19,6 +19,7 @@ from typing import Any
 from ferbatch.core import remote
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import FerbatchError, OutputError
+from ferbatch.core.known import Known, learn
 from ferbatch.core.process import ONE_CORE, STOPPING
 from ferbatch.core.records import Decoding
 from ferbatch.stream.read import batches
@@ -27,9 +28,7 @@ MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too l
 NOWHERE = References((), (), ())  # in place of a batch's references, which stay where they are
 Compute = Callable[[Batch], Batch]
 Span = tuple[int, References]  # images to decode: the number of the first, and references
-Asked = tuple[
-    int, References, remote.Known | None
-]  # a span, and what is known of those of its files that are in stores
+Asked = tuple[int, References, Known | None]  # a span, and what is known of those of its files that are in stores
 
 
 def work(
@@ -104,8 +103,8 @@ def _inbox(pipe: Connection, connections: int) -> queue.SimpleQueue[Span | None]
     def receive() -> None:
         with suppress(EOFError, OSError):
             while True:
-                first, references, known = pipe.recv()
-                remote.learn(references.files, known)
+                first, references, told = pipe.recv()
+                learn(references.files, told)
                 remote.expect(references.files, connections)
                 inbox.put((first, references))
         inbox.put(None)

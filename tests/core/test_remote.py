@@ -13,7 +13,7 @@ import pytest
 from stores import Fault, Store, serving
 from support import face_file
 
-from ferbatch.core import ahead, remote, signing
+from ferbatch.core import ahead, known, remote, signing, urls
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import stat_of, version_of
@@ -53,7 +53,7 @@ def store(fault: Callable[..., None]) -> Iterator[Store]:
     + [(path, False) for path in ("s3:/b/k", "faces/s3://b", "ftp://h/x", "./s3://b", "", "://", "C:\\x")],
 )
 def test_a_path_leads_into_a_store_by_its_scheme(path: str, is_one: bool) -> None:
-    assert remote.is_remote(path.encode()) == is_one
+    assert urls.is_remote(path.encode()) == is_one
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_a_path_leads_into_a_store_by_its_scheme(path: str, is_one: bool) -> Non
     ],
 )
 def test_what_signs_a_url_is_no_part_of_its_path(store: Store, url: str, clean: str) -> None:
-    assert remote.cleaned(url.encode()).decode() == clean
-    assert remote.whole(clean.encode()) == url
-    assert remote.cleaned(clean.encode()).decode() == clean
+    assert urls.cleaned(url.encode()).decode() == clean
+    assert urls.whole(clean.encode()) == url
+    assert urls.cleaned(clean.encode()).decode() == clean
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_signs_a_url_is_no_part_of_its_path(store: Store, url: str, clean: 
 )
 def test_a_path_with_a_password_is_refused_and_not_repeated(path: str) -> None:
     with pytest.raises(UsageError, match="name, a password or keys") as said:
-        remote.cleaned(path.encode())
+        urls.cleaned(path.encode())
     assert "hu" not in str(said.value).replace("HF_", "")
 
 
@@ -113,7 +113,7 @@ def test_a_signature_is_botocores(key: str, token: str | None) -> None:
 
 
 def test_a_listed_object_costs_24_bytes() -> None:
-    n, index = 50_000, remote.Index()
+    n, index = 50_000, known.Index()
     tracemalloc.start()
     for at in range(n):
         index.add(b"s3://faces/%d" % at, Version(at, at))
@@ -144,13 +144,13 @@ def test_processes_fetch_with_connections_of_their_own(store: Store, compute: bo
     for page in remote.ahead().pages(b"s3://faces/", True):
         for entry in page:
             assert entry.version
-            remote.index.add(b"s3://faces/" + entry.name, entry.version)
-    known = [version_of(file) for file in FILES]
+            known.index.add(b"s3://faces/" + entry.name, entry.version)
+    listed = [version_of(file) for file in FILES]
     store.faults["007.jpg"] = Fault(other=face_file(500))  # another one by the time that it is fetched
     workers, images = Workers(2, isolate=True), Listed()
     with Pool(Decoding(48), workers, 16, (lambda batch: batch) if compute else None) as pool:
         batches = [*pool.batches(images)]
-    assert [tuple(version) for batch in batches for version in batch.versions.tolist()] == known
+    assert [tuple(version) for batch in batches for version in batch.versions.tolist()] == listed
     assert not any(batch.failures for batch in batches)
     assert sum(n for asked, n in store.asked.items() if asked.startswith("GET") and asked.endswith("jpg")) == N
     assert remote.read(FILES[0]) == face_file(0)  # this process goes on with its own

@@ -13,7 +13,7 @@ import torch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
-from ferbatch.core.remote import cleaned, is_remote
+from ferbatch.core.urls import cleaned, is_remote
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision

@@ -1,0 +1,106 @@
+"""Paths that lead into object stores and the web: their schemes, what reads them, and what of them is secret."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from typing import NamedTuple
+
+from ferbatch.core.errors import UsageError
+
+
+class Store(NamedTuple):
+    """What reads the paths of a scheme."""
+
+    package: str  # to import
+    extra: str  # of ferbatch, which brings it
+    keys: str  # where its credentials come from, for people
+
+
+STORES = {
+    **dict.fromkeys(("s3", "s3a"), Store("s3fs", "s3", "AWS_ACCESS_KEY_ID, AWS_PROFILE or ~/.aws")),
+    **dict.fromkeys(("gs", "gcs"), Store("gcsfs", "gcs", "GOOGLE_APPLICATION_CREDENTIALS or gcloud's login")),
+    **dict.fromkeys(
+        ("az", "abfs", "abfss"),
+        Store("adlfs", "azure", "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with a key or login"),
+    ),
+    "hf": Store("huggingface_hub", "hf", "HF_TOKEN or hf's login"),
+    **dict.fromkeys(("http", "https"), Store("aiohttp", "http", "~/.netrc")),
+}
+WEB = ("http", "https")
+LONGEST_SCHEME = max(map(len, STORES))
+
+# Parameters of a query that let whoever has the URL in: by a word in their names, and those that come beside them.
+_SECRET = re.compile(r"(?i)^x-(amz|goog)-|^sig$|sign|token|secret|passw|pwd|credential|auth|(api|access).?key|session")
+_BESIDE = re.compile(
+    r"(?i)^(expires|policy|key-pair-id|googleaccessid|sv|st|se|sr|sp|sip|spr|ss|srt|skoid|sktid|skt|ske|sks|skv)$"
+)
+
+secret: dict[bytes, str] = {}  # of URLs that hold a secret: the URL without it -> as it was given
+
+
+def scheme_of(path: bytes) -> str | None:
+    """The key of STORES that a path begins with; None where it is a file's."""
+    end = path.find(b"://", 0, LONGEST_SCHEME + 3)
+    scheme = path[:end].decode("latin-1").lower() if end > 0 else ""
+    return scheme if scheme in STORES else None
+
+
+def is_remote(path: bytes) -> bool:
+    """Whether a path leads into a store or the web."""
+    return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None
+
+
+def is_ordered(path: bytes) -> bool:
+    """Whether its store lists all that is below a path in the bytewise order of whole keys."""
+    bucket = path.partition(b"://")[2].partition(b"/")[0]
+    return scheme_of(path) in ("s3", "s3a") and not bucket.endswith(b"--x-s3")
+
+
+def cleaned(path: bytes) -> bytes:
+    """A path as it may be written: without what signs a URL, which is kept for fetching alone.
+
+    UsageError where it holds a user's name and password, or keys.
+    """
+    scheme = scheme_of(path)
+    if scheme is None:
+        return path
+    place = path[len(scheme) + 3 :].partition(b"/")[0]
+    if scheme in WEB:
+        place = place.partition(b"?")[0]
+        holds = b"@" in place or not re.fullmatch(rb"\[.*\](:\d*)?|[^:]*(:\d*)?", place)
+    else:
+        holds = (b":" in place and not place.startswith(b"arn:")) or (b"@" in place and scheme in ("s3", "s3a"))
+    if holds:
+        raise UsageError(
+            f"a {scheme}:// path holds a name, a password or keys: leave them out of it,"
+            f" credentials come from {STORES[scheme].keys}"
+        )
+    base, mark, query = path.partition(b"?")
+    if scheme not in WEB or not mark:
+        return path
+    parts = query.partition(b"#")[0].decode("utf-8", "surrogateescape").split("&")
+    if not any(_SECRET.search(part.partition("=")[0]) for part in parts):
+        return path
+    kept = [part for part in parts if not (_SECRET.search(name := part.partition("=")[0]) or _BESIDE.match(name))]
+    clean = base + (b"?" + os.fsencode("&".join(kept)) if kept else b"")
+    secret[clean] = os.fsdecode(path)
+    return clean
+
+
+def check_installed(scheme: str) -> None:
+    """UsageError where what reads the paths of a scheme is not there."""
+    if importlib.util.find_spec(STORES[scheme].package) is None:
+        raise UsageError(not_installed(scheme))
+
+
+def not_installed(scheme: str) -> str:
+    """What to do where it is not, in a sentence."""
+    package, extra, _ = STORES[scheme]
+    return f"{scheme}:// paths need {package}: pip install 'ferbatch[{extra}]'"
+
+
+def whole(file: bytes) -> str:
+    """The URL to fetch a file by."""
+    return secret.get(file) or file.decode("utf-8", "surrogateescape")
