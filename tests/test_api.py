@@ -79,7 +79,13 @@ def test_what_cannot_be_labelled_is_said(classifier: Classifier) -> None:
         ferbatch.label("nowhere")
     with pytest.raises(ValueError, match="without pixels"):
         classifier(np.zeros((0, 5), np.uint8))
-    for out_of_range in ({"min_confidence": 60}, {"batch_size": 0}, {"workers": -1}):
+    for out_of_range in (
+        {"min_confidence": 60},
+        {"min_score": -1},
+        {"max_turn": 200},
+        {"batch_size": 0},
+        {"workers": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(out_of_range))):
             ferbatch.label(".", **out_of_range)  # type: ignore[arg-type]
 
@@ -102,10 +108,11 @@ def test_a_models_name_without_its_version_is_the_newest() -> None:
 
 
 def test_where_a_face_is_can_be_read_off_its_prediction() -> None:
-    box = {"x": 1, "y": 2, "width": 3, "height": 4, "face_score": 0.5}
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, "face_score": 0.5, "face_turn": -90, "face_blur": 0.4}
     face = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9}, face=0, **box)
     assert (face.x, face.y, face.width, face.height, face.face_score) == (1, 2, 3, 4, 0.5)
     assert pickle.loads(pickle.dumps(face)) == face
     whole = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9})
     assert (whole.x, whole.y, whole.width, whole.height, whole.face_score) == (None,) * 5
+    assert (face.face_turn, face.face_blur, face.face_cut) == (-90, 0.4, None)
     assert whole != face

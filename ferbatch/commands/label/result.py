@@ -107,7 +107,7 @@ def report_of(job: Job, outcomes: Outcomes | None) -> Mapping[str, Any] | None:
         without_truth=int((outcomes.truth == NONE).sum()),
     )
     system = build.System(escape(card.name), listing, outcomes, card, options.tta)
-    return build.build(subject, [system], options.min_confidence)
+    return build.build(subject, [system], options.doubt.min_confidence)
 
 
 def _others(listing: Listing) -> Counter[str]:
@@ -134,6 +134,11 @@ def write_beside(result: Result) -> None:
         stream.write((json.dumps(_sidecar(result), indent=2) + "\n").encode())
 
 
+def _options(options: Options) -> dict[str, Any]:
+    """The options, each under its own name."""
+    return {name: value for name, value in asdict(options).items() if name != "doubt"} | asdict(options.doubt)
+
+
 def _sidecar(result: Result) -> dict[str, Any]:
     job, classifier, tally, this_run = result.job, result.job.classifier, result.tally, result.this_run
     return {
@@ -141,7 +146,7 @@ def _sidecar(result: Result) -> dict[str, Any]:
         "ferbatch": __version__,
         "torch": torch.__version__,
         "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
-        "options": asdict(job.options)
+        "options": _options(job.options)
         | {"paths": shown_paths(job.options), "output": job.output.shown, "format": job.output.format}
         | {"device": str(classifier.device), "precision": classifier.precision}
         | {name: job.identity[name] for name in ("decoder", "detector")},
@@ -160,6 +165,8 @@ def _sidecar(result: Result) -> dict[str, Any]:
             "searched": tally.searched,
             "faces": tally.faces,
             "no_face": tally.no_face,
+            "no_face_taken_whole": tally.missed,
+            "faces_turned": tally.turned,
             "errors": dict(sorted(tally.errors.items())),
             "without_truth": tally.without_truth,
             "left_aside": job.work.listing.left_aside,
