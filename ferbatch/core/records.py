@@ -63,6 +63,7 @@ class Search:
     largest: bool = False  # keep the largest face alone
     detector: str = "yunet"  # a key of faces.DETECTORS
     crops: str | None = None  # the folder to write crops to
+    reframe: bool = False  # level and frame faces that fill their image as others: a view for training
 
     def __post_init__(self) -> None:
         if self.mode not in FACES_MODES:

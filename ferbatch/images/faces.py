@@ -1,8 +1,4 @@
-"""Finding faces in ordinary photos, and cropping each as the faces are cropped that the networks were trained on.
-
-A face is found in the gray image, levelled and scaled by the similarity that brings its landmarks nearest to TEMPLATE
-(least squares; Umeyama, 1991), and cut out at its own resolution. What lies beyond the photo's border is black.
-"""
+"""Finding faces in ordinary photos, however they are turned, and cropping each as the networks' training faces are."""
 
 from __future__ import annotations
 
@@ -17,14 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferbatch.core.records import DIGITS, TURNED, Box, Search
-from ferbatch.images import passes, quality, views, yunet
+from ferbatch.images import frames, passes, quality, views, yunet
 from ferbatch.images.decode import GrayImage
-from ferbatch.images.views import Points, View
+from ferbatch.images.frames import Frame, Points
+from ferbatch.images.views import View
 from ferbatch.images.yunet import YuNet
 
-# Eyes, nose tip and corners of the mouth, the subject's right ones first, on a square of side 1: the medians over
-# 2,865 of 3,000 training faces of FER2013 in which the detector found a face, made symmetric.
-TEMPLATE = np.array([(0.312, 0.386), (0.688, 0.386), (0.5, 0.592), (0.347, 0.752), (0.653, 0.752)])
+FACES = Search("detect")
 SMALL_SIDE = 128  # pixels; up to this on its longer side, `auto` takes an image for a crop without a search
 FILLS = 1.25  # a face whose crop is larger than the image's shorter side by this fills it: the image is the crop
 # Pixels of the square for a second look at a face; its margin round the crop, as a share. In a smaller square tilted
@@ -44,7 +39,6 @@ SURE, CLOSE_SURE = 0.89, 0.91
 QUICK, BESIDE, SURER = 128, 0.3, 0.02
 BELIEVED = 0.8  # score of the closer look from which one face is enough to believe that the photo is turned
 TILTED = 8.0  # degrees between the first look's landmarks and the closer one's from which there is another
-GRID = (np.indices((64, 64)).reshape(2, -1).T + 0.5) / 64  # (4096, 2) evenly spread over a square of side 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +50,7 @@ class Face:
     width: float
     height: float
     score: float  # 0..1
-    landmarks: Points  # (5, 2), as in TEMPLATE
+    landmarks: Points  # (5, 2), as in frames.TEMPLATE
     close_score: float = 0.0  # 0..1, in the closer look; 0 where that did not show it
     stands: bool = True  # whether it is upright, by 45° at the most, in the view of the photo that it was found in
 
@@ -167,24 +161,19 @@ def _found_in(view: View, look: Detector, least: float, *, largest: bool) -> lis
     closer = _closer(view.photo, found[:1] if largest else found, look)
     stood = views.STEP * view.steps
     upright = [
-        face if _is_trusted(face, _apart(face.turn, stood)) else _turned_upright(view.photo, face, look)
+        face if _is_trusted(face, frames.apart(face.turn, stood)) else _turned_upright(view.photo, face, look)
         for face in closer
     ]
-    return [replace(face, stands=_apart(face.turn, stood) <= TURNED) for face in upright]
+    return [replace(face, stands=frames.apart(face.turn, stood) <= TURNED) for face in upright]
 
 
 def _in_photo(view: View, row: yunet.Rows) -> Face:
     """The face of a detector's row about a view, where it is in the photo."""
     points = view.in_photo(np.concatenate((row[None, :2] + row[2:4] / 2, row[4:14].reshape(5, 2))))
     # As wide and high as an ellipse of its size that is turned.
-    width, height = np.hypot(*(row[2:4, None] * views.axes(views.STEP * view.steps))).tolist()
+    width, height = np.hypot(*(row[2:4, None] * frames.axes(views.STEP * view.steps))).tolist()
     (x, y), landmarks = points[0].tolist(), points[1:]
     return Face(x - width / 2, y - height / 2, width, height, float(row[14]), landmarks)
-
-
-def _apart(one: float, other: float) -> float:
-    """Degrees, 0..180, from one turn to another."""
-    return abs((one - other + 180) % 360 - 180)
 
 
 def _is_trusted(face: Face, turn: float) -> bool:
@@ -198,14 +187,16 @@ def _is_trusted(face: Face, turn: float) -> bool:
 def _turned_upright(photo: Image.Image, face: Face, look: Detector) -> Face:
     """The face with the landmarks of that turn, of all round, in which it is the surest."""
     frame = _frame(face, BESIDE)
-    frames = [_turned(frame, views.STEP * steps) for steps in range(views.ROUND)]
-    rows = [_middle(one, QUICK) for one in look(np.stack([np.asarray(_cut(photo, one, QUICK)) for one in frames]))]
+    turned = [frame.turned(views.STEP * steps) for steps in range(views.ROUND)]
+    rows = [
+        yunet.in_the_middle(one, QUICK) for one in look(np.stack([np.asarray(one.cut(photo, QUICK)) for one in turned]))
+    ]
     scores = [0.0 if row is None else float(row[14]) for row in rows]
     best = int(np.argmax(scores))
     row = rows[best]
     if row is None or scores[best] < scores[0] + SURER:
         return face
-    landmarks = _in_image(frames[best], row[4:14].reshape(5, 2), QUICK)
+    landmarks = turned[best].in_image(row[4:14].reshape(5, 2), QUICK)
     return _closer(photo, [replace(face, landmarks=landmarks)], look)[0]
 
 
@@ -217,7 +208,7 @@ def _closer(photo: Image.Image, found: Sequence[Face], look: Detector) -> list[F
     """
     seen = _seen_closer(photo, found, look)
     pairs = zip(found, seen, strict=True)
-    tilted = [at for at, (before, now) in enumerate(pairs) if _apart(before.turn, now.turn) > TILTED]
+    tilted = [at for at, (before, now) in enumerate(pairs) if frames.apart(before.turn, now.turn) > TILTED]
     for at, face in zip(tilted, _seen_closer(photo, [seen[at] for at in tilted], look), strict=True):
         seen[at] = face
     return seen
@@ -227,27 +218,17 @@ def _seen_closer(photo: Image.Image, found: Sequence[Face], look: Detector) -> l
     """The faces, each with the landmarks of the one that is seen in the middle of its frame, if there is one."""
     if not found:
         return []
-    frames = [_frame(face, AROUND) for face in found]
-    candidates = look.candidates(np.stack([np.asarray(_cut(photo, frame, CLOSE)) for frame in frames]))
-    return [_landmarks_of(*one) for one in zip(found, frames, candidates, strict=True)]
+    close = [_frame(face, AROUND) for face in found]
+    candidates = look.candidates(np.stack([np.asarray(frame.cut(photo, CLOSE)) for frame in close]))
+    return [_landmarks_of(*one) for one in zip(found, close, candidates, strict=True)]
 
 
-def _landmarks_of(face: Face, frame: _Frame, candidates: yunet.Rows) -> Face:
-    row = _middle(yunet.surest(candidates, yunet.SAME), CLOSE)
+def _landmarks_of(face: Face, frame: Frame, candidates: yunet.Rows) -> Face:
+    row = yunet.in_the_middle(yunet.surest(candidates, yunet.SAME), CLOSE)
     if row is None:
         return face
     mean = yunet.averaged(row, candidates)
-    return replace(face, landmarks=_in_image(frame, mean[4:14].reshape(5, 2), CLOSE), close_score=float(row[14]))
-
-
-def _middle(rows: yunet.Rows, side: int) -> NDArray[np.float64] | None:
-    """The row of the face that is in the middle of a square of `side` pixels; None if there is none."""
-    middle = rows[:, :2] + rows[:, 2:4] / 2 - side / 2
-    off = np.abs(middle).max(axis=1, initial=0)
-    if not len(rows) or off.min() > side / 4:
-        return None
-    row: NDArray[np.float64] = rows[off.argmin()]
-    return row
+    return replace(face, landmarks=frame.in_image(mean[4:14].reshape(5, 2), CLOSE), close_score=float(row[14]))
 
 
 def is_crop(image: GrayImage, found: Sequence[Face]) -> bool:
@@ -273,90 +254,42 @@ def box(face: Face, image: GrayImage) -> Box:
     return Box(left, top, max(1, width), max(1, height), round(min(1.0, face.score), DIGITS))
 
 
-def crop(image: GrayImage, face: Face, margin: float = 0.0) -> Image.Image:
-    """The face as the networks want it, a gray square at its own resolution; `margin` adds to each side a share of it.
+def crop(image: GrayImage, face: Face, search: Search = FACES) -> Image.Image:
+    """The face as the networks want it, a gray square at its own resolution, by the margin that the search says.
 
     At most the image's resolution, at least SMALLEST_CROP pixels.
     """
-    frame = _crop_frame(image, face, margin)
-    return _cut(image.pixels, frame, max(SMALLEST_CROP, round(frame.side)))
+    frame = _crop_frame(image, face, search)
+    return frame.cut(image.pixels, max(SMALLEST_CROP, round(frame.side)))
 
 
-def seen(image: GrayImage, face: Face, crop: Image.Image, margin: float = 0.0) -> Box:
-    """The face's box, and what its crop with this margin tells of it."""
+def seen(image: GrayImage, face: Face, crop: Image.Image, search: Search = FACES) -> Box:
+    """The face's box, and what its crop by this search tells of it."""
     turn = round(face.turn)
     return box(face, image)._replace(
         turn=180 if turn == -180 else turn,
         blur=round(quality.blur(crop), DIGITS),
-        cut=round(_share_outside(image, _crop_frame(image, face, margin)), DIGITS),
+        cut=round(_crop_frame(image, face, search).share_outside(image.pixels.size), DIGITS),
     )
 
 
-def _share_outside(image: GrayImage, frame: _Frame) -> float:
-    """The share of a frame that lies beyond the image's border, 0..1."""
-    points = GRID * frame.side @ frame.axes + frame.corner
-    inside = ((points >= 0) & (points <= image.pixels.size)).all(1)
-    return 1 - float(inside.mean())
-
-
-def _crop_frame(image: GrayImage, face: Face, margin: float) -> _Frame:
+def _crop_frame(image: GrayImage, face: Face, search: Search) -> Frame:
     """The frame of a face's crop.
 
     A face that fills the image is cropped already, by somebody: then it is as much of the image as there is in a
     square, and levelled only where it leans. Nothing else gives the same labels as the whole image.
     """
     bare, shorter = _frame(face, 0.0), min(image.pixels.size)
-    if bare.side < CROPPED * shorter:
-        return _frame(face, margin)
+    if search.reframe or bare.side < CROPPED * shorter:
+        return _frame(face, search.margin)
     level = 90 * round(face.turn / 90)
-    axes = views.axes(level) if abs(face.turn - level) <= LEANS else bare.axes
+    axes = frames.axes(level) if abs(face.turn - level) <= LEANS else bare.axes
     half = np.array((shorter / 2, shorter / 2))
     middle = (bare.corner + bare.side / 2 * bare.axes.sum(0)).clip(half, np.array(image.pixels.size) - half)
-    side = shorter * (1 + 2 * margin)
-    return _Frame(middle - side / 2 * axes.sum(0), axes, side)
+    side = shorter * (1 + 2 * search.margin)
+    return Frame(middle - side / 2 * axes.sum(0), axes, side)
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """A square in an image: its upper left corner, the directions of its sides, their length in pixels."""
-
-    corner: Points  # (2,)
-    axes: Points  # (2, 2): to the right, down
-    side: float
-
-
-def _cut(photo: Image.Image, frame: _Frame, side: int) -> Image.Image:
-    """What is in the frame, as a square of `side` pixels."""
-    across, down = frame.axes * (frame.side / side)
-    matrix = (across[0], down[0], frame.corner[0], across[1], down[1], frame.corner[1])
-    return photo.transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _turned(frame: _Frame, degrees: float) -> _Frame:
-    """The frame turned clockwise about its middle."""
-    axes = views.axes(degrees) @ frame.axes
-    return _Frame(frame.corner + frame.side / 2 * (frame.axes - axes).sum(0), axes, frame.side)
-
-
-def _in_image(frame: _Frame, points: Points, side: int) -> Points:
-    """(N, 2) points of what was cut from the frame, `side` pixels large, in pixels of the image."""
-    inside: Points = points * (frame.side / side) @ frame.axes + frame.corner
-    return inside
-
-
-def _frame(face: Face, margin: float) -> _Frame:
-    """Where TEMPLATE's square comes to lie when its landmarks are laid on the face's.
-
-    As near as turning, scaling and shifting can bring them; the square is then widened by the margin on each side.
-    """
-    wanted, there = TEMPLATE - TEMPLATE.mean(0), face.landmarks - face.landmarks.mean(0)
-    cosine = float((wanted * there).sum())
-    sine = float((wanted[:, 0] * there[:, 1] - wanted[:, 1] * there[:, 0]).sum())
-    length = max(float(np.hypot(cosine, sine)), 1e-9)
-    right = np.array((cosine, sine)) / length
-    axes = np.array((right, (-right[1], right[0])))
-    side = max(length / float((wanted**2).sum()), 1.0)
-    place = TEMPLATE.mean(0) + margin  # of the landmarks' middle, from the corner
-    wide = 1 + 2 * margin
-    corner = face.landmarks.mean(0) - side * (place @ axes)
-    return _Frame(corner, axes, side * wide)
+def _frame(face: Face, margin: float) -> Frame:
+    """The frame of a face as the networks know it, widened by the margin, a share of it, on each side."""
+    return frames.around(face.landmarks, margin)

@@ -6,7 +6,6 @@ are turned by 30 degrees, and 0.4 by 45: with views at every 45 degrees none is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,13 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ferbatch.images import passes
+from ferbatch.images.frames import Points, axes
 
 STEP = 45  # degrees from one turn to the next
 ROUND = 360 // STEP
 QUARTERS = {2: Image.Transpose.ROTATE_90, 4: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}
 ROOM = 0.25  # the margin round a crop without a face, as a share of its longer side
-
-Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,6 @@ class View:
         """(N,) which points of the view are in the photo."""
         there = self.in_photo(points)
         return np.asarray(((there >= 0) & (there <= self.photo.size)).all(1))
-
-
-def axes(turn: float) -> Points:
-    """(2, 2) where right and down point to in something that is turned clockwise by so many degrees."""
-    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
-    return np.array(((cosine, sine), (-sine, cosine))).round(15)  # as exact for quarters as they are
 
 
 def likely_turns(view: View, look: passes.Look) -> list[int]:

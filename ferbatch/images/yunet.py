@@ -130,6 +130,16 @@ def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES)
     return np.array(kept).reshape(-1, 15)
 
 
+def in_the_middle(rows: Rows, side: int) -> Rows | None:
+    """The row of the face that is in the middle of a square of `side` pixels; None if there is none."""
+    middle = rows[:, :2] + rows[:, 2:4] / 2 - side / 2
+    off = np.abs(middle).max(axis=1, initial=0)
+    if not len(rows) or off.min() > side / 4:
+        return None
+    row: Rows = rows[off.argmin()]  # (15,)
+    return row
+
+
 def averaged(row: Rows, candidates: Rows) -> Rows:
     """The row with the mean landmarks of all candidates for its face: they are nearer to the same ones each time."""
     same = alike(row, candidates, BOXES_OF_ONE, 1.0)

@@ -141,7 +141,7 @@ def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding:
     decoding: says the size of a model input, the margin round a face and where crops go.
     """
     search = decoding.search
-    crops = [faces.crop(image, face, search.margin) for face in found]
+    crops = [faces.crop(image, face, search) for face in found]
     write_crops(search.crops, path, crops)
-    boxes = [faces.seen(image, face, crop, search.margin) for face, crop in zip(found, crops, strict=True)]
+    boxes = [faces.seen(image, face, crop, search) for face, crop in zip(found, crops, strict=True)]
     return Content([model_input(crop, decoding.size) for crop in crops], boxes)

@@ -16,7 +16,7 @@ from test_faces import landscape
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Search
-from ferbatch.images import engines, faces, passes, yunet
+from ferbatch.images import engines, faces, frames, passes, yunet
 from ferbatch.images.decode import GrayImage, from_memory
 from ferbatch.images.onnx_file import simplified
 
@@ -109,7 +109,7 @@ def test_no_box_lies_outside_its_picture() -> None:
                 middles = rows[:, :2] + rows[:, 2:4] / 2
                 assert ((middles >= 0) & (middles <= (width, height))).all()
     photo = Image.new("L", (176, 144))
-    inside, outside = ([x, 20, 60, 70, *faces.TEMPLATE.ravel(), 0.999] for x in (20, 1_099))
+    inside, outside = ([x, 20, 60, 70, *frames.TEMPLATE.ravel(), 0.999] for x in (20, 1_099))
     found = passes.faces_in(photo, lambda _: [np.array([inside, outside])], 20, largest=False)
     assert found[:, 0].tolist() == [20]
 

@@ -24,7 +24,7 @@ import ferbatch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Decoding, ImageRef, Search
-from ferbatch.images import faces, passes, yunet
+from ferbatch.images import faces, frames, passes, yunet
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
 from ferbatch.images.face_files import COPY, crop_path, file_for
 from ferbatch.stream.classifier import Classifier
@@ -151,7 +151,7 @@ def test_a_crop_has_the_training_faces_frame_whatever_the_photos_scale_and_tilt(
     turned = (LANDMARKS - middle) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) + middle
     frame = faces._frame(face, 0.0)
     inside = (turned * side / 512 - frame.corner) @ frame.axes.T / frame.side
-    assert_near(inside.ravel().tolist(), faces.TEMPLATE.ravel().tolist(), 0.09)
+    assert_near(inside.ravel().tolist(), frames.TEMPLATE.ravel().tolist(), 0.09)
     eyes = inside[1] - inside[0]
     assert abs(np.degrees(np.arctan2(eyes[1], eyes[0]))) < 7  # they lie level
 
@@ -160,7 +160,7 @@ def test_the_frame_is_the_least_squares_fit_of_the_landmarks() -> None:
     turn = np.radians(17)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     for side, shift in ((48.0, (0.0, 0.0)), (231.5, (40.0, -12.0))):
-        landmarks = faces.TEMPLATE @ rotation * side + shift
+        landmarks = frames.TEMPLATE @ rotation * side + shift
         face = faces.Face(0, 0, 1, 1, 1.0, landmarks)
         frame = faces._frame(face, 0.0)
         np.testing.assert_allclose(frame.side, side)
@@ -174,9 +174,9 @@ def test_the_frame_is_the_least_squares_fit_of_the_landmarks() -> None:
 def test_a_crop_takes_the_pixels_as_they_are_and_black_from_beyond_the_border() -> None:
     values = np.random.default_rng(0).integers(1, 255, (100, 100)).astype(np.uint8)
     image = GrayImage(Image.fromarray(values), 100, 100)
-    upright = faces.Face(0, 0, 1, 1, 1.0, faces.TEMPLATE * 60 + (10, 20))
+    upright = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (10, 20))
     assert_near(np.asarray(faces.crop(image, upright), int).ravel(), values[20:80, 10:70].ravel(), 1)
-    corner = faces.Face(0, 0, 1, 1, 1.0, faces.TEMPLATE * 60 + (-30, -30))
+    corner = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (-30, -30))
     cut = np.asarray(faces.crop(image, corner))
     assert_near(cut[30:, 30:].astype(int).ravel(), values[:30, :30].ravel(), 1)
     assert not cut[:29].any()
