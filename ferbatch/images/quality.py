@@ -25,8 +25,10 @@ def blur(crop: Image.Image) -> float:
 
 
 def _blur_down(face: NDArray[np.float64]) -> float:
-    padded = np.pad(face, ((TAPS // 2 + 1, TAPS // 2), (0, 0)), "edge").cumsum(0)
-    averaged = (padded[TAPS:] - padded[:-TAPS]) / TAPS
-    there, left = (np.abs(np.diff(values, axis=0))[MIDDLE, MIDDLE] for values in (face, averaged))
+    sums = face.cumsum(0)
+    averaged = (sums[TAPS:] - sums[:-TAPS]) / TAPS  # from row TAPS // 2 + 1 on
+    first = MIDDLE.start - TAPS // 2 - 1
+    there = np.abs(np.diff(face, axis=0)[MIDDLE, MIDDLE])
+    left = np.abs(np.diff(averaged, axis=0)[first : first + len(there), MIDDLE])
     whole = there.sum()
     return 1.0 if not whole else float(1 - (there - left).clip(0).sum() / whole)

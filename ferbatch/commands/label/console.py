@@ -56,7 +56,7 @@ class LabelConsole(RunConsole):
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
             turned = f", {tally.turned:,} of them lying or hanging" if tally.turned else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
-            missed = f", {tally.missed:,} of them small ones without a face" if tally.missed else ""
+            missed = f", {tally.missed:,} of them small without a face" if tally.missed else ""
             say(f"{found}{turned}{none}{whole}{missed}", shown=not self.quiet)
         if tally.no_face > NO_FACE_SHARE * tally.images:
             say(
