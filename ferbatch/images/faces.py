@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ BELIEVED = 0.8  # score of the closer look from which one face is enough to beli
 TILTED = 8.0  # degrees between the first look's landmarks and the closer one's from which there is another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Face:
     """A face in the image it was found in: its box and landmarks in that image's pixels."""
 
@@ -54,7 +55,7 @@ class Face:
     close_score: float = 0.0  # 0..1, in the closer look; 0 where that did not show it
     stands: bool = True  # whether it is upright, by 45° at the most, in the view of the photo that it was found in
 
-    @property
+    @cached_property
     def turn(self) -> float:
         """Degrees, -180..180, by which it is turned from upright in the image: clockwise is more than 0."""
         right, down = _frame(self, 0.0).axes[0]

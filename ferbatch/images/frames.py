@@ -16,6 +16,8 @@ from PIL import Image
 # Eyes, nose tip and corners of the mouth, the subject's right ones first, on a square of side 1: the medians over
 # 2,865 of 3,000 training faces of FER2013 in which the detector found a face, made symmetric.
 TEMPLATE = np.array([(0.312, 0.386), (0.688, 0.386), (0.5, 0.592), (0.347, 0.752), (0.653, 0.752)])
+PLACE = TEMPLATE.mean(0)  # of the landmarks' middle
+ABOUT = TEMPLATE - PLACE
 GRID = (np.indices((64, 64)).reshape(2, -1).T + 0.5) / 64  # (4096, 2) evenly spread over a square of side 1
 CORNERS = np.array(((0, 0), (0, 1), (1, 0), (1, 1)), np.float64)
 
@@ -72,12 +74,12 @@ def around(landmarks: Points, margin: float) -> Frame:
 
     As near as turning, scaling and shifting can bring them; the square is then widened by the margin on each side.
     """
-    wanted, there = TEMPLATE - TEMPLATE.mean(0), landmarks - landmarks.mean(0)
-    cosine = float((wanted * there).sum())
-    sine = float((wanted[:, 0] * there[:, 1] - wanted[:, 1] * there[:, 0]).sum())
-    length = max(float(np.hypot(cosine, sine)), 1e-9)
+    middle = landmarks.mean(0)
+    there = landmarks - middle
+    cosine = float((ABOUT * there).sum())
+    sine = float((ABOUT[:, 0] * there[:, 1] - ABOUT[:, 1] * there[:, 0]).sum())
+    length = max(math.hypot(cosine, sine), 1e-9)
     right = np.array((cosine, sine)) / length
     sides = np.array((right, (-right[1], right[0])))
-    side = max(length / float((wanted**2).sum()), 1.0)
-    place = TEMPLATE.mean(0) + margin  # of the landmarks' middle, from the corner
-    return Frame(landmarks.mean(0) - side * (place @ sides), sides, side * (1 + 2 * margin))
+    side = max(length / float((ABOUT**2).sum()), 1.0)
+    return Frame(middle - side * ((PLACE + margin) @ sides), sides, side * (1 + 2 * margin))
