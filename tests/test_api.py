@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import Ferbatch, draw_face
+from support import LABELS, Ferbatch, draw_face
 
 import ferbatch
+from ferbatch.core.records import columns
 from ferbatch.model.weights import shipped
 from ferbatch.stream.classifier import Classifier
 
@@ -88,6 +89,15 @@ def test_what_cannot_be_labelled_is_said(classifier: Classifier) -> None:
     ):
         with pytest.raises(ValueError, match=next(iter(out_of_range))):
             ferbatch.label(".", **out_of_range)  # type: ignore[arg-type]
+
+
+def test_labels_of_schema_1_are_read_with_the_columns_of_today(tmp_path: Path) -> None:
+    old = [name for name in columns(LABELS) if name not in ("face_turn", "face_blur", "face_cut")]
+    (tmp_path / "old.csv").write_text(",".join(old) + "\na.jpg,,happy,0.9,0.9,0.1,0,0,ok,,,0,1,2,3,4,0.95\n")
+    frame = ferbatch.read_labels(tmp_path / "old.csv")
+    assert list(frame.columns) == list(columns(LABELS))
+    assert frame["face_turn"].isna().all()
+    assert frame["face_score"].tolist() == [0.95]
 
 
 def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:
