@@ -38,7 +38,7 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--model": card.name,
         "sha256": card.sha256,
         "--device": str(chosen),
-        "--precision": choose_precision(precision, chosen),
+        "--precision": choose_precision(precision, chosen, measured=bool(card.scores)),
         "--min-confidence": options.min_confidence,
         "--no-recursive": not options.recursive,
         "--no-truth": not options.truth,

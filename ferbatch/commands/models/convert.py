@@ -29,6 +29,7 @@ COLOURS: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "imagenet": ((1 / 0.229, 1 / 0.224, 1 / 0.225), (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)),
     "caffe": ((255.0, 255.0, 255.0), (-103.939, -116.779, -123.68)),  # blue first
 }
+UNKNOWN_DATA = {"unknown": "converted from a Keras file, which does not say what it was trained on"}
 LEAST_SPAN, MOST_SPAN = 0.02, 255.0  # from black to white, of a model's pixels once its own Rescaling is done
 SCALE_WANTED = "what black and white were to the model: 0,1 or 0,255 or -1,1, or one of " + ", ".join(COLOURS)
 
@@ -56,39 +57,35 @@ def run(
     with keras_file.opened(source, architecture) as file:
         found = keras_network.built(file)
     scale, mean, std = _scaled(source, scale, found)
-    network, arguments = _network(source, found)
+    described = _described(found)
+    network = _network(source, found, described)
     outputs = found.shapes[-1][0]
     if outputs != len(names):
         raise UsageError(f"{shown(source)} has {outputs} outputs, and --labels names {len(names)}: {listed(names)}")
-    card = registry.new_card(
-        network,
-        found.size,
-        name=output.stem,
-        architecture="sequential" if found.is_chain else "graph",
-        arguments=arguments,
-        labels=names,
-        mean=mean,
-        std=std,
-        preprocessing=PREPROCESSING,
-        data={"unknown": "converted from a Keras file, which does not say what it was trained on"},
-        recipe={"converted_from": source.name, "scale": scale}
-        | ({} if architecture is None else {"architecture": architecture.name}),
-    )
+    beside = {} if architecture is None else {"architecture": architecture.name}
+    recipe = {"converted_from": source.name, "scale": scale, **beside}
+    known = {"name": output.stem, "labels": names, "mean": mean, "std": std, "recipe": recipe, "data": UNKNOWN_DATA}
+    card = registry.new_card(network, found.size, preprocessing=PREPROCESSING, **known, **described)
     card = dataclasses.replace(card, limits=f"{card.limits} {UNKNOWN_ACCURACY}")
     return weights.save(output, card, network.state_dict())
 
 
-def _network(source: Path, found: Built) -> tuple[Network, dict[str, Any]]:
-    """The network, and what it is built with; UsageError where it could not be loaded again."""
+def _described(found: Built) -> dict[str, Any]:
+    """What registry.build makes the network of."""
     arguments = {"parts": found.parts, "head": found.head}
+    return {"architecture": "sequential" if found.is_chain else "graph", "arguments": arguments}
+
+
+def _network(source: Path, found: Built, described: Mapping[str, Any]) -> Network:
+    """The network with its weights; UsageError where it could not be loaded again."""
     try:
-        network = registry.build("sequential" if found.is_chain else "graph", arguments)
+        network = registry.build(**described)
         _fill(network, found.tensors)
         registry.outputs(network, found.size)
     except (ValueError, RuntimeError) as error:
         said = escape(str(error).partition("\n")[0][:150])
         raise UsageError(f"{shown(source)} cannot be carried over: {said}") from error
-    return network, arguments
+    return network
 
 
 def _fill(network: Network, tensors: Sequence[Mapping[str, Tensor]]) -> None:

@@ -43,17 +43,7 @@ OTHERS: tuple[tuple[bytes, int, str], ...] = (
     (b"{", 0, "JSON, as model.to_json() gives it: say the file of its weights, and this one with --architecture"),
 )
 WANTED = "a Keras model is HDF5 or a zip file, as model.save('model.h5') or model.save('model.keras') writes it"
-DAMAGED = (
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+DAMAGED = (LookupError, ValueError, TypeError, AttributeError, RuntimeError, OSError, EOFError, zlib.error)
 Config = Mapping[str, Any]
 V3_CONTAINERS = ("layers", "_layer_checkpoint_dependencies", "_self_tracked_trackables")  # what holds them since 2.12
 
@@ -118,6 +108,8 @@ def opened(path: Path, architecture: Path | None) -> Iterator[KerasFile]:
             yield _keras_file(whole, group, beside)
     except NotThereError as error:
         raise UsageError(f"{shown(path)}: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise UsageError(f"{shown(path)} is a damaged zip file, or cut short: fetch it again") from error
     except DAMAGED as error:  # whatever a damaged or hostile file makes of the readers
         said = escape(str(error).partition("\n")[0][:150])
         raise UsageError(f"{shown(path)} cannot be read as a Keras model: {said or type(error).__name__}") from error
@@ -126,35 +118,36 @@ def opened(path: Path, architecture: Path | None) -> Iterator[KerasFile]:
 @contextmanager
 def _hdf5(path: Path) -> Iterator[tuple[Config | None, Any]]:
     """What describes a zip file's layers, or None, and the HDF5 group that is the file or lies in it."""
-    import_h5py()
-    import h5py
-
     if path.is_dir():
         saved = (path / "saved_model.pb").exists()
-        what = "a TensorFlow SavedModel" if saved else "a folder"
-        raise NotThereError(f"{what}; {WANTED}" + (": save it again so, where TensorFlow is" if saved else ""))
+        what = "a TensorFlow SavedModel: save it again where TensorFlow is" if saved else "a folder"
+        raise NotThereError(f"it is {what}; {WANTED}")
     if not path.is_file():
         raise NotThereError("no such file")
     with path.open("rb") as stream:
         begin = stream.read(64)
     if begin.startswith(HDF5):
-        with h5py.File(path, "r") as file:
+        with _file(path) as file:
             yield None, file
     elif begin.startswith(ZIP):
         with zipfile.ZipFile(path) as archive:
             whole = _zipped_config(archive)
-            with archive.open("model.weights.h5") as packed, h5py.File(packed, "r") as file:
+            with archive.open("model.weights.h5") as packed, _file(packed) as file:
                 yield whole, file
     else:
         raise NotThereError(f"it is {_what(begin)}")
 
 
-def import_h5py() -> None:
-    """UsageError where h5py, which reads HDF5, is not installed."""
+def _file(source: Any) -> Any:
+    """An HDF5 file, open; UsageError where h5py, which reads it, is not installed, NotThereError if it is damaged."""
     try:
-        import h5py  # noqa: F401
+        import h5py
     except ImportError as error:
         raise UsageError("convert needs h5py: pip install 'ferbatch[keras]', in a checkout '.[keras]'") from error
+    try:
+        return h5py.File(source, "r")
+    except OSError as error:
+        raise NotThereError("it is a damaged HDF5 file, or cut short: fetch it again") from error
 
 
 def _what(begin: bytes) -> str:
@@ -168,7 +161,11 @@ def _zipped_config(archive: zipfile.ZipFile) -> Config:
     names = set(archive.namelist())
     if not {"config.json", "model.weights.h5"} <= names:
         torch = any(name.endswith("/data.pkl") for name in names)
-        what = "a PyTorch file" if torch else "a zip file without a Keras model's config.json and model.weights.h5"
+        what = (
+            "a PyTorch file, and convert reads Keras models"
+            if torch
+            else "a zip file without a Keras model's config.json and model.weights.h5"
+        )
         raise NotThereError(f"it is {what}" + ("" if torch else ": if it was packed by hand, unpack it first"))
     if archive.getinfo("config.json").file_size > MOST_CONFIG_BYTES:
         raise NotThereError(f"its config.json is longer than {MOST_CONFIG_BYTES:,} bytes")

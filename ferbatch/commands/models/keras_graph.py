@@ -176,7 +176,7 @@ def _sources(layer: Config, call: int) -> list[Key]:
     if not isinstance(node, Mapping):
         return _refs(node)
     found = list(_histories(node["args"]))
-    if any(True for _ in _histories(list(node.get("kwargs", {}).values()))) or not found:
+    if _has_tensor(list(node.get("kwargs", {}).values())) or not found:
         raise NotThereError(f"layer '{escape(name_of(layer)[:60])}' takes more than what other layers give")
     return found
 
@@ -190,7 +190,14 @@ def _histories(value: Any) -> Iterator[Key]:
         name, call, tensor = value["config"]["keras_history"]
         yield _key([name, call, tensor])
     elif value is not None:
-        raise NotThereError(f"a layer takes {escape(str(value)[:40])}, which is no other layer's value")
+        raise NotThereError(f"it computes with {escape(str(value)[:40])} outside any layer: Rescaling does it in one")
+
+
+def _has_tensor(value: Any) -> bool:
+    """Whether other layers' values are among keywords, as `training` is not."""
+    if isinstance(value, Mapping):
+        return value.get("class_name") == "__keras_tensor__" or _has_tensor(list(value.values()))
+    return isinstance(value, list) and any(_has_tensor(one) for one in value)
 
 
 def _refs(value: Any) -> list[Key]:

@@ -50,7 +50,7 @@ class Built:
         """Append a part; its place. UnsupportedError where it does not fit what it takes."""
         try:
             shape = parts.shape_of(part, *[self.shape(at) for at in sources])
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except Exception as error:  # whatever hostile arguments make of PyTorch
             taken = " and ".join("x".join(map(str, self.shape(at))) for at in sources)
             raise UnsupportedError(f"its numbers do not fit the {taken} values that it takes") from error
         chained = list(sources) == [len(self.parts) - 1]
@@ -145,10 +145,10 @@ def _begun(calls: Sequence[Call], shape: Sequence[int | None], channels_first: b
     rows = [*shape, 1] if len(shape) == 2 else [*shape[1:], shape[0]] if channels_first else list(shape)
     height, width, channels = rows if len(rows) == 3 else (None, None, None)
     if height is None or height != width or channels not in (1, 3) or not 0 < height <= MOST_SIZE:
-        shown = "x".join("any" if one is None else str(one) for one in shape)
+        shown = " x ".join("any" if one is None else str(one) for one in shape)
         raise NotThereError(
             f"it takes images of {shown}, where square ones are needed, gray or in colour, of one size up to"
-            f" {MOST_SIZE:,}: 48x48x1 or 224x224x3"
+            f" {MOST_SIZE:,}: 48 x 48 x 1 or 224 x 224 x 3"
         )
     return Built(int(height), int(channels), [])
 
