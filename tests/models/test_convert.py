@@ -157,7 +157,7 @@ def test_labels_and_scale_must_be_said(ferbatch_here: Ferbatch, tmp_path: Path) 
         ),
         (lambda p: [*p[:-1], layers.Dense(4, activation="sigmoid")], {}, "activation sigmoid is not known here"),
         (lambda p: [p[0], layers.Conv2D(4, 3, activation="celu"), *p[1:]], {}, "activation celu is not known here"),
-        (lambda p: [p[0], layers.BatchNormalization(axis=1), *p[1:]], {}, "along an axis that is not the channels'"),
+        (lambda p: [p[0], layers.Softmax(axis=1), *p[1:]], {}, "its axis is not the channels'"),
         (
             lambda p: [*p[:6], layers.UpSampling2D(interpolation="bicubic"), *p[6:]],
             {},
