@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ferbatch.core.names import count, escape, shown
 from ferbatch.core.records import LARGE_SIDE
+from ferbatch.model.weights import UNKNOWN_ACCURACY
 from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
@@ -42,6 +43,9 @@ class LabelConsole(RunConsole):
         model = f"model {escape(classifier.card.name)} on {classifier.device}"
         said = f"{count(len(listing), 'image')}{known}{aside}; {model}"
         say(said, shown=self.verbose, event="started", images=len(listing), to_label=to_label)
+        if not classifier.card.scores:
+            said = f"{escape(classifier.card.name)}: {UNKNOWN_ACCURACY[0].lower()}{UNKNOWN_ACCURACY[1:-1]}"
+            say(said, log.WARNING, shown=not self.quiet, event="unknown_accuracy")
         self.progress = Progress(to_label, quiet=self.quiet)
 
     def finished(self, result: Result | None, output: Output) -> None:

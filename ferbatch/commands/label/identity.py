@@ -43,7 +43,7 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--model": card.name,
         "sha256": card.sha256,
         "--device": str(chosen),
-        "--precision": choose_precision(precision, chosen),
+        "--precision": choose_precision(precision, chosen, measured=bool(card.scores)),
         "--min-confidence": options.doubt.min_confidence,
         "--min-score": options.doubt.min_score,
         "--max-turn": options.doubt.max_turn,
