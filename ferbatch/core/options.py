@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import ERROR_KINDS, USUAL, Rules, Search
+from ferbatch.core.records import ERROR_KINDS, USUAL, Doubt, Rules, Search
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -39,7 +39,7 @@ class Options:
     precision: str = "auto"  # one of PRECISIONS
     batch_size: int = BATCH_SIZE
     workers: int | None = None  # decode processes; None: what suits the device
-    min_confidence: float = 0.0  # 0..1
+    doubt: Doubt = field(default_factory=Doubt)
     recursive: bool = True
     rules: Rules = USUAL
     truth: bool = True
@@ -56,8 +56,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.shard is not None:
             shard_of(self.shard)  # raises where it is none
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f"min_confidence is {self.min_confidence}, not 0..1")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:

@@ -216,6 +216,7 @@ LIMITS = (
     " of people at work or in schools (prohibited in the EU by the AI Act, Article 5(1)(f)), nor for any decision"
     " about a person."
 )
+UNKNOWN_ACCURACY = "Its accuracy is unknown until `ferbatch evaluate` has measured it."  # of a model that has no scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,10 @@ from ferbatch.core.records import FACES_MODES, MARGINS, Rules
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it.")
+    str,
+    typer.Option(
+        "--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it (converted models: fp32)."
+    ),
 ]
 Tta = Annotated[
     bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape, shown
+from ferbatch.core.records import SINCE_2
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
 
 # What people call the column that names the image.
@@ -22,6 +23,8 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "i
 
 def read_labels(path: str) -> pd.DataFrame:
     """The rows of a csv, json, jsonl or parquet labels file; '' and NaN where a column does not apply.
+
+    A file of schema 1 has the columns that came later as well: of each face they are NaN.
 
     UsageError where the suffix names no format, or what the format needs is not installed.
     """
@@ -35,6 +38,8 @@ def read_labels(path: str) -> pd.DataFrame:
         else:
             with suppress(ValueError):  # a text column of somebody else's stays one
                 frame[name] = pd.to_numeric(frame[name])
+    if "face_score" in frame.columns:
+        frame = frame.reindex(columns=[*frame.columns, *(name for name in SINCE_2 if name not in frame.columns)])
     return frame
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.batch import Batch
-from ferbatch.core.records import UNLISTABLE
+from ferbatch.core.records import TURNED, UNLISTABLE
 from ferbatch.core.writers import Writer
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.stream.journal import Journal
@@ -25,6 +25,8 @@ class Tally:
     searched: int = 0  # images that faces were looked for in
     faces: int = 0  # found in the images that were searched
     no_face: int = 0  # images that were searched without finding a face
+    missed: int = 0  # images that were taken whole though no face was found in them
+    turned: int = 0  # faces that are turned by more than TURNED degrees
     allowed_kinds: Collection[str] = ()  # of errors that do not count as failures
     errors: Counter[str] = field(default_factory=Counter)  # by error_kind
     allowed: Counter[str] = field(default_factory=Counter)  # the same, of allowed_kinds
@@ -42,6 +44,8 @@ class Tally:
         self.searched += int(batch.searched.sum())
         self.faces += int(batch.searched[batch.image].sum())
         self.no_face += int(batch.faceless.sum())
+        self.missed += int(batch.missed.sum())
+        self.turned += int((np.abs(batch.turns) > TURNED).sum())
         self.uncertain += int(batch.uncertain.sum())
         self.whole_pictures += int(batch.large.sum())
         self.without_truth += batch.references.truths.count(None)

@@ -20,7 +20,7 @@ from ferbatch.core.files import replace_file
 from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
-from ferbatch.core.records import Decoding, Workers
+from ferbatch.core.records import Decoding, Doubt, Workers
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -174,7 +174,7 @@ def _label(
         seen.images,
         Decoding(classifier.card.size, search=options.search),
         Workers(options.workers, isolate=None),
-        min_confidence=options.min_confidence,
+        doubt=Doubt(options.min_confidence),
         batch_size=options.batch_size,
     )
     for batch in stream:

@@ -12,7 +12,7 @@ import typer
 from ferbatch.core import process
 from ferbatch.core.errors import OutputError, UsageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options, shard_of
-from ferbatch.core.records import MIN_FACE, Search
+from ferbatch.core.records import MIN_FACE, MOST_TURN, Doubt, Search
 from ferbatch.shell import log
 from ferbatch.shell import options as shared
 from ferbatch.shell.exits import end_with, ended, exits
@@ -46,6 +46,13 @@ def label(
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Mark labels of faces that were found less surely than this as uncertain."),
+    ] = 0.0,
+    max_turn: Annotated[
+        float, typer.Option(min=0, max=180, help="Mark labels of faces turned by more degrees than this as uncertain.")
+    ] = MOST_TURN,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
     hidden: shared.Hidden = False,
     exclude: shared.Exclude = None,
@@ -125,6 +132,8 @@ def label(
     shared.check_faces(faces)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
+    if faces == "whole" and (min_score > 0 or max_turn < MOST_TURN):
+        raise UsageError("--min-score and --max-turn need faces to be looked for: not --faces whole")
     if (resume or incremental) and not target.is_file:
         raise UsageError("--resume and --incremental need an output that is a file")
     options = Options(
@@ -134,7 +143,7 @@ def label(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
-        min_confidence=min_confidence,
+        doubt=Doubt(min_confidence, min_score, max_turn),
         recursive=not no_recursive,
         rules=shared.rules(hidden, exclude, follow_links),
         truth=not no_truth,

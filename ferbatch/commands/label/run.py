@@ -86,7 +86,7 @@ def _stream(classifier: Classifier, images: Images, options: Options, *, by_pill
         images,
         Decoding(classifier.card.size, by_pillow, options.search),
         Workers(options.workers, options.isolate, options.timeout),
-        min_confidence=options.min_confidence,
+        doubt=options.doubt,
         batch_size=options.batch_size,
     )
 
