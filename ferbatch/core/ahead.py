@@ -23,7 +23,7 @@ from ferbatch.core.stores import Stores
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
 AT_FIRST = 3  # times that a store is asked for a listing before the run ends
-TYPICAL = 2**14  # bytes of an object whose size is not known
+TYPICAL = 2**14  # bytes of an object whose size is not known, until some have come
 
 T = TypeVar("T")
 
@@ -57,6 +57,7 @@ class Ahead:
         self.running = 0  # objects on their way
         # Bytes of them and of those that are here, and of those that were asked for: each is counted by one thread.
         self.begun = self.taken = 0
+        self.typical = TYPICAL
         self.full = False  # whether what waits could be begun but for HELD
         atexit.register(self.close)
         threading.Thread(target=self.loop.run_forever, daemon=True, name="ahead").start()
@@ -140,6 +141,10 @@ class Ahead:
         while (page := self.wait(following())) is not None:
             yield page
 
+    def probe(self, path: bytes) -> None:
+        """StoreError where the store of a path does not answer soon."""
+        self.wait(self.stores.probe(path))
+
     def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder; StoreError where it cannot be had."""
         return self.wait(_tried(lambda: self.stores.folder(path)))
@@ -166,7 +171,7 @@ class Ahead:
 
     def _size(self, file: bytes) -> int:
         version = known.version_of(file)
-        return TYPICAL if version is None else version.size
+        return self.typical if version is None or version.size < 0 else version.size
 
     def _hurry(self, file: bytes) -> None:
         """Begin what is waited for, whatever else is held."""
@@ -198,6 +203,7 @@ class Ahead:
         try:
             fetched = await patiently(self.stores.fetch, file)
             data = fetched.data
+            self.typical += (len(data) - self.typical) // 8
             future.set_result(fetched)
         except BaseException as error:  # whoever asks for the object gets it
             future.set_exception(error)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from ferbatch.core import known, urls
@@ -19,6 +21,19 @@ from ferbatch.core.signing import Bucket
 from ferbatch.core.web import CONNECT, READ, Web
 
 AT_ONCE = 1_000  # entries of a listing
+PROBED = 20  # seconds that a store may take to say whether a path is there
+TALKATIVE = (
+    "s3fs",
+    "aiobotocore",
+    "botocore",
+    "gcsfs",
+    "google",
+    "adlfs",
+    "azure",
+    "huggingface_hub",
+    "fsspec",
+    "asyncio",
+)
 
 
 class Stores:
@@ -31,6 +46,8 @@ class Stores:
         self.buckets: dict[str, Bucket | None] = {}  # of S3; None of those that its package alone can read
         self.threads = ThreadPoolExecutor(connections, "store")  # for packages that block
         self._web: Web | None = None
+        for name in TALKATIVE:  # what they log may hold keys and signed URLs, and is said in our words anyway
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     async def close(self) -> None:
         """Let the connections go."""
@@ -84,18 +101,25 @@ class Stores:
             return await self.web.is_page(url)
 
     async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
-        """The objects of S3 below a path that ends in a slash, in order, some at a time; `deep`: in folders, too."""
+        """What S3 has below a path that ends in a slash, in order, some at a time: all objects, or what is not `deep`."""
         system = await self._system(urls.scheme_of(path) or "")
         bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
         start, page = len(f"{bucket}/{prefix}"), list[Entry]()
         with told():
             async for info in system._iterdir(bucket, prefix=prefix, delimiter="" if deep else "/"):
-                if info["type"] != "directory":
-                    page.append(Entry(info["name"][start:].encode("utf-8", "surrogateescape"), version_listed(info)))
+                is_folder = info["type"] == "directory"
+                name = f"{info['name'][start:]}{'/' * is_folder}".encode("utf-8", "surrogateescape")
+                page.append(Entry(name, None if is_folder else version_listed(info)))
                 if len(page) == AT_ONCE:
-                    yield page
+                    yield sorted(page)  # folders come before objects
                     page = []
-        yield page
+        yield sorted(page)
+
+    async def probe(self, path: bytes) -> None:
+        """StoreError where a store does not answer soon, whatever patience its package has."""
+        scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
+        with told(), suppress(FileNotFoundError):
+            await asyncio.wait_for(self._call(scheme, "info", url), PROBED)
 
     async def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder, whose path ends in a slash, in no order."""

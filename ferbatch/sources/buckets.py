@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from itertools import chain, takewhile
+from itertools import chain
 from typing import NamedTuple
 
 from ferbatch.core import known, remote, urls
@@ -13,7 +13,17 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
-from ferbatch.sources.aside import OTHER_FILE, OWN_FOLDER, TAKEN, UNFINISHED_FILE, Globs, Reason, by_name, is_unfinished
+from ferbatch.sources.aside import (
+    BELOW,
+    OTHER_FILE,
+    OWN_FOLDER,
+    TAKEN,
+    UNFINISHED_FILE,
+    Globs,
+    Reason,
+    by_name,
+    is_unfinished,
+)
 
 DEEPEST = 64  # folders in one another; more is a web server's loop
 
@@ -25,6 +35,7 @@ class Folder(NamedTuple):
 
     path: bytes  # with its slash
     pages: Pages
+    deep: bool  # whether folders in it are entered
 
 
 def folder_at(path: bytes, deep: bool) -> Folder | None:
@@ -35,7 +46,9 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
         raise UsageError(f"{encode_path(path)} names no bucket ({encode_path(path.rstrip(b'/'))}//bucket/folder does)")
     try:
         if urls.scheme_of(path) in urls.WEB:
-            return Folder(folder, _pages(folder, deep)) if _is_page(path) else None
+            return Folder(folder, _pages(folder, deep), deep) if _is_page(path) else None
+        if not urls.is_ordered(path):
+            remote.ahead().probe(path)
         pages = _pages(folder, deep)
         found = next((page for page in pages if page), None)
     except StoreError as error:
@@ -46,7 +59,7 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
         if not _is_there(path):
             raise UsageError(f"no such object, and nothing below it: {encode_path(path)[:200]}")
         return None
-    return Folder(folder, chain([found or []], pages))
+    return Folder(folder, chain([found or []], pages), deep)
 
 
 class Found(NamedTuple):
@@ -60,7 +73,7 @@ class Found(NamedTuple):
 
 def below(folder: Folder, truth_of: Callable[[str], str | None], rules: Rules, globs: Globs | None) -> Iterator[Found]:
     """What is in a folder and below, in order, as Walk has it of a folder of files."""
-    judge = _Judge(folder.path, rules, globs)
+    judge = _Judge(folder, rules, globs)
     top = truth_of(os.fsdecode(os.path.basename(folder.path[:-1])))
     inner, truth = b"", top  # the folder of the object before, below the path; and what is true of what is in it
     try:
@@ -79,8 +92,8 @@ def below(folder: Folder, truth_of: Callable[[str], str | None], rules: Rules, g
 class _Judge:
     """Says why what is in a store is left aside, if it is."""
 
-    def __init__(self, path: bytes, rules: Rules, globs: Globs | None) -> None:
-        self.path, self.rules, self.globs = path, rules, globs
+    def __init__(self, folder: Folder, rules: Rules, globs: Globs | None) -> None:
+        self.path, self.deep, self.rules, self.globs = folder.path, folder.deep, rules, globs
         self.entered = b""  # the folder of the object before
         self.left: bytes | None = None  # a folder that is left aside
 
@@ -93,7 +106,10 @@ class _Judge:
             reason = self._of_folders(entry.name)
             if self.left is not None:
                 judged[self.left] = (Entry(self.left), reason)
-            elif not entry.name.endswith(b"/"):  # one that is there to mark a folder is nothing
+            elif entry.name.endswith(b"/"):  # a folder; where all are entered, an object that is there to mark one
+                if not self.deep:
+                    judged[entry.name] = (entry, BELOW)
+            else:
                 self.entered = entry.name[: entry.name.rfind(b"/") + 1]
                 judged[entry.name] = (entry, self._by_name(entry.name))
         unknown = [name for name, (_, reason) in judged.items() if reason is TAKEN and type_of_name(name) is None]
@@ -141,16 +157,15 @@ def _pages(path: bytes, deep: bool) -> Pages:
 
 
 def _folder_by_folder(path: bytes, inner: bytes, deep: bool) -> Pages:
-    entries = sorted(remote.ahead().folder(path + inner))
-    at = 0
-    while at < len(entries):
-        files = [*takewhile(lambda entry: not entry.name.endswith(b"/"), entries[at:])]
-        yield [entry._replace(name=inner + entry.name) for entry in files]
-        at += len(files)
-        if at < len(entries):
-            if deep and inner.count(b"/") < DEEPEST:
-                yield from _folder_by_folder(path, inner + entries[at].name, deep)
-            at += 1
+    page: list[Entry] = []
+    for entry in sorted(remote.ahead().folder(path + inner)):
+        page.append(entry._replace(name=inner + entry.name))
+        if deep and entry.name.endswith(b"/"):
+            yield page
+            page = []
+            if inner.count(b"/") < DEEPEST:
+                yield from _folder_by_folder(path, inner + entry.name, deep)
+    yield page
 
 
 def _is_page(url: bytes) -> bool:

@@ -136,8 +136,8 @@ class Walk:
             return
         for prefix, name, truth, reason in buckets.below(folder, self.truth_of, self.rules, self.globs):
             if reason is TAKEN:
-                if self._hand_on(_Folder(prefix, prefix, truth, 0), name) and not last:
-                    self.named.setdefault(prefix, set()).add(name)
+                if self._hand_on(_Folder(prefix, prefix[:-1], truth, 0), name) and not last:
+                    self.named.setdefault(prefix[:-1], set()).add(name)
             else:
                 self.left[reason] += 1
                 if self.tell:

@@ -222,6 +222,19 @@ def test_objects_are_fetched_while_others_are_decoded(label: Any, store: Store) 
     assert 16 <= store.most_at_once <= 64
 
 
+def test_evaluate_reads_the_truth_from_a_store(
+    store: Store, ferbatch_in: Ferbatch, tmp_path: Path, model: Path
+) -> None:
+    written(tmp_path, store)
+    said = []
+    for source in ("faces", "s3://faces"):
+        faults = {"store": {"address": store.address}}
+        done = ferbatch_in("evaluate", "--truth", source, "--model", model, "--format", "json", faults=faults)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout.replace(b"s3://faces", b"faces"))
+    assert said[0] == said[1]
+
+
 def test_outputs_go_to_files(label: Any) -> None:
     for options in (("-o", "s3://faces/labels.csv"), ("--crops", "s3://faces/crops"), ("--annotate", "gs://x/y")):
         done = label("s3://faces", *options)
