@@ -49,7 +49,7 @@ class Ahead:
         It is kept: were it let go, its end would reach the sockets that are the other process's.
         """
         self.process, self.before, self.connections, self.waited = os.getpid(), before, connections, 0.0
-        self.stores = Stores(connections)
+        self.stores: Stores = Stores(connections, before.stores if before else None)
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(lambda loop, context: None)  # of connections that servers close
         self.waiting: deque[bytes] = deque()  # what is to be fetched and is not begun

@@ -17,12 +17,20 @@ from urllib.parse import quote, urlsplit
 NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
 
 
+class Keys(NamedTuple):
+    """What signs."""
+
+    access_key: str
+    secret_key: str
+    token: str | None = None
+
+
 class Bucket(NamedTuple):
     """Where a bucket is, and what signs requests to it."""
 
     address: str  # to which a key is added
     region: str
-    credentials: Any  # botocore's; None: anybody may read it
+    credentials: Any  # Keys, or botocore's where these are renewed from time to time; None: anybody may read it
 
     @classmethod
     async def of(cls, system: Any, name: str) -> Bucket | None:
@@ -33,6 +41,8 @@ class Bucket(NamedTuple):
         credentials = None if system.anon else await system.session.get_credentials()
         if not address.endswith("/k") or (credentials is None and not system.anon):
             return None
+        if credentials is not None and not hasattr(credentials, "refresh_needed"):
+            credentials = await _keys_of(credentials)
         return cls(address[:-1], client.meta.region_name or "us-east-1", credentials)
 
     async def request(self, key: str) -> tuple[str, Mapping[str, str]]:
@@ -40,26 +50,29 @@ class Bucket(NamedTuple):
         url = self.address + quote(key, safe="/-_.~", errors="surrogateescape")
         if self.credentials is None:
             return url, {}
-        frozen = await self.credentials.get_frozen_credentials()
-        return url, signed(url, self.region, frozen.access_key, frozen.secret_key, frozen.token)
+        keys = self.credentials if isinstance(self.credentials, Keys) else await _keys_of(self.credentials)
+        return url, signed(url, self.region, keys)
 
 
-def signed(
-    url: str, region: str, access_key: str, secret_key: str, token: str | None = None, at: float | None = None
-) -> dict[str, str]:
+async def _keys_of(credentials: Any) -> Keys:
+    frozen = await credentials.get_frozen_credentials()
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def signed(url: str, region: str, keys: Keys, at: float | None = None) -> dict[str, str]:
     """The headers of a GET, signed for the moment `at`, in seconds since 1970, else for now."""
     moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
     headers = {"x-amz-content-sha256": NOTHING, "x-amz-date": moment}
-    if token:
-        headers["x-amz-security-token"] = token
+    if keys.token:
+        headers["x-amz-security-token"] = keys.token
     split = urlsplit(url)
     names = ";".join(["host", *headers])
     lines = "".join(f"{name}:{value}\n" for name, value in {"host": split.netloc, **headers}.items())
     request = f"GET\n{split.path}\n\n{lines}\n{names}\n{NOTHING}"
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    signature = hmac.digest(_key_of(secret_key, scope), text.encode(), "sha256").hex()
-    said = f"Credential={access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
+    signature = hmac.digest(_key_of(keys.secret_key, scope), text.encode(), "sha256").hex()
+    said = f"Credential={keys.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
     return {**headers, "Authorization": f"AWS4-HMAC-SHA256 {said}"}
 
 

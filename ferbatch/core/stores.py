@@ -17,9 +17,10 @@ from ferbatch.core import known, urls
 from ferbatch.core.answers import Entry, Fetched, StoreError, told, version_in, version_listed
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
-from ferbatch.core.signing import Bucket
+from ferbatch.core.signing import Bucket, Keys
 from ferbatch.core.web import CONNECT, READ, Web
 
+S3 = ("s3", "s3a")
 AT_ONCE = 1_000  # entries of a listing
 PROBED = 20  # seconds that a store may take to say whether a path is there
 TALKATIVE = (
@@ -39,11 +40,17 @@ TALKATIVE = (
 class Stores:
     """The stores that a process has to do with."""
 
-    def __init__(self, connections: int) -> None:
-        """Nothing is opened yet. `connections`: to each store, at the most."""
+    def __init__(self, connections: int, before: Stores | None) -> None:
+        """Nothing is opened yet.
+
+        connections: to each store, at the most.
+        before: of the process that this one was forked from.
+        """
         self.connections = connections
         self.systems: dict[str, Any] = {}  # scheme -> its fsspec filesystem
-        self.buckets: dict[str, Bucket | None] = {}  # of S3; None of those that its package alone can read
+        # Of S3; None of those that its package alone can read. To find one out takes a second of a core.
+        known = before.buckets if before else {}
+        self.buckets: dict[str, Bucket | None] = {name: one for name, one in known.items() if _lasts(one)}
         self.threads = ThreadPoolExecutor(connections, "store")  # for packages that block
         self._web: Web | None = None
         for name in TALKATIVE:  # what they log may hold keys and signed URLs, and is said in our words anyway
@@ -101,11 +108,12 @@ class Stores:
             return await self.web.is_page(url)
 
     async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
-        """What S3 has below a path that ends in a slash, in order, some at a time: all objects, or what is not `deep`."""
+        """What S3 has below a path ending in a slash, in order, some at a time; `deep`: in folders, too."""
         system = await self._system(urls.scheme_of(path) or "")
         bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
         start, page = len(f"{bucket}/{prefix}"), list[Entry]()
         with told():
+            await self._bucket(urls.scheme_of(path) or "", bucket)  # for the processes that are forked from this one
             async for info in system._iterdir(bucket, prefix=prefix, delimiter="" if deep else "/"):
                 is_folder = info["type"] == "directory"
                 name = f"{info['name'][start:]}{'/' * is_folder}".encode("utf-8", "surrogateescape")
@@ -150,7 +158,7 @@ class Stores:
         if scheme not in self.systems:
             urls.check_installed(scheme)
             options: dict[str, Any] = {}
-            if scheme in ("s3", "s3a"):
+            if scheme in S3:
                 retries = {"max_attempts": 3}
                 timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
                 options = {"config_kwargs": {"max_pool_connections": self.connections, "retries": retries, **timeouts}}
@@ -164,7 +172,7 @@ class Stores:
                 raise UsageError(urls.not_installed(scheme)) from None
             except Exception as error:  # whatever the package has against its environment
                 raise StoreError("permission", f"its package cannot be set up: {type(error).__name__}") from None
-            if scheme in ("s3", "s3a"):
+            if scheme in S3:
                 system.retries = 1  # botocore tries again
                 session = await system.set_session() and system.session
                 system.anon = await session.get_credentials() is None  # what anybody may read needs none
@@ -188,14 +196,11 @@ class Stores:
 
         None where this way does not lead there, and of any other store.
         """
-        if scheme not in ("s3", "s3a"):
+        name, _, key = url.partition("://")[2].partition("/")
+        if scheme not in S3 or not key or "?versionId=" in key or name.startswith("arn:"):
             return None
-        system = await self._system(scheme)
-        name, key, version = system.split_path(url)
-        if name not in self.buckets:
-            self.buckets[name] = await Bucket.of(system, name)
-        bucket = self.buckets[name]
-        if bucket is None or version or not key:
+        bucket = await self._bucket(scheme, name)
+        if bucket is None:
             return None
         try:
             return await self.web.get(*await bucket.request(key))
@@ -203,3 +208,13 @@ class Stores:
             if error.passing or error.kind in ("not_found", "too_large"):
                 raise
             return None  # in another region, say
+
+    async def _bucket(self, scheme: str, name: str) -> Bucket | None:
+        if name not in self.buckets:
+            self.buckets[name] = await Bucket.of(await self._system(scheme), name)
+        return self.buckets[name]
+
+
+def _lasts(bucket: Bucket | None) -> bool:
+    """Whether a process may use what another one found out: keys that are renewed are so by its event loop."""
+    return bucket is not None and (bucket.credentials is None or isinstance(bucket.credentials, Keys))

@@ -108,7 +108,8 @@ def test_a_signature_is_botocores(key: str, token: str | None) -> None:
     botocore.auth.S3SigV4Auth(Credentials("AK", "secret", token), "s3", "eu-west-1").add_auth(request)
     theirs = {name.lower(): value for name, value in request.headers.items()}
     at = timegm(strptime(theirs["x-amz-date"], "%Y%m%dT%H%M%SZ"))
-    ours = {name.lower(): value for name, value in signing.signed(url, "eu-west-1", "AK", "secret", token, at).items()}
+    keys = signing.Keys("AK", "secret", token)
+    ours = {name.lower(): value for name, value in signing.signed(url, "eu-west-1", keys, at).items()}
     assert ours == theirs
 
 
