@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -20,7 +20,7 @@ from ferbatch.core.records import Version
 from ferbatch.core.signing import Bucket, Keys
 from ferbatch.core.web import CONNECT, READ, Web
 
-S3 = ("s3", "s3a")
+S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
 PROBED = 20  # seconds that a store may take to say whether a path is there
 TALKATIVE = (
@@ -47,7 +47,7 @@ class Stores:
         before: of the process that this one was forked from.
         """
         self.connections = connections
-        self.systems: dict[str, Any] = {}  # scheme -> its fsspec filesystem
+        self.systems: dict[str, Any] = {}  # scheme, of Azure with an account -> its fsspec filesystem
         # Of S3; None of those that its package alone can read. To find one out takes a second of a core.
         known = before.buckets if before else {}
         self.buckets: dict[str, Bucket | None] = {name: one for name, one in known.items() if _lasts(one)}
@@ -109,7 +109,7 @@ class Stores:
 
     async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
         """What S3 has below a path ending in a slash, in order, some at a time; `deep`: in folders, too."""
-        system = await self._system(urls.scheme_of(path) or "")
+        system = await self._system(path.decode("utf-8", "surrogateescape"))
         bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
         start, page = len(f"{bucket}/{prefix}"), list[Entry]()
         with told():
@@ -134,7 +134,7 @@ class Stores:
         scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
         on_web, entries = scheme in urls.WEB, dict[bytes, Entry]()
         with told():
-            system = await self._system(scheme)
+            system = await self._system(url)
             inner = url if on_web else f"{system._strip_protocol(url)}/"
             found = await self._call(scheme, "ls", url, detail=True)
         for info in found:
@@ -153,37 +153,31 @@ class Stores:
         self._web = self._web or Web(self.connections)
         return self._web
 
-    async def _system(self, scheme: str) -> Any:
-        """The filesystem of a scheme."""
-        if scheme not in self.systems:
+    async def _system(self, url: str) -> Any:
+        """The filesystem that a path is in."""
+        scheme, _, rest = url.partition("://")
+        scheme, account = scheme.lower(), rest.partition("/")[0].partition("@")[2].partition(".")[0]
+        known_as = f"{scheme}://{account}" if scheme in AZURE else scheme
+        if known_as not in self.systems:
             urls.check_installed(scheme)
-            options: dict[str, Any] = {}
+            options: dict[str, Any] = {"account_name": account} if scheme in AZURE and account else {}
             if scheme in S3:
                 retries = {"max_attempts": 3}
                 timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
                 options = {"config_kwargs": {"max_pool_connections": self.connections, "retries": retries, **timeouts}}
             try:
-                fsspec = importlib.import_module("fsspec")
-                asynchronous = {"asynchronous": True} if fsspec.get_filesystem_class(scheme).async_impl else {}
-                system = fsspec.filesystem(
-                    scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options
-                )
+                self.systems[known_as] = _opened(scheme, options)
             except ImportError:
                 raise UsageError(urls.not_installed(scheme)) from None
             except Exception as error:  # whatever the package has against its environment
                 raise StoreError("permission", f"its package cannot be set up: {type(error).__name__}") from None
             if scheme in S3:
-                system.retries = 1  # botocore tries again
-                session = await system.set_session() and system.session
-                system.anon = await session.get_credentials() is None  # what anybody may read needs none
-                if system.anon:
-                    await system.set_session(refresh=True)
-            self.systems[scheme] = system
-        return self.systems[scheme]
+                await _settle(self.systems[known_as])
+        return self.systems[known_as]
 
     async def _call(self, scheme: str, name: str, url: str, **more: Any) -> Any:
         """A method of a scheme's filesystem, in this loop if it can, else in a thread."""
-        system = await self._system(scheme)
+        system = await self._system(url)
         path = system._strip_protocol(url)
         if system.async_impl:
             return await getattr(system, f"_{name}")(path, **more)
@@ -211,10 +205,26 @@ class Stores:
 
     async def _bucket(self, scheme: str, name: str) -> Bucket | None:
         if name not in self.buckets:
-            self.buckets[name] = await Bucket.of(await self._system(scheme), name)
+            self.buckets[name] = await Bucket.of(await self._system(f"{scheme}://{name}"), name)
         return self.buckets[name]
 
 
 def _lasts(bucket: Bucket | None) -> bool:
     """Whether a process may use what another one found out: keys that are renewed are so by its event loop."""
     return bucket is not None and (bucket.credentials is None or isinstance(bucket.credentials, Keys))
+
+
+def _opened(scheme: str, options: Mapping[str, Any]) -> Any:
+    """A filesystem of fsspec's, for the loop that runs."""
+    fsspec = importlib.import_module("fsspec")
+    asynchronous = {"asynchronous": True} if fsspec.get_filesystem_class(scheme).async_impl else {}
+    return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options)
+
+
+async def _settle(system: Any) -> None:
+    """Have s3fs ask once, for botocore asks again; and without keys where there are none, as anybody may."""
+    system.retries = 1
+    await system.set_session()
+    system.anon = await system.session.get_credentials() is None
+    if system.anon:
+        await system.set_session(refresh=True)

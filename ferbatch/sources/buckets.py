@@ -183,4 +183,6 @@ def _unfit(path: bytes, error: StoreError) -> UsageError:
     shown, scheme = encode_path(path)[:200], urls.scheme_of(path) or ""
     if error.kind == "permission":
         return UsageError(f"{shown} cannot be listed: {error} (credentials come from {urls.STORES[scheme].keys})")
+    if error.kind == "not_found":
+        return UsageError(f"{shown} cannot be listed: there is no such bucket, folder or page")
     return UsageError(f"{shown} cannot be listed: {error}")

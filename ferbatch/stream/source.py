@@ -32,11 +32,14 @@ class Batches(IterableDataset[Batch]):
 
     def _read(self) -> Iterator[Batch]:
         following = self._references(0)
-        for first in range(0, len(self.images), self.batch_size):
-            references, following = following, self._references(first + self.batch_size)
-            for soon in (references, following):  # of what is in stores, while the images before are decoded
-                remote.expect(soon.files, self.decoding.connections)
-            yield from batches(first, references, self.decoding)
+        try:
+            for first in range(0, len(self.images), self.batch_size):
+                references, following = following, self._references(first + self.batch_size)
+                for soon in (references, following):  # of what is in stores, while the images before are decoded
+                    remote.expect(soon.files, self.decoding.connections)
+                yield from batches(first, references, self.decoding)
+        finally:
+            remote.forget(following.files)
 
     def _references(self, first: int) -> References:
         return self.images.references(range(first, min(first + self.batch_size, len(self.images))))

@@ -120,11 +120,11 @@ def test_what_goes_wrong_with_an_object_is_its_row(
 @pytest.mark.parametrize(
     ("refuses", "path", "said"),
     [
-        (False, "s3://nowhere/faces", "s3://nowhere/faces cannot be listed: no such"),
+        (False, "s3://nowhere/faces", "s3://nowhere/faces cannot be listed: there is no such bucket"),
         (False, "s3://faces/nothing", "no such object, and nothing below it: s3://faces/nothing"),
         (True, "s3://faces", "the store refuses it (403) (credentials come from AWS_ACCESS_KEY_ID"),
         (True, "URL/faces/", "the store refuses it (403) (credentials come from ~/.netrc)"),
-        (False, "URL/nowhere/", "cannot be listed: no such object"),
+        (False, "URL/nowhere/", "cannot be listed: there is no such"),
         (False, "s3://key:abc/def@faces/happy", "a s3:// path holds a name, a password or keys"),
         (False, "https://me:hush@example.org/faces", "a https:// path holds a name, a password or keys"),
         (False, "s3://", "s3:// names no bucket"),

@@ -157,22 +157,20 @@ def test_a_process_that_begins_when_its_parent_is_gone_ends(way: str, stop: Stop
 
 HANGS = """
 import multiprocessing, os, signal, sys, time
-from ferbatch.core.records import WHOLE, Workers
+from ferbatch.core.records import Decoding, Workers
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.pool import Pool
 
-class Hanging:
-    size = 48
-    @property
-    def search(self):
-        if multiprocessing.parent_process():
+class Hanging(Decoding):
+    def __getattribute__(self, name):
+        if name == "search" and multiprocessing.parent_process():
             print("at it", flush=True)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(1_000)
-        return WHOLE
+        return super().__getattribute__(name)
 
 if __name__ == "__main__":
-    with Pool(Hanging(), Workers(2, True), 1) as pool:
+    with Pool(Hanging(48), Workers(2, True), 1) as pool:
         next(pool.batches(list_images(sys.argv[1:], ())))
 """
 

@@ -21,6 +21,7 @@ from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
 from ferbatch.core.records import Decoding, Doubt, Workers
+from ferbatch.core.urls import is_remote
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -202,7 +203,7 @@ def _failed(system: System) -> int:
 def _check_some_are_there(truth: Truth) -> None:
     """UsageError where a look at some images of a table finds none: they are looked for in the wrong place."""
     some = [truth.images[index] for index in range(0, len(truth.images), max(1, len(truth.images) // 100))]
-    if not any(os.path.lexists(ref.file) for ref in some):
+    if not any(is_remote(ref.file) or os.path.lexists(ref.file) for ref in some):
         raise UsageError(f"none of the images is there: looked for {some[0].path}")
 
 
