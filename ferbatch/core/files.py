@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ferbatch.core import archives
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
@@ -136,6 +137,10 @@ def version_in(info: os.stat_result | None) -> Version:
 
 
 def stat_of(file: bytes) -> os.stat_result | None:
+    """What the system says of a file, or an archive of its member; None where nobody can say it."""
     with suppress(OSError, ValueError):  # ValueError: a NUL in the name
-        return os.stat(file)
+        try:
+            return os.stat(file)
+        except NotADirectoryError:
+            return archives.stat_of(file)
     return None

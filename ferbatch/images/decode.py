@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from ferbatch.core import archives
 from ferbatch.core.errors import UnreadableImageError
+from ferbatch.core.files import stat_of
 from ferbatch.core.records import UNLISTABLE
 from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
@@ -48,13 +50,15 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
     `info` is what os.stat said of it, where it was asked already.
     """
     try:
-        info = info or os.stat(file)
+        info = info or stat_of(file) or os.stat(file)
         if stat.S_ISDIR(info.st_mode):  # listing names a folder as if it were a file only where it may not look inside
             raise UnreadableImageError("permission", UNLISTABLE)
         if not stat.S_ISREG(info.st_mode):
             raise UnreadableImageError("unsupported", "not a regular file")
         if info.st_size > MAX_BYTES:
             raise UnreadableImageError("too_large", f"{info.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        if info.st_nlink == archives.IN_ONE:
+            return archives.read(file)
         with open(file, "rb", buffering=0) as stream:
             data = stream.read(info.st_size) or b""
             while len(data) < info.st_size and (more := stream.read(info.st_size - len(data))):  # from a network
