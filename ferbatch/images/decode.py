@@ -55,10 +55,11 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
             raise UnreadableImageError("permission", UNLISTABLE)
         if not stat.S_ISREG(info.st_mode):
             raise UnreadableImageError("unsupported", "not a regular file")
-        if info.st_size > MAX_BYTES:
-            raise UnreadableImageError("too_large", f"{info.st_size:,} bytes, the limit is {MAX_BYTES:,}")
+        _check_size(info.st_size)
         if info.st_nlink == archives.IN_ONE:
-            return archives.read(file)
+            data = archives.read(file)
+            _check_size(len(data))
+            return data
         with open(file, "rb", buffering=0) as stream:
             data = stream.read(info.st_size) or b""
             while len(data) < info.st_size and (more := stream.read(info.st_size - len(data))):  # from a network
@@ -70,6 +71,11 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
         raise UnreadableImageError("permission", "permission denied") from error
     except OSError as error:
         raise UnreadableImageError("unreadable", error.strerror or "cannot be read") from error
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnreadableImageError("too_large", f"{size:,} bytes, the limit is {MAX_BYTES:,}")
 
 
 def decode(data: bytes, suffix_type: str | None = None, side: int | None = None, *, colour: bool = False) -> GrayImage:

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from ferbatch.core import archives
+from ferbatch.core import archives, containers
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import stat_of, version_of
 
-SUFFIXES = [suffix.decode() for suffix in archives.OPENERS]
+SUFFIXES = [suffix.decode() for suffix in containers.CONTAINERS]
 MODES = {"gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "tbz2": "w:bz2", "xz": "w:xz", "txz": "w:xz"}
 NAMES = ("b/2.jpg", "a/1.jpg", "é.png", "a/" + "x" * 150 + ".jpg", "empty.gif")
 
 
 @pytest.fixture(autouse=True)
 def _anew() -> None:
-    archives.forget()
+    archives._open_ones.clear()
 
 
 def content(name: str) -> bytes:
@@ -38,6 +38,10 @@ def packed(path: Path, names: tuple[str, ...] = NAMES) -> bytes:
             for at, name in enumerate(names):
                 way = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)[at % 2]
                 archive.writestr(zipfile.ZipInfo(name), content(name), compress_type=way)
+    elif path.suffix == ".parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        images = [{"bytes": content(name), "path": name} for name in names]
+        pq.write_table(pa.table({"label": range(len(names)), "image": images}), path, row_group_size=2)
     else:
         stream = io.BytesIO()
         zstd = path.suffix in (".zst", ".tzst")
@@ -57,14 +61,14 @@ def packed(path: Path, names: tuple[str, ...] = NAMES) -> bytes:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_members_bytes_are_its_own_in_any_order(tmp_path: Path, suffix: str) -> None:
     path = packed(tmp_path / f"x{suffix}")
-    assert [member.name.decode() for member in archives.members(path)] == list(NAMES)
+    assert [name.decode() for name in archives.look_into(path)[0]] == list(NAMES)
     for name in (*NAMES, *reversed(NAMES)):
         file = path + b"/" + name.encode()
         assert archives.read(file) == content(name), name
         info = stat_of(file)
         assert info
         assert stat.S_ISREG(info.st_mode)
-        assert info.st_size == len(content(name))
+        assert info.st_size == len(content(name)) or suffix == ".parquet"
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
@@ -81,7 +85,7 @@ def test_no_name_leads_out_of_its_archive_and_those_that_are_the_same_are_told_a
     names = ("../../etc/passwd", "/abs.jpg", "a/../b.jpg", "b.jpg", "./b.jpg", "a//c.jpg")
     for suffix in (".zip", ".tar"):
         path = packed(tmp_path / f"x{suffix}", names)
-        found = [member.name for member in archives.members(path)]
+        found = archives.look_into(path)[0]
         assert found == [b"etc/passwd", b"abs.jpg", b"b.jpg", b"b.jpg#2", b"b.jpg#3", b"a/c.jpg"]
         for name, called in zip(names, found, strict=True):
             assert archives.read(path + b"/" + called) == content(name)
@@ -93,13 +97,13 @@ def test_folders_links_and_devices_are_no_members(tmp_path: Path) -> None:
             info = tarfile.TarInfo(f"{kind!r}.jpg")
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
-    assert not list(archives.members(os.fsencode(tmp_path / "x.tar")))
+    assert not archives.look_into(os.fsencode(tmp_path / "x.tar"))[0]
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("folder/", b"")
         link = zipfile.ZipInfo("link.jpg")
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, b"/etc/passwd")
-    assert not list(archives.members(os.fsencode(tmp_path / "x.zip")))
+    assert not archives.look_into(os.fsencode(tmp_path / "x.zip"))[0]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -109,9 +113,9 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, suffix: str) -> N
     path = tmp_path / f"x{suffix}"
     for data in (b"", b"no archive at all" * 100):
         path.write_bytes(data)
-        if data or suffix == ".zip":
+        if data or suffix in (".zip", ".parquet"):
             with pytest.raises(UsageError, match="cannot be read as an archive"):
-                list(archives.members(os.fsencode(path)))
+                archives.look_into(os.fsencode(path))
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tar.xz"])
@@ -125,9 +129,9 @@ def test_damage_is_an_error_or_does_no_harm(tmp_path: Path, suffix: str) -> None
         start = random_.randrange(len(data))
         data[start : start + 20] = random_.randbytes(20)
         path.write_bytes(data[: random_.choice([len(data), start + 20])])
-        archives.forget()
+        archives._open_ones.clear()
         try:
-            found = [member.name for member in archives.members(os.fsencode(path))]
+            found = archives.look_into(os.fsencode(path))[0]
         except UsageError:
             continue
         for name in found:
@@ -170,7 +174,7 @@ def test_an_archive_that_changes_is_not_read_on(tmp_path: Path) -> None:
     packed(tmp_path / "x.tar", ("a/2.jpg", "a/1.jpg"))
     with pytest.raises(archives.ArchiveError, match="changed"):
         archives.read(path + b"/a/1.jpg")
-    archives.forget()
+    archives._open_ones.clear()
     assert archives.read(path + b"/a/1.jpg") == content("a/1.jpg")
     assert version_of(path + b"/a/1.jpg") == before  # by its own size and time, not by where it is
 

@@ -1,0 +1,215 @@
+"""The kinds of archives, a class each: which members a file holds, and the bytes of one."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import lzma
+import os
+import stat
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple, Protocol
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import encode_path, escape
+
+CHUNK = 2**20  # bytes
+LOCAL_HEADER = 30  # bytes of what stands before a zip's member, without its name and extra field
+ENCRYPTED, DEFLATED = 0x1, 8  # a zip's flag and method
+BINARY = ("binary", "large_binary", "binary_view")  # of Arrow's types
+UTF8 = 0x800  # a zip's flag: names are in UTF-8
+
+
+class Place(NamedTuple):
+    """Where a member is, and what tells it from what it was."""
+
+    offset: int  # bytes, of its data in a tar, of its header in a zip; the number of its row group in a table
+    packed: int  # bytes that it takes; its number in the row group
+    size: int  # bytes; 0 where that shows only when it is read
+    version: int  # its time (ns), or in a zip its CRC
+    method: int = 0  # of packing, in a zip; negative where it cannot be read
+
+
+class ArchiveError(OSError):
+    """A member that cannot be read: its `strerror` says why."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(None, why)
+
+
+class Container(Protocol):
+    """An open archive."""
+
+    in_order: bool  # whether members are to be read in its own order: each step back costs as much as the beginning
+
+    def members(self) -> Iterator[tuple[bytes, Place]]:
+        """The name of each file in it, as it stands there, and its place."""
+
+    def read(self, place: Place) -> bytes:
+        """A member's content, no longer than its place says."""
+
+    def close(self) -> None: ...
+
+
+class Zip:
+    """What zipfile finds; the members are unpacked here, for it would keep a kilobyte about each."""
+
+    in_order = False
+
+    def __init__(self, path: bytes) -> None:
+        self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the archive is read
+
+    def members(self) -> Iterator[tuple[bytes, Place]]:
+        with zipfile.ZipFile(self.stream) as archive:
+            for info in archive.infolist():
+                if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+                    continue
+                readable = info.compress_type in (zipfile.ZIP_STORED, DEFLATED) and not info.flag_bits & ENCRYPTED
+                name = info.filename.encode("utf-8" if info.flag_bits & UTF8 else "cp437", "surrogateescape")
+                if b"/" not in name and info.create_system == 0:  # old programs for Windows
+                    name = name.replace(b"\\", b"/")
+                method = info.compress_type if readable else -1
+                yield name, Place(info.header_offset, info.compress_size, info.file_size, info.CRC, method)
+
+    def read(self, place: Place) -> bytes:
+        if place.method < 0:
+            raise ArchiveError("encrypted, or packed in a way that is not supported")
+        header = _bytes(self.stream, place.offset, LOCAL_HEADER)
+        before = LOCAL_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        data = _bytes(self.stream, place.offset + before, place.packed)
+        if place.method == DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, place.size + 1)  # whatever more it may hold
+        if len(data) != place.size or zlib.crc32(data) != place.version:
+            raise ArchiveError("damaged in its archive: its checksum does not fit")
+        return data
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class Tar:
+    """A tar, packed or not."""
+
+    def __init__(self, path: bytes, opener: Callable[..., Any]) -> None:
+        self.path, self.opener = path, opener
+        self.in_order = opener is not open
+        self.stream: IO[bytes] = opener(path, "rb")
+
+    def members(self) -> Iterator[tuple[bytes, Place]]:
+        with tarfile.open(fileobj=self.stream, mode="r:") as archive:
+            for info in archive:
+                archive.members = []  # type: ignore[attr-defined]  # or it keeps them all
+                if info.isfile() and not info.issparse():
+                    name = info.name.encode("utf-8", "surrogateescape")
+                    yield name, Place(info.offset_data, info.size, info.size, round(info.mtime * 10**9))
+            while self.in_order and self.stream.read(CHUNK):  # to the checksum at the end
+                pass
+
+    def read(self, place: Place) -> bytes:
+        if self.in_order and place.offset < self.stream.tell():  # not every one of them can go back by itself
+            self.stream.close()
+            self.stream = self.opener(self.path, "rb")
+        return _bytes(self.stream, place.offset, place.size)
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class Table:
+    """A Parquet table with a column of images: bytes, or `{bytes, path}` as Hugging Face's datasets have it."""
+
+    in_order = True  # by row groups
+
+    def __init__(self, path: bytes) -> None:
+        try:
+            parquet: Any = importlib.import_module("pyarrow.parquet")
+        except ImportError as error:
+            raise UsageError(f"{encode_path(path)} needs pyarrow: pip install 'ferbatch[parquet]'") from error
+        self.file = parquet.ParquetFile(os.fsdecode(path))
+        self.version = os.stat(path).st_mtime_ns
+        self.column, self.named = _image_column(path, self.file.schema_arrow)
+        self.group: tuple[int, Any] = -1, None  # the one that was read last, and its images' bytes
+
+    def members(self) -> Iterator[tuple[bytes, Place]]:
+        row = 0
+        for group in range(self.file.num_row_groups):
+            n = self.file.metadata.row_group(group).num_rows
+            names: list[str | None] = [None] * n
+            if self.named:
+                table = self.file.read_row_group(group, columns=[f"{self.column}.path"], use_threads=False)
+                names = [value and value["path"] for value in table.column(0).to_pylist()]
+            for at, name in enumerate(names):
+                called = (name or f"{row:09d}").encode("utf-8", "surrogateescape")
+                yield called, Place(group, at, 0, self.version)
+                row += 1
+
+    def read(self, place: Place) -> bytes:
+        if self.group[0] != place.offset:
+            table = self.file.read_row_group(place.offset, columns=[self.column], use_threads=False)
+            self.group = place.offset, table.column(0)
+        value = self.group[1][place.packed].as_py()
+        data = value["bytes"] if isinstance(value, dict) else value
+        if data is None:
+            raise ArchiveError("no bytes in its row of the table")
+        return bytes(data)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def _image_column(path: bytes, schema: Any) -> tuple[str, bool]:
+    """The name of the column that holds images, and whether they have names; UsageError where there is none."""
+    for field in schema:
+        kind = field.type
+        inner = {kind.field(at).name: kind.field(at).type for at in range(kind.num_fields)} if _is_struct(kind) else {}
+        if str(inner.get("bytes")) in BINARY:
+            return field.name, str(inner.get("path")) in ("string", "large_string")
+        if str(kind) in BINARY:
+            return field.name, False
+    there = ", ".join(escape(name)[:40] for name in schema.names[:8])
+    raise UsageError(f"{encode_path(path)} has no column of images (bytes, or bytes and path); it has {there}")
+
+
+def _is_struct(kind: Any) -> bool:
+    return str(kind).startswith("struct<")
+
+
+def _bytes(stream: IO[bytes], offset: int, size: int) -> bytes:
+    stream.seek(offset)
+    data = b""
+    while len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data
+
+
+def _zstd(path: bytes, mode: str) -> Any:
+    try:
+        return importlib.import_module("zstandard").open(path, mode)
+    except ImportError as error:
+        raise UsageError(f"{encode_path(path)} needs zstandard: pip install 'ferbatch[zstd]'") from error
+
+
+def _tar(opener: Callable[..., Any]) -> Callable[[bytes], Container]:
+    return lambda path: Tar(path, opener)
+
+
+CONTAINERS: dict[bytes, Callable[[bytes], Container]] = {  # by what an archive's name ends in
+    b".zip": Zip,
+    b".tar": _tar(open),
+    **dict.fromkeys((b".tar.gz", b".tgz"), _tar(gzip.open)),
+    **dict.fromkeys((b".tar.bz2", b".tbz2"), _tar(bz2.open)),
+    **dict.fromkeys((b".tar.xz", b".txz"), _tar(lzma.open)),
+    **dict.fromkeys((b".tar.zst", b".tzst"), _tar(_zstd)),
+    b".parquet": Table,
+}
+
+
+def damages() -> tuple[type[Exception], ...]:
+    """What libraries raise for a damaged archive."""
+    known = (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
+    return (*known, sys.modules["zstandard"].ZstdError) if "zstandard" in sys.modules else known
