@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core import archives
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import decode_path, escape, listed, shown
 from ferbatch.core.records import NONE, USUAL, Rules
@@ -137,7 +138,7 @@ def read_classes(
     splits: whether a folder of this name holds class folders, rather than being one; where a folder directly in `path`
         does, they all do.
     """
-    if os.path.isdir(path):
+    if os.path.isdir(path) or archives.holds_folders(os.fsencode(path)):
         truth = _of_folders(path, labels, classes, splits, rules)
     elif os.path.exists(path):
         if rules != USUAL:
