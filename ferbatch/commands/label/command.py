@@ -32,6 +32,9 @@ def label(
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")
+    ] = False,
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     incremental: Annotated[
@@ -95,7 +98,7 @@ def label(
     from ferbatch.commands.label.output import plan
 
     log.speak(log_format)
-    target = plan(output, format_)
+    target = plan(output, format_, bom=bom)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
