@@ -22,6 +22,7 @@ from ferbatch.core.records import UNLISTABLE
 from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
 from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
+from ferbatch.images.pixel_rows import read_row
 
 RUN_OUT = re.compile(
     "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
@@ -43,7 +44,7 @@ class GrayImage:
 
 
 def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
-    """A regular file's content; UnreadableImageError where it is gone, forbidden, no file, or over MAX_BYTES.
+    """A file's content, or a table's row of pixels; UnreadableImageError where it is gone, forbidden or over MAX_BYTES.
 
     `info` is what os.stat said of it, where it was asked already.
     """
@@ -61,6 +62,8 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
                 data += more
             return data
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, NotADirectoryError) and (data := read_row(file)) is not None:
+            return data
         raise UnreadableImageError("not_found", "no such file") from error
     except PermissionError as error:
         raise UnreadableImageError("permission", "permission denied") from error
