@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -142,7 +143,8 @@ def _teachers(names: Sequence[str], labels: Sequence[str], device: torch.device)
 
 def _splits(options: TrainOptions, recipe: Recipe) -> Splits:
     """The images, listed."""
-    return list_splits(options.data, options.votes, recipe.holdout, recipe.seed, recipe.source_column, options.labels)
+    table = replace(options.table, source_column=recipe.source_column)
+    return list_splits(options.data, options.votes, recipe.holdout, recipe.seed, options.labels, table)
 
 
 def _data(options: TrainOptions, splits: Splits, recipe: Recipe, watcher: Watcher) -> Data:
