@@ -18,7 +18,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
 from ferbatch.images import pixel_rows
-from ferbatch.images.formats import type_of_name
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, layout_of, plain
 
 # What people call the column that names the image; of several the first counts whose values are names of images.
@@ -67,7 +67,7 @@ class Table:
         must: whether a table without that one is refused; else the usual names count in it.
         """
         if asked is not None and (column := self._asked("--path-column", asked, must)):
-            return self._paths_in(column)
+            return self._text_in(column)
         known = [column for name in PATH_COLUMNS if (column := self.column(name))]
         known = [*filter(self._names_images, known), *known]
         if free := [column for column in known if column not in self.held]:
@@ -75,15 +75,15 @@ class Table:
         if len(found := [column for column in self.frame.columns if self._names_images(column)]) == 1:
             return str(found[0])
         if known or self.held:
-            return self._paths_in(next(iter(known or self.held)))
+            return self._text_in(next(iter(known or self.held)))
         raise UsageError(self._without("--path-column", PATH_COLUMNS, "names the image"))
 
     def label_column(self, asked: str | None = None) -> str:
         """The column that says what each image shows, `asked` for by --label-column; UsageError where none does."""
         if asked is not None and (column := self._asked("--label-column", asked, must=True)):
-            return column
+            return self._text_in(column)
         if found := self.first_of(LABEL_COLUMNS):
-            return found
+            return self._text_in(found)
         if not self.has_header and len(self.frame.columns) == 2:
             return next(str(one) for one in self.frame.columns if one != self.path_column())
         raise UsageError(self._without("--label-column", LABEL_COLUMNS, "holds the label"))
@@ -111,8 +111,8 @@ class Table:
             raise UsageError(f"{option}: {shown(self.path)} has no column {brief(name, 40)} ({self._there()})")
         return found
 
-    def _paths_in(self, column: str) -> str:
-        """The column itself; UsageError where it holds images in place of their names."""
+    def _text_in(self, column: str) -> str:
+        """The column itself; UsageError where it holds images in place of text."""
         if column in self.held:
             raise UsageError(
                 f"the column {brief(column, 40)} of {shown(self.path)} holds {self.held[column]}, which are not read:"
@@ -204,7 +204,9 @@ def _holds(column: pd.Series[Any]) -> str | None:
     value = next((one for one in column if not _is_missing(one)), None)
     if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
         return "images (the bytes and the path of each)"
-    return "images (the bytes of each)" if isinstance(value, bytes | bytearray | memoryview) else None
+    if isinstance(value, bytes) and (type_of_bytes(value[:SIGNATURE_BYTES]) or b"\0" in value):
+        return "images (the bytes of each)"
+    return None
 
 
 def _is_missing(value: Any) -> bool:
@@ -215,6 +217,8 @@ def _text(value: Any) -> str:
     """A table's value as it was written; a whole number that stood beside an empty value is no fraction."""
     if _is_missing(value):
         return ""
+    if isinstance(value, bytes):  # which some writers of Parquet make of text
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, dict) and isinstance(value.get("path"), str):  # Hugging Face's, of an image that is a file
         return str(value["path"])
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

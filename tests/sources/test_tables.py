@@ -303,6 +303,15 @@ def test_a_column_that_holds_images_is_named_and_not_shown(held: str) -> None:
     assert sorted(by_name(read("both.parquet"))) == ["0.jpg", "1.jpg", "2.jpg"]
 
 
+def test_text_that_parquet_holds_as_bytes_is_text_and_an_image_is_no_label() -> None:
+    rows = {"path": [path.encode() for path in ROWS], "label": [label.encode() for label in ROWS.values()]}
+    pd.DataFrame(rows).to_parquet("t.parquet")
+    assert is_found(read("t.parquet"))
+    pd.DataFrame({"path": list(ROWS)[:1], "label": [picture(0)]}).to_parquet("odd.parquet")
+    with pytest.raises(UsageError, match=r"column label of odd\.parquet holds images \(the bytes of each\)"):
+        read("odd.parquet")
+
+
 def test_an_image_that_is_a_path_and_no_bytes_is_that_path() -> None:
     images = [{"bytes": None, "path": path} for path in ROWS]
     pd.DataFrame({"image": images, "label": list(ROWS.values())}).to_parquet("hf.parquet")
