@@ -33,6 +33,9 @@ def label(
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")
+    ] = False,
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     incremental: Annotated[
@@ -118,7 +121,7 @@ def label(
     log.speak(log_format)
     if shard is not None and output is None:
         output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
-    target = plan(output, None if list_ else format_)
+    target = plan(output, None if list_ else format_, bom=bom)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
