@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ferbatch.core.errors import FerbatchError
 from ferbatch.core.names import decode_path
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, Options
-from ferbatch.core.records import MIN_FACE, Prediction, Rules, Search
+from ferbatch.core.records import MIN_FACE, MOST_TURN, Doubt, Prediction, Rules, Search
 from ferbatch.core.version import __version__
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def label(
     batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     min_confidence: float = 0.0,
+    min_score: float = 0.0,
+    max_turn: float = MOST_TURN,
     recursive: bool = True,
     hidden: bool = False,
     exclude: str | Iterable[str] = (),
@@ -53,10 +55,11 @@ def label(
 
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
     `precision` is fp32, bf16, or auto for bf16 where the device computes in it; `workers` counts decode processes
-    (None: what suits the device); predictions less sure than `min_confidence` (0..1) get the status `uncertain`; `tta`
-    labels each image together with its mirror image. In folders, `recursive` takes those below as well, `hidden` what
-    is hidden or kept by other programs, `exclude` leaves out what its patterns match, as in .gitignore, `follow_links`
-    follows links to folders. `faces` says whether images are taken `whole`, each for one
+    (None: what suits the device); predictions less sure than `min_confidence` (0..1) get the status `uncertain`, as do
+    those of faces that the detector is less sure of than `min_score` (0..1), or that are turned by more than `max_turn`
+    degrees; `tta` labels each image together with its mirror image. In folders, `recursive` takes those below as well,
+    `hidden` what is hidden or kept by other programs, `exclude` leaves out what its patterns match, as in .gitignore,
+    `follow_links` follows links to folders. `faces` says whether images are taken `whole`, each for one
     cropped face, searched for faces (`detect`), or what suits each (`auto`); faces smaller than `min_face` pixels are
     left out, `face_margin` (-0.25..1) widens their crops, `largest_face` leaves one an image. An image that cannot be
     read is a Prediction with status `error`, one without a face one with `no_face`.
@@ -72,7 +75,7 @@ def label(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
-        min_confidence=min_confidence,
+        doubt=Doubt(min_confidence, min_score, max_turn),
         recursive=recursive,
         rules=Rules(hidden, (exclude,) if isinstance(exclude, str) else tuple(exclude), follow_links),
         tta=tta,

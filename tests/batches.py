@@ -42,6 +42,7 @@ class Image:
     failure: Failure | None = None
     searched: bool = False
     large: bool = False
+    missed: bool = False
     crops: tuple[Crop, ...] = ()
 
     @property
@@ -60,9 +61,13 @@ def batch_of(images: Sequence[Image], first: int = 0, *, scored: bool = True) ->
         {place: one.failure for place, one in enumerate(images) if one.failure},
         np.array([one.searched for one in images], np.bool_),
         np.array([one.large for one in images], np.bool_),
+        np.array([one.missed for one in images], np.bool_),
         image=np.array([place for place, _ in crops], np.int64),
         boxes=np.array([(box.x, box.y, box.width, box.height) for box in boxes], np.int64).reshape(-1, 4),
         scores=np.array([box.score for box in boxes], np.float64),
+        turns=np.array([box.turn for box in boxes], np.int64),
+        blurs=np.array([box.blur for box in boxes], np.float64),
+        cuts=np.array([box.cut for box in boxes], np.float64),
     )
     if not scored:
         grays = np.array([crop.gray for _, crop in crops], np.uint8)
@@ -78,14 +83,23 @@ def batch_of(images: Sequence[Image], first: int = 0, *, scored: bool = True) ->
 def images_of(batch: Batch) -> list[Image]:
     """The images that a batch holds, of crops what it knows: their gray, or what a model said."""
     paths, files, truths = batch.references
-    assert len(batch) == len(paths) == len(files) == len(truths) == len(batch.searched) == len(batch.large)
+    assert (
+        len(batch)
+        == len(paths)
+        == len(files)
+        == len(truths)
+        == len(batch.searched)
+        == len(batch.large)
+        == len(batch.missed)
+    )
     assert all(0 <= place < len(batch) for place in (*batch.failures, *batch.image.tolist()))
     found = []
     for place in range(len(batch)):
         searched = bool(batch.searched[place])
         crops = tuple(_crop(batch, index, searched) for index in np.flatnonzero(batch.image == place).tolist())
         version, failure = Version(*batch.versions[place].tolist()), batch.failures.get(place)
-        image = Image(files[place], truths[place], version, failure, searched, bool(batch.large[place]), crops)
+        large, missed = bool(batch.large[place]), bool(batch.missed[place])
+        image = Image(files[place], truths[place], version, failure, searched, large, missed, crops)
         assert paths[place] == image.path
         found.append(image)
     return found
@@ -93,7 +107,9 @@ def images_of(batch: Batch) -> list[Image]:
 
 def _crop(batch: Batch, index: int, searched: bool) -> Crop:
     x, y, width, height = batch.boxes[index].tolist()
-    box = Box(x, y, width, height, float(batch.scores[index])) if searched else None
+    shares = [float(column[index]) for column in (batch.scores, batch.blurs, batch.cuts)]
+    turn = int(batch.turns[index])
+    box = Box(x, y, width, height, shares[0], turn, *shares[1:]) if searched else None
     if len(batch.inputs):
         (gray,) = set(batch.inputs[index].ravel().tolist())
         return Crop(gray, (), False, box)
@@ -154,20 +170,21 @@ FAILURES = st.builds(Failure, st.sampled_from(ERROR_KINDS), TEXTS | st.just(UNLI
 PARTS = st.sampled_from([0, 1, 9, 5_000, UNIT - 1, UNIT]) | st.integers(0, UNIT)
 UNITS = st.tuples(*[PARTS] * len(LABELS))
 PIXELS = st.integers(0, MAX_SIDE)
-BOXES = st.builds(Box, PIXELS, PIXELS, PIXELS, PIXELS, PARTS.map(lambda unit: unit / UNIT))
+SHARES = PARTS.map(lambda unit: unit / UNIT)
+BOXES = st.builds(Box, PIXELS, PIXELS, PIXELS, PIXELS, SHARES, st.integers(-179, 180), SHARES, SHARES)
 
 
 @st.composite
 def images(draw: st.DrawFn, files: st.SearchStrategy[bytes] = NAMES) -> Image:
     """An image that could not be read, holds no face or some, or was taken whole, large or not."""
     base = Image(draw(files), draw(st.sampled_from([None, *LABELS])), draw(VERSIONS))
-    way = draw(st.sampled_from(["whole", "whole", "whole", "large", "faces", "no face", "failure"]))
+    way = draw(st.sampled_from(["whole", "whole", "whole", "large", "missed", "faces", "no face", "failure"]))
     if way == "failure":
         return replace(base, failure=draw(FAILURES))
     n = draw(st.integers(1, 4)) if way == "faces" else int(way != "no face")
     boxes = BOXES if way == "faces" else st.none()
     crops = [Crop(draw(st.integers(0, 255)), draw(UNITS), draw(st.booleans()), draw(boxes)) for _ in range(n)]
-    return replace(base, searched="face" in way, large=way == "large", crops=tuple(crops))
+    return replace(base, searched="face" in way, large=way == "large", missed=way == "missed", crops=tuple(crops))
 
 
 # In one batch no file comes twice: a listing names each once.

@@ -219,6 +219,11 @@ def no_programs(patch: Patch) -> None:
 
 
 @fault
+def no_pillow_heif(patch: Patch) -> None:
+    patch.setitem(sys.modules, "pillow_heif", None)
+
+
+@fault
 def no_simplejpeg(patch: Patch) -> None:
     patch.setattr(jpeg, "simplejpeg", None)
 

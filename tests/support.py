@@ -168,8 +168,10 @@ def images_of(batches: Iterable[Batch]) -> list[dict[str, Any]]:
         for place, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             paths, files, truths = batch.references
             image = {"path": paths[place], "file": files[place], "truth": truths[place]}
-            image |= {name: getattr(batch, name)[place].tolist() for name in ("versions", "searched", "large")}
-            crops = ("boxes", "scores", "inputs", "units", "best", "uncertain")
+            image |= {
+                name: getattr(batch, name)[place].tolist() for name in ("versions", "searched", "large", "missed")
+            }
+            crops = ("boxes", "scores", "turns", "blurs", "cuts", "inputs", "units", "best", "uncertain")
             image |= {name: getattr(batch, name)[start:end].tolist() for name in crops}
             found.append({**image, "failure": batch.failures.get(place)})
     return found

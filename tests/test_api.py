@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support import Ferbatch, draw_face
+from support import LABELS, Ferbatch, draw_face
 
 import ferbatch
+from ferbatch.core.records import columns
 from ferbatch.model.weights import shipped
 from ferbatch.stream.classifier import Classifier
 
@@ -79,9 +80,24 @@ def test_what_cannot_be_labelled_is_said(classifier: Classifier) -> None:
         ferbatch.label("nowhere")
     with pytest.raises(ValueError, match="without pixels"):
         classifier(np.zeros((0, 5), np.uint8))
-    for out_of_range in ({"min_confidence": 60}, {"batch_size": 0}, {"workers": -1}):
+    for out_of_range in (
+        {"min_confidence": 60},
+        {"min_score": -1},
+        {"max_turn": 200},
+        {"batch_size": 0},
+        {"workers": -1},
+    ):
         with pytest.raises(ValueError, match=next(iter(out_of_range))):
             ferbatch.label(".", **out_of_range)  # type: ignore[arg-type]
+
+
+def test_labels_of_schema_1_are_read_with_the_columns_of_today(tmp_path: Path) -> None:
+    old = [name for name in columns(LABELS) if name not in ("face_turn", "face_blur", "face_cut")]
+    (tmp_path / "old.csv").write_text(",".join(old) + "\na.jpg,,happy,0.9,0.9,0.1,0,0,ok,,,0,1,2,3,4,0.95\n")
+    frame = ferbatch.read_labels(tmp_path / "old.csv")
+    assert list(frame.columns) == list(columns(LABELS))
+    assert frame["face_turn"].isna().all()
+    assert frame["face_score"].tolist() == [0.95]
 
 
 def test_read_labels_refuses_what_is_no_labels_file(tmp_path: Path) -> None:
@@ -102,10 +118,11 @@ def test_a_models_name_without_its_version_is_the_newest() -> None:
 
 
 def test_where_a_face_is_can_be_read_off_its_prediction() -> None:
-    box = {"x": 1, "y": 2, "width": 3, "height": 4, "face_score": 0.5}
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, "face_score": 0.5, "face_turn": -90, "face_blur": 0.4}
     face = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9}, face=0, **box)
     assert (face.x, face.y, face.width, face.height, face.face_score) == (1, 2, 3, 4, 0.5)
     assert pickle.loads(pickle.dumps(face)) == face
     whole = ferbatch.Prediction("a.jpg", None, "ok", "happy", 0.9, {"happy": 0.9})
     assert (whole.x, whole.y, whole.width, whole.height, whole.face_score) == (None,) * 5
+    assert (face.face_turn, face.face_blur, face.face_cut) == (-90, 0.4, None)
     assert whole != face

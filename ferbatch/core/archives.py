@@ -40,9 +40,10 @@ def is_archive(path: bytes) -> bool:
     return suffix_of(path) is not None and os.path.isfile(path)
 
 
-def holds_folders(path: bytes) -> bool:
-    """Whether it is an archive of files, rather than a table."""
-    return is_archive(path) and suffix_of(path) != TABLE
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder, or an archive of files, which counts as one."""
+    name = os.fsencode(path)
+    return os.path.isdir(name) or (is_archive(name) and suffix_of(name) != TABLE)
 
 
 def is_table(file: bytes) -> bool:

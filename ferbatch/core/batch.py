@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.records import UNIT, Failure
+from ferbatch.core.records import UNIT, Doubt, Failure
 
 
 class References(NamedTuple):
@@ -55,9 +55,13 @@ class Batch:
     failures: dict[int, Failure]  # by the image's place: why it could not be read
     searched: NDArray[np.bool_]  # (N,) whether faces were looked for: its crops are faces
     large: NDArray[np.bool_]  # (N,) whether it is too large or too wide for a cropped face, and was taken for one
+    missed: NDArray[np.bool_]  # (N,) whether no face was found in it, and it was taken whole for all that
     image: NDArray[np.int64]  # (M,) the place of each crop's image, ascending
     boxes: NDArray[np.int64]  # (M, 4) x, y, width and height of each face, in pixels of the upright image
     scores: NDArray[np.float64]  # (M,) 0..1, how sure the detector is of each face
+    turns: NDArray[np.int64]  # (M,) degrees by which each face is turned clockwise, -179..180
+    blurs: NDArray[np.float64]  # (M,) 0..1, how blurred each face's crop is
+    cuts: NDArray[np.float64]  # (M,) 0..1, the share of each face's crop that lies outside the image
     inputs: NDArray[np.uint8] = field(default_factory=_nothing)  # (M, size, size), until a model was asked
     # From then on:
     units: NDArray[np.int64] = field(default_factory=_nothing)  # (M, labels) probabilities in 0..UNIT
@@ -78,15 +82,17 @@ class Batch:
             raise ValueError(f"{len(references.files)} references to {len(self)} images")
         return replace(self, references=references)
 
-    def scored(self, probabilities: NDArray[np.float64], min_confidence: float) -> Batch:
+    def scored(self, probabilities: NDArray[np.float64], doubt: Doubt) -> Batch:
         """The batch with what a model says of its crops, (M, labels); the crops themselves are let go.
 
-        A label whose probability, with its four digits, is less than `min_confidence` (0..1) is uncertain.
+        What is doubted goes by the numbers as they are written.
         """
         if len(probabilities) != len(self.image):
             raise ValueError(f"{len(probabilities)} answers for {len(self.image)} crops")
         best, units = probabilities.argmax(axis=1), np.rint(probabilities * UNIT).astype(np.int64)
-        uncertain = units[np.arange(len(best)), best] / UNIT < min_confidence
+        of_face = (np.rint(self.scores * UNIT) / UNIT < doubt.min_score) | (np.abs(self.turns) > doubt.max_turn)
+        uncertain = units[np.arange(len(best)), best] / UNIT < doubt.min_confidence
+        uncertain |= of_face & self.searched[self.image]
         return replace(self, inputs=_nothing(), units=units, best=best, uncertain=uncertain)
 
     @property
@@ -139,9 +145,15 @@ class Batch:
         return self if inputs.is_pinned() else replace(self, inputs=inputs.pin_memory().numpy())
 
 
-OF_IMAGES = {"versions": np.int64, "searched": np.bool_, "large": np.bool_}  # columns with a value for each image
+OF_IMAGES = {
+    "versions": np.int64,
+    "searched": np.bool_,
+    "large": np.bool_,
+    "missed": np.bool_,
+}  # columns with a value for each image
 OF_CROPS = {  # columns with a value for each crop, what a model says of it among them
     **{"image": np.int64, "boxes": np.int64, "scores": np.float64},
+    **{"turns": np.int64, "blurs": np.float64, "cuts": np.float64},
     **{"units": np.int64, "best": np.int64, "uncertain": np.bool_},
 }
 

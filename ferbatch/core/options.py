@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import USUAL, Rules, Search
+from ferbatch.core.records import ERROR_KINDS, USUAL, Doubt, Rules, Search
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -22,6 +22,7 @@ EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that come
 DEFAULT_MODEL = "cnn-lite-v2"
 BATCH_SIZE = 256  # images of a batch, at the most
 MOST_SHARDS = 10_000
+MOST_SHOWN = 50  # characters of what is not known
 SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
@@ -38,7 +39,7 @@ class Options:
     precision: str = "auto"  # one of PRECISIONS
     batch_size: int = BATCH_SIZE
     workers: int | None = None  # decode processes; None: what suits the device
-    min_confidence: float = 0.0  # 0..1
+    doubt: Doubt = field(default_factory=Doubt)
     recursive: bool = True
     rules: Rules = USUAL
     truth: bool = True
@@ -46,6 +47,7 @@ class Options:
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
     timeout: float | None = None  # seconds for one image, with isolate
     on_error: str = "record"  # one of ON_ERROR
+    allow: tuple[str, ...] = ()  # of ERROR_KINDS: rows with an error that is no failure
     max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
@@ -54,8 +56,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.shard is not None:
             shard_of(self.shard)  # raises where it is none
-        if not 0 <= self.min_confidence <= 1:
-            raise ValueError(f"min_confidence is {self.min_confidence}, not 0..1")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, not 1 or more")
         if self.workers is not None and self.workers < 0:
@@ -66,6 +66,9 @@ class Options:
             raise UsageError(f"--timeout needs --isolate, {seconds}, and a system with interval timers")
         if self.on_error not in ON_ERROR:
             raise UsageError(f"--on-error is {' or '.join(ON_ERROR)}, not '{escape(self.on_error)}'")
+        if unknown := [kind for kind in self.allow if kind not in ERROR_KINDS]:
+            kinds = ", ".join(ERROR_KINDS)
+            raise UsageError(f"--allow takes kinds of errors ({kinds}), not '{escape(unknown[0])[:MOST_SHOWN]}'")
         if self.max_errors is not None:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
 
@@ -114,6 +117,28 @@ class Existing:
 
 
 @dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What a table of images does not say of itself."""
+
+    path_column: str | None = None
+    label_column: str | None = None
+    images: str | None = None  # the folder that its images are in
+    split: str | None = None  # the rows to take, by what their column split (or usage, subset, set) says
+    of_pixels: str | None = None  # those to take of a table of pixels that has such, where `split` does not say which
+    source_column: str = "source"  # that says what collection an image is of
+    classes: str | None = None  # what its labels mean: NAME=LABEL,...
+
+    @property
+    def of_truth(self) -> tuple[str, ...]:
+        """The options in use that speak of the table that holds the truth, and of no other."""
+        asked = {"--label-column": self.label_column, "--images": self.images, "--split": self.split}
+        return tuple(name for name, value in asked.items() if value is not None)
+
+
+SAYS_ALL = TableOptions()  # of a table with the usual columns, beside its images
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateOptions:
     """What `ferbatch evaluate` was asked to do."""
 
@@ -124,6 +149,7 @@ class EvaluateOptions:
     others: bool = False
     votes: str | None = None  # a table of what people said of the images
     slices: str | None = None  # a table of what else is known of them
+    table: TableOptions = SAYS_ALL
     strip_prefix: str | None = None  # of the paths in `predictions`
     rules: Rules = USUAL  # where the truth is class folders
     min_confidence: float = 0.0  # 0..1
@@ -146,6 +172,8 @@ class EvaluateOptions:
             raise UsageError("--strip-prefix needs --truth and --predictions")
         if self.truth is None and self.rules != USUAL:
             raise UsageError("--hidden, --exclude and --follow-links need --truth: class folders")
+        if self.truth is None and self.table.of_truth:
+            raise UsageError(f"{self.table.of_truth[0]} needs --truth, and that a table")
         if self.thumbnails and self.report is None:
             raise UsageError("--thumbnails needs --report")
         if self.truth is None and not from_file:
@@ -185,4 +213,5 @@ class TrainOptions:
     distill: tuple[str, ...] = ()  # names of models to learn from
     labels: tuple[str, ...] | None = None  # in the order of the outputs; None: all classes of the data
     rules: Rules = USUAL  # where the data is class folders
+    table: TableOptions = SAYS_ALL
     device: str = "auto"

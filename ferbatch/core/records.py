@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-SCHEMA = 1  # of the output columns
+SCHEMA = 2  # of the output columns
 
 ERROR_KINDS = (
     *("unreadable", "truncated", "blank", "too_large", "not_found", "permission"),
@@ -18,6 +18,10 @@ ERROR_KINDS = (
 PRECISIONS = ("auto", "fp32", "bf16")  # of the network's body
 UNLISTABLE = "a folder that cannot be listed"  # the error of a folder's row
 STATUSES = ("ok", "uncertain", "no_face", "error")
+
+SINCE_2 = ("face_turn", "face_blur", "face_cut")  # columns that SCHEMA 1 did not have
+# Of a face that was found: its number, where it is in the image, and what can be said of it without a model.
+FACE_COLUMNS = ("face", "x", "y", "width", "height", "face_score", *SINCE_2)
 
 NONE = -1  # in place of a label's index, where there is none
 NO_FACE = -2  # in place of a label's index, where no face was found
@@ -59,6 +63,7 @@ class Search:
     largest: bool = False  # keep the largest face alone
     detector: str = "yunet"  # a key of faces.DETECTORS
     crops: str | None = None  # the folder to write crops to
+    reframe: bool = False  # level and frame faces that fill their image as others: a view for training
 
     def __post_init__(self) -> None:
         if self.mode not in FACES_MODES:
@@ -67,6 +72,24 @@ class Search:
             raise ValueError(f"min_face is {self.min_face}, not 1 or more")
         if not MARGINS[0] <= self.margin <= MARGINS[1]:
             raise ValueError(f"face_margin is {self.margin}, not {MARGINS[0]} to {MARGINS[1]}")
+
+
+MOST_TURN = 180.0  # degrees; no face is turned by more
+TURNED = 45.0  # degrees; a face that is turned by more lies or hangs
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What makes a label `uncertain`; by default nothing does. ValueError for a number out of its range."""
+
+    min_confidence: float = 0.0  # 0..1, of a label's probability
+    min_score: float = 0.0  # 0..1, of the detector's score of a face that was found
+    max_turn: float = MOST_TURN  # degrees, 0..180, by which a face that was found is turned, either way
+
+    def __post_init__(self) -> None:
+        for name, most in (("min_confidence", 1), ("min_score", 1), ("max_turn", 180)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}, not 0..{most}")
 
 
 WHOLE = Search()  # every image is one cropped face
@@ -103,13 +126,16 @@ class Workers:
 
 
 class Box(NamedTuple):
-    """Where a face is, in pixels of the upright image."""
+    """Where a face is, in pixels of the upright image, and what can be said of it without a model."""
 
     x: int  # of the left side
     y: int  # of the upper side
     width: int
     height: int
     score: float  # 0..1, how sure the detector is
+    turn: int = 0  # degrees by which it is turned from upright, -179..180: clockwise is more than 0
+    blur: float = 0.0  # 0..1, how blurred its crop is
+    cut: float = 0.0  # 0..1, the share of its crop that lies outside the image
 
 
 class Version(NamedTuple):
@@ -153,6 +179,9 @@ class Prediction:
     width: int | None = None
     height: int | None = None
     face_score: float | None = None  # 0..1, how sure the detector is
+    face_turn: int | None = None  # degrees by which it is turned from upright, -179..180: clockwise is more than 0
+    face_blur: float | None = None  # 0..1, how blurred its crop is: 0 is sharp
+    face_cut: float | None = None  # 0..1, the share of its crop that lies outside the image
 
 
 def columns(labels: Sequence[str]) -> tuple[str, ...]:
@@ -160,5 +189,5 @@ def columns(labels: Sequence[str]) -> tuple[str, ...]:
     return (
         *("path", "truth", "label", "confidence"),
         *labels,
-        *("status", "error_kind", "error", "face", "x", "y", "width", "height", "face_score"),
+        *("status", "error_kind", "error", *FACE_COLUMNS),
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.batch import Batch
-from ferbatch.core.records import DIGITS, STATUSES, UNIT, Prediction, columns
+from ferbatch.core.records import DIGITS, FACE_COLUMNS, STATUSES, UNIT, Prediction, columns
 
 NOWHERE = -1  # in place of a crop's index, in a row without one
 
@@ -25,7 +25,7 @@ class Spelling:
     texts: Callable[[Sequence[str]], list[Any]]  # paths and errors, which hold no line ends
     word: Callable[[str], Any]  # labels, statuses, kinds
     units: Sequence[Any]  # every probability in units of 1/UNIT; then what stands where there is none
-    whole: Callable[[int], Any]  # pixels and numbers of faces
+    whole: Callable[[int], Any]  # pixels, degrees and numbers of faces
 
 
 def _units(spelled: Callable[[float], Any], nothing: Any) -> list[Any]:
@@ -118,12 +118,14 @@ def _fail(found: dict[str, list[Any]], batch: Batch, image: NDArray[np.int64], s
 
 
 def _place_faces(found: dict[str, list[Any]], batch: Batch, crop: NDArray[np.int64] | None, spelling: Spelling) -> None:
-    """Write the numbers and boxes of faces into the columns; `crop` is that of each row, as `_places` gives it."""
+    """Write what is known of faces into their columns; `crop` is that of each row, as `_places` gives it."""
     crops = np.arange(len(batch.image)) if crop is None else crop
     rows = np.flatnonzero(np.append(batch.searched[batch.image], False)[crops])
-    scores = np.rint(batch.scores * UNIT).astype(np.int64)
-    values = np.column_stack([batch.numbers, batch.boxes, scores])[crops[rows]].tolist()
-    for row, (*whole, score) in zip(rows.tolist(), values, strict=True):
-        for name, value in zip(("face", "x", "y", "width", "height"), whole, strict=True):
-            found[name][row] = spelling.whole(value)
-        found["face_score"][row] = spelling.units[score]
+    whole, units = spelling.whole, spelling.units.__getitem__
+    shares = np.rint(np.stack([batch.scores, batch.blurs, batch.cuts]) * UNIT).astype(np.int64)
+    values = [(batch.numbers, whole), *((pixels, whole) for pixels in batch.boxes.T)]
+    values += [(shares[0], units), (batch.turns, whole), (shares[1], units), (shares[2], units)]
+    for name, (column, spelled) in zip(FACE_COLUMNS, values, strict=True):
+        into = found[name]
+        for row, value in zip(rows.tolist(), column[crops[rows]].tolist(), strict=True):
+            into[row] = spelled(value)

@@ -14,7 +14,7 @@ from ferbatch.core.records import columns
 from ferbatch.core.rows import AS_CSV, AS_JSON, AS_VALUES, as_word, columns_of
 
 TEXT_COLUMNS = frozenset({"path", "truth", "label", "status", "error_kind", "error"})
-WHOLE_COLUMNS = frozenset({"face", "x", "y", "width", "height"})
+WHOLE_COLUMNS = frozenset({"face", "x", "y", "width", "height", "face_turn"})
 ROW_GROUP = 16_384  # rows of a Parquet row group
 
 

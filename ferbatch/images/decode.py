@@ -21,12 +21,15 @@ from ferbatch.core import archives
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.records import UNLISTABLE
+from ferbatch.images import damage, heif, jpeg, jpeg_damage
 from ferbatch.images.formats import IMAGE_TYPES, MAX_BYTES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
 from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
+from ferbatch.images.pixel_rows import read_row
 
 RUN_OUT = re.compile(
-    "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof", re.IGNORECASE
+    "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof|end of file|too small",
+    re.IGNORECASE,
 )
 BLANK = "every pixel has the same value"
 SEARCHED_SIDE = 1_280  # pixels; where faces are looked for, a large JPEG is reduced while both sides stay this long
@@ -45,7 +48,7 @@ class GrayImage:
 
 
 def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
-    """A regular file's content; UnreadableImageError where it is gone, forbidden, no file, or over MAX_BYTES.
+    """A file's content, or a table's row of pixels; UnreadableImageError where it is gone, forbidden or over MAX_BYTES.
 
     `info` is what os.stat said of it, where it was asked already.
     """
@@ -57,15 +60,17 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
             raise UnreadableImageError("unsupported", "not a regular file")
         _check_size(info.st_size)
         if info.st_nlink == archives.IN_ONE:
-            data = archives.read(file)
-            _check_size(len(data))
-            return data
+            member = archives.read(file)
+            _check_size(len(member))
+            return member
         with open(file, "rb", buffering=0) as stream:
             data = stream.read(info.st_size) or b""
             while len(data) < info.st_size and (more := stream.read(info.st_size - len(data))):  # from a network
                 data += more
             return data
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, NotADirectoryError) and (data := read_row(file)) is not None:
+            return data
         raise UnreadableImageError("not_found", "no such file") from error
     except PermissionError as error:
         raise UnreadableImageError("permission", "permission denied") from error
@@ -78,11 +83,19 @@ def _check_size(size: int) -> None:
         raise UnreadableImageError("too_large", f"{size:,} bytes, the limit is {MAX_BYTES:,}")
 
 
-def decode(data: bytes, suffix_type: str | None = None, side: int | None = None, *, colour: bool = False) -> GrayImage:
+def decode(
+    data: bytes,
+    suffix_type: str | None = None,
+    side: int | None = None,
+    *,
+    colour: bool = False,
+    by_pillow: bool = False,
+) -> GrayImage:
     """The upright gray image in `data`; in RGB if it is to be in `colour`, for people to look at.
 
     `suffix_type` is what the file's name says it is: believed only where the bytes themselves say nothing.
     With `side` (pixels), a JPEG twice as large or more is decoded at reduced scale: both sides stay that long.
+    `by_pillow` has Pillow alone make the pixels of JPEGs.
     Raises UnreadableImageError, whatever the decoder met.
     """
     if not data:
@@ -94,18 +107,19 @@ def decode(data: bytes, suffix_type: str | None = None, side: int | None = None,
         raise UnreadableImageError("unreadable", "not an image of a known type")
     if not IMAGE_TYPES[kind].decoded:
         raise UnreadableImageError("unsupported", f"{kind} images are not supported; convert to JPEG or PNG")
+    whole = jpeg_damage.closed(data) if kind == "JPEG" else data
     # Each read takes a byte or more, so that a small file needs no counting, which would slow it down.
-    stream = Reader(data) if len(data) > MAX_READS else BytesIO(data)
+    stream = Reader(whole) if len(data) > MAX_READS else BytesIO(whole)
     try:
         check_file(data, kind)
-        return _decode(data, stream, kind, side, colour)
+        return _decode(data, stream, kind, side, colour, by_pillow)
     except UnreadableImageError:
         raise
     except Exception as error:  # decoders throw anything at all; nothing else is called in there
         raise _unreadable(error, kind, _ends_early(error, data, stream, kind)) from error
 
 
-def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: bool) -> GrayImage:
+def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: bool, by_pillow: bool) -> GrayImage:
     """The upright image; raises whatever the decoder does.
 
     data: the file's content.
@@ -113,26 +127,41 @@ def _decode(data: bytes, stream: BytesIO, kind: str, side: int | None, colour: b
     kind: the file's type.
     side: pixels that both sides of a reduced JPEG stay long; None: it is not reduced.
     colour: RGB, not gray.
+    by_pillow: a JPEG's pixels, as all others.
     """
-    with Image.open(stream, formats=[kind]) as image:
+    with heif.opened(stream) if kind == "HEIF" else Image.open(stream, formats=[kind]) as image:
         check_image(image, data, kind)
         width, height = image.size
         if image.info.get("default_image"):
             image.seek(1)  # of an animated PNG, what people see first
-        if kind == "JPEG":
-            wanted = side or max(width, height)
-            # Luma straight from the file, reduced where that is enough.
-            image.draft("RGB" if colour else "L", (wanted, wanted))
-        converted = to_colour(image, side) if colour else to_gray(image)
+        converted = _converted(image, data, kind, side, colour, by_pillow)
         upright = _upright(converted, image)
     if upright.size != converted.size:
         width, height = height, width
     return GrayImage(upright if colour else not_blank(upright), width, height)
 
 
+def _converted(
+    image: Image.Image, data: bytes, kind: str, side: int | None, colour: bool, by_pillow: bool
+) -> Image.Image:
+    """The opened image in gray or colour, as it lies in the file. The arguments are those of `_decode`."""
+    if kind == "JPEG":
+        # Luma straight from the file, reduced where that is enough.
+        wanted = side or max(image.size)
+        image.draft("RGB" if colour else "L", (wanted, wanted))
+        whole = jpeg_damage.closed(data)
+        quick = whole is data and not colour and not by_pillow
+        if quick and (luma := jpeg.gray(data, *image.size)) is not None:
+            return Image.fromarray(luma)
+        jpeg_damage.check(whole, ended=whole is data)
+    converted = to_colour(image, side) if colour else to_gray(image)
+    damage.check(image, data, kind)
+    return converted
+
+
 def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
     """`gray` turned as the EXIF data of the image it was made from says."""
-    if len(image.info.get("exif", b"")) > MAX_EXIF_BYTES:
+    if len(image.info.get("exif") or b"") > MAX_EXIF_BYTES:
         return gray
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
         if gray is not image:
@@ -150,12 +179,16 @@ def _ends_early(error: Exception, data: bytes, stream: BytesIO, kind: str) -> bo
         with suppress(Exception):
             Image.open(reader, formats=[kind])
         return reader.starved
+    if kind in ("PNG", "AVIF", "HEIF") and data.endswith(damage.ZEROS):
+        return True
     if kind == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if kind == "JPEG2000":  # no end mark after the start of the last tile
         return data.rfind(b"\xff\xd9") <= data.rfind(b"\xff\x90\0\x0a")
     if "truncated" in str(error).lower():
         return not str(error).endswith("chunk")  # what Pillow calls so is whole, but too short
+    if kind == "HEIF":
+        return bool(RUN_OUT.search(str(error)))
     ran_out = isinstance(error, EOFError) or bool(RUN_OUT.search(str(error)))
     return ran_out and stream.tell() >= len(data) and kind != "BMP"  # whose run lengths have an end of their own
 

@@ -43,7 +43,7 @@ def _type(
 
 
 # Keys are Pillow's names. No other plugin of Pillow's is tried: some start programs (EPS), the rest hold no faces.
-# What is no pixels in an AVIF or ICNS costs its decoder thirty times its size; hence their limit of bytes.
+# What is no pixels in an AVIF, HEIF or ICNS costs its decoder thirty times its size; hence their limit of bytes.
 IMAGE_TYPES: dict[str, ImageType] = {
     "JPEG": _type(".jpg .jpeg .jpe .jfif .mpo", rb"\xff\xd8\xff"),
     "PNG": _type(".png .apng", rb"\x89PNG\r\n\x1a\n"),
@@ -70,7 +70,12 @@ IMAGE_TYPES: dict[str, ImageType] = {
     "ICO": _type(".ico"),
     "TGA": _type(".tga .icb .vda .vst"),
     "PCX": _type(".pcx"),
-    "HEIF": _type(".heic .heif .hif", rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)", decoded=False),
+    "HEIF": _type(
+        ".heic .heif .hif",
+        rb"....ftyp(hei[cxms]|hev[cxms]|mif1|msf1)",
+        max_pixels=HEAVY_PIXELS,
+        max_bytes=2**26,
+    ),
     "JPEG XL": _type(".jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n", decoded=False),
     "Photoshop": _type(".psd .psb", rb"8BPS\0", decoded=False),
     "camera raw": _type(".dng .cr2 .cr3 .nef .nrw .arw .orf .rw2 .raf .pef .srw", decoded=False),

@@ -10,7 +10,7 @@ from ferbatch.core.errors import UnreadableImageError
 from ferbatch.images import jpeg
 from ferbatch.images.decode import BLANK, decode
 
-PREPROCESSING_VERSION = 1  # raised whenever an image's pixels at the network change: its labels are then made again
+PREPROCESSING_VERSION = 2  # raised whenever what an image gives changes: its labels are then made again
 
 # What `model_input` does, for the card: change both together.
 PREPROCESSING = {
@@ -23,17 +23,22 @@ REDUCED_SIDE = 4  # a large JPEG is decoded at 1/2, 1/4 or 1/8 while both sides 
 
 
 def input_of(
-    data: bytes, suffix_type: str | None, size: int, luma: NDArray[np.uint8] | None = None
+    data: bytes,
+    suffix_type: str | None,
+    size: int,
+    luma: NDArray[np.uint8] | None = None,
+    *,
+    by_pillow: bool = False,
 ) -> tuple[NDArray[np.uint8], int, int]:
     """The model input (size, size) of the image in `data`, and the image's own upright width and height.
 
-    `luma` is what `luma_of` gave of the data; it makes the very same pixels, sooner. Raises UnreadableImageError,
-    whatever the decoder met.
+    `luma` is what `luma_of` gave of the data; it makes the very same pixels, sooner. `by_pillow` is as in `decode`.
+    Raises UnreadableImageError, whatever the decoder met.
     """
     if luma is not None:
         height, width = luma.shape
         return luma if luma.shape == (size, size) else model_input(Image.fromarray(luma), size), width, height
-    image = decode(data, suffix_type, REDUCED_SIDE * size)
+    image = decode(data, suffix_type, REDUCED_SIDE * size, by_pillow=by_pillow)
     return model_input(image.pixels, size), image.width, image.height
 
 

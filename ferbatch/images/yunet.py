@@ -30,6 +30,7 @@ LEAST_PADDED = 64
 MIN_SCORE = 0.6  # of a face, 0..1: with less it is left out; it is the root of two probabilities
 LEAST_LOGIT = math.log(MIN_SCORE**2 / (1 - MIN_SCORE**2))  # of either: with less, the root is below whatever the other
 SAME = 0.3  # in one picture, two boxes whose intersection is more than this share of their union are of one face
+BOXES_OF_ONE = 0.5  # so large a share and their landmarks are of one face, too
 MOST_FACES = 1_000  # of an image
 MOST_BOXES = 5 * MOST_FACES  # of a picture that are compared, the surest
 
@@ -74,11 +75,15 @@ class YuNet:
 
     def __call__(self, grays: NDArray[np.uint8]) -> list[Rows]:
         """The faces in each of N pictures of one size, (N, H, W): the surest first, each once."""
+        return [surest(rows, SAME) for rows in self.candidates(grays)]
+
+    def candidates(self, grays: NDArray[np.uint8]) -> list[Rows]:
+        """Of each picture, every box that may be of a face, however many there are of each."""
         n, height, width = grays.shape
         if not n or min(height, width) < THINNEST:
             return [np.empty((0, 15)) for _ in range(n)]
         levels = self.network(padded(grays))
-        return [surest(_faces([level[one] for level in levels]), SAME) for one in range(n)]
+        return [_faces([level[one] for level in levels]) for one in range(n)]
 
 
 def padded(grays: NDArray[np.uint8]) -> engines.Pixels:
@@ -91,7 +96,7 @@ def padded(grays: NDArray[np.uint8]) -> engines.Pixels:
 
 
 def _faces(levels: list[NDArray[np.float32]]) -> Rows:
-    """Every box that may be of a face of a picture, however many there are of each.
+    """Every box that may be of a face of a picture.
 
     levels: the network's outputs, (16, down, across) each.
     """
@@ -123,6 +128,22 @@ def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES)
         others[0] = False  # itself, whatever rounding says
         rows = rows[others]
     return np.array(kept).reshape(-1, 15)
+
+
+def in_the_middle(rows: Rows, side: int) -> Rows | None:
+    """The row of the face that is in the middle of a square of `side` pixels; None if there is none."""
+    middle = rows[:, :2] + rows[:, 2:4] / 2 - side / 2
+    off = np.abs(middle).max(axis=1, initial=0)
+    if not len(rows) or off.min() > side / 4:
+        return None
+    row: Rows = rows[off.argmin()]  # (15,)
+    return row
+
+
+def averaged(row: Rows, candidates: Rows) -> Rows:
+    """The row with the mean landmarks of all candidates for its face: they are nearer to the same ones each time."""
+    same = alike(row, candidates, BOXES_OF_ONE, 1.0)
+    return np.concatenate((row[:4], candidates[same, 4:14].mean(0), row[14:]))
 
 
 def alike(one: Rows, rows: Rows, same: float, inside: float) -> NDArray[np.bool_]:

@@ -40,8 +40,12 @@ def computes_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(known.get(name) for name in NATIVE_BF16)
 
 
-def choose_precision(name: str, device: torch.device) -> str:
-    """A key of DTYPES for auto | fp32 | bf16; UsageError if there is none such."""
+def choose_precision(name: str, device: torch.device, *, measured: bool = True) -> str:
+    """A key of DTYPES for auto | fp32 | bf16; UsageError if there is none such.
+
+    measured: whether the model's card has scores. Where it has none, as of a converted model, nobody knows what bf16
+    costs it, and auto is fp32: its probabilities are then those of the network that it was.
+    """
     if name not in PRECISIONS:
         raise UsageError(f"no precision called '{escape(name)}' (known: {', '.join(PRECISIONS)})")
-    return name if name != "auto" else "bf16" if computes_bf16(device) else "fp32"
+    return name if name != "auto" else "bf16" if measured and computes_bf16(device) else "fp32"

@@ -116,13 +116,14 @@ class Engine:
         card: of the network; its size, mean, std and temperature are applied.
         network: with its weights; it is left as it is.
         device: auto, cpu, cuda, cuda:N or mps.
-        precision: of the network's body: fp32, bf16, or auto for bf16 where the device computes in it.
+        precision: of the network's body: fp32, bf16, or auto for bf16 where the device computes in it and the card has
+            scores.
         tta: test-time augmentation: the mean of the image's and its mirror image's probabilities, at twice the work.
         """
         self.card = card
         self.tta = tta
         self.device = choose_device(device) if isinstance(device, str) else device
-        self.precision = choose_precision(precision, self.device)
+        self.precision = choose_precision(precision, self.device, measured=bool(card.scores))
         self.dtype = DTYPES[self.precision]
         self.block = BLOCK.get(self.device.type, LIGHT_CPU_BLOCK if card.multiply_adds < LIGHT else CPU_BLOCK)
         # Blocks in work at a time: one a core; of two on a GPU, one is sent while the other is computed.

@@ -1,4 +1,4 @@
-"""Our own networks: the study's, the light one, and any chain of layers.
+"""Our own networks: the study's, the light one, and any that a card describes part by part.
 
 Every network has two parts: `features`, the convolutional body, which runs in the device's precision, and `head`,
 the dense layers, which inference runs in float64 (see model.engine).
@@ -6,13 +6,14 @@ the dense layers, which inference runs in float64 (see model.engine).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-KERAS_BATCH_NORM: dict[str, float] = {"eps": 1e-3, "momentum": 0.01}  # Keras counts momentum from the other end: 0.99
+from ferbatch.model.parts import KERAS_BATCH_NORM, TO_VECTOR, build
+
 MOST_LAYERS = 1000  # more than any network needs; a card may ask for so many that building them never ends
 
 
@@ -177,50 +178,62 @@ class Squeeze(nn.Module):
         return x * cast(Tensor, self.weights(x))
 
 
-class FlattenRows(nn.Module):
-    """(B, C, H, W) -> (B, H * W * C): in the order of Keras, whose images have their channels last."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1).flatten(1)
-
-
-def _padded(pad: Sequence[int], value: float, module: nn.Module) -> nn.Module:
-    """`module` after padding (left, right, top, bottom) with `value`, if there is any."""
-    return nn.Sequential(nn.ConstantPad2d(tuple(pad), value), module) if any(pad) else module  # type: ignore[arg-type]
-
-
-def _batch_norm(of: type[nn.Module]) -> Callable[..., nn.Module]:
-    return lambda features, eps: of(features, eps=eps, momentum=KERAS_BATCH_NORM["momentum"])
-
-
-PARTS: dict[str, Callable[..., nn.Module]] = {  # what a Sequential is made of
-    "conv": lambda inputs, outputs, kernel, stride, pad, bias: _padded(
-        pad, 0.0, nn.Conv2d(inputs, outputs, kernel, stride, bias=bias)
-    ),
-    "max_pool": lambda size, stride, pad: _padded(pad, float("-inf"), nn.MaxPool2d(size, stride)),
-    "average_pool": lambda size, stride: nn.AvgPool2d(size, stride),
-    "batch_norm_2d": _batch_norm(nn.BatchNorm2d),
-    "batch_norm_1d": _batch_norm(nn.BatchNorm1d),
-    "flatten": FlattenRows,
-    "global_average_pool": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-    "dense": lambda inputs, outputs, bias: nn.Linear(inputs, outputs, bias=bias),
-    "leaky_relu": lambda slope: nn.LeakyReLU(slope),
-    "elu": lambda alpha: nn.ELU(alpha),
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "dropout": lambda p: nn.Dropout(p),
-}
-TO_VECTOR = ("flatten", "global_average_pool")  # the part that ends the body
-
-
 class Sequential(Network):
-    """Any chain of PARTS, as `ferbatch convert` finds it in a Keras model; the card holds the chain."""
+    """Any chain of parts, as `ferbatch convert` finds it in a Keras model; the card holds the chain.
 
-    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+    parts: of parts.PARTS, by their kinds and arguments.
+    head: how many of them are the body; models that 0.1.0 converted do not say, their body ends where a vector begins.
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]], head: int | None = None) -> None:
         super().__init__()
         _check_depth(len(parts))
-        kinds = [part["kind"] for part in parts]
-        end = next(index for index, kind in enumerate(kinds) if kind in TO_VECTOR) + 1
-        modules = [PARTS[part["kind"]](**{k: v for k, v in part.items() if k != "kind"}) for part in parts]
-        self.features = nn.Sequential(*modules[:end])  # (B, 1, size, size) -> (B, N)
-        self.head = nn.Sequential(*modules[end:])  # (B, N) -> (B, labels)
+        modules = [build(part) for part in parts]
+        if head is None:
+            head = next(index for index, part in enumerate(parts) if part["kind"] in TO_VECTOR) + 1
+        self.features = nn.Sequential(*modules[:head])  # (B, 1, size, size) -> (B, …)
+        self.head = nn.Sequential(*modules[head:])  # (B, …) -> (B, labels)
+
+
+class Graph(Network):
+    """Parts that branch and merge. A part names in `from` those that it takes, by their places; else the one before it.
+
+    parts: of parts.PARTS; -1 is the image. Those of the head take no part of the body but its last.
+    head: how many of them are the body.
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]], head: int) -> None:
+        super().__init__()
+        _check_depth(len(parts))
+        modules = [build(part) for part in parts]
+        sources = [part.get("from", [index - 1]) for index, part in enumerate(parts)]
+        self.features = Wired(modules[:head], sources[:head])  # (B, 1, size, size) -> (B, …)
+        self.head = Wired(modules[head:], [[at - head for at in one] for one in sources[head:]])  # -> (B, labels)
+
+
+class Wired(nn.Sequential):
+    """Modules of which each takes what its sources give: places among them, or -1 for what all of it is given."""
+
+    def __init__(self, modules: Sequence[nn.Module], sources: Sequence[Sequence[int]]) -> None:
+        super().__init__(*modules)
+        if not all(-1 <= at < index for index, one in enumerate(sources) for at in one):
+            raise ValueError("a part takes what comes after it")
+        self.sources = sources
+        last = {at: index for index, one in enumerate(sources) for at in one}  # that takes it
+        self.done = [[at for at in {*one} if last[at] == index] for index, one in enumerate(sources)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = {-1: x}
+        for index, module in enumerate(self):
+            x = there[index] = module(*[there[at] for at in self.sources[index]])
+            for at in self.done[index]:
+                del there[at]  # its memory is needed
+        return x
+
+    def followed(self) -> Iterator[tuple[tuple[str, nn.Module], tuple[str, nn.Module]]]:
+        """Each module, with its name, whose value one other alone takes, and that one."""
+        named = list(self.named_children())
+        taken = [at for one in self.sources for at in one]
+        for index, one in enumerate(self.sources):
+            if len(one) == 1 and one[0] >= 0 and taken.count(one[0]) == 1:
+                yield named[one[0]], named[index]

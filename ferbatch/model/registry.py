@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ferbatch.core.errors import FerbatchError, ModelError
 from ferbatch.core.names import escape
 from ferbatch.model.backbones import BACKBONES, Backbone
-from ferbatch.model.networks import Cnn, CnnLarge, CnnLite, Network, Sequential
+from ferbatch.model.networks import Cnn, CnnLarge, CnnLite, Graph, Network, Sequential, Wired
 from ferbatch.model.weights import INTENDED_USE, LIMITS, Card
 
 MODELS: dict[str, Callable[..., Network]] = {  # networks that can be trained
@@ -28,9 +29,10 @@ MODELS: dict[str, Callable[..., Network]] = {  # networks that can be trained
     **{name: partial(Backbone, name) for name in BACKBONES},
 }
 # Networks that weights may have.
-ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential}
+ARCHITECTURES: dict[str, Callable[..., Network]] = {**MODELS, "sequential": Sequential, "graph": Graph}
 
 MOST_LAYER_VALUES = 2**22  # that a layer may make of one image; VGG16 has as many at 256 pixels
+MOST_ALIVE = 2**25  # values of one image that are there at a time: where parts merge, early ones wait
 MOST_WORK = 25_000_000_000  # multiply-adds, or values looked at, for one image; VGG16 at 256 pixels: 20 billion
 
 
@@ -81,21 +83,24 @@ def outputs(network: Network, size: int) -> int:
 
 
 def _check_cost(network: Network, size: int) -> None:
-    """ValueError where one image would take more memory or time than MOST_LAYER_VALUES and MOST_WORK allow.
+    """ValueError where one image would take more memory or time than MOST_LAYER_VALUES, MOST_ALIVE, MOST_WORK allow.
 
     A run on no image at all tells: every layer's shape is there, and nothing is computed.
     """
     work = 0
+    made: list[weakref.ref[Tensor]] = []  # that were there when the last layer was done
 
     def count(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal work
+        nonlocal work, made
         values = math.prod(output.shape[1:])
+        made = [one for one in made if one() is not None and one() is not output] + [weakref.ref(output)]
+        alive = sum(math.prod(one.shape[1:]) for ref in made if (one := ref()) is not None)
         weight, kernel = getattr(module, "weight", None), getattr(module, "kernel_size", 1)
         kernel = kernel if isinstance(kernel, Sequence) else (kernel, kernel)  # a pool has one number or two
         work += values * (math.prod(kernel) if weight is None else weight[0].numel())
         if output.shape[:1] != (0,):
             raise ValueError("it makes something of no image")
-        if values > MOST_LAYER_VALUES or work > MOST_WORK:
+        if values > MOST_LAYER_VALUES or alive > MOST_ALIVE or work > MOST_WORK:
             raise ValueError("it is too large to run")
 
     hooks = [module.register_forward_hook(count) for module in network.modules()]
@@ -124,7 +129,8 @@ def folded(features: nn.Module) -> nn.Module:
     """A copy for inference with each batch norm folded into the convolution before it: a pass over memory less."""
     features = copy.deepcopy(features).eval()
     for parent in [module for module in features.modules() if isinstance(module, nn.Sequential)]:
-        for (name, conv), (after, norm) in pairwise(parent.named_children()):
+        pairs = parent.followed() if isinstance(parent, Wired) else pairwise(parent.named_children())
+        for (name, conv), (after, norm) in pairs:
             if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
                 setattr(parent, name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, after, nn.Identity())

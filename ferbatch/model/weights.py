@@ -31,7 +31,7 @@ MOST_HEADER_BYTES = 2**20  # of the JSON that a .safetensors file begins with
 MOST_TENSOR_BYTES = 2**30  # the size of a .safetensors file
 MOST_SIZE = 1024  # pixels on a side of the input
 MOST_LABELS = 1_000
-FIGURES = ("macro_avg", "weighted_avg")  # of a report, that stand where its labels do
+FIGURES = ("macro_avg", "weighted_avg", "truth_avg")  # of a report, that stand where its labels do
 LONGEST_WORD = 255  # characters of a name or a label
 MOST_DEPTH = 16  # lists and objects of a card in one another
 LEAST_SCALE, MOST_SCALE = 1e-9, 1e9  # std and temperature lie between; a mean is less than MOST_SCALE from 0
@@ -216,6 +216,7 @@ LIMITS = (
     " of people at work or in schools (prohibited in the EU by the AI Act, Article 5(1)(f)), nor for any decision"
     " about a person."
 )
+UNKNOWN_ACCURACY = "Its accuracy is unknown until `ferbatch evaluate` has measured it."  # of a model that has no scores
 
 
 @dataclass(frozen=True, slots=True)

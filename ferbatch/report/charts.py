@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import warnings
@@ -11,18 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # a home that cannot be written is no news for the user
 os.environ.pop("MPLBACKEND", None)  # a wrong one ends the import; none is needed here
 
-import matplotlib as mpl  # noqa: E402
-import matplotlib.style  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.ticker import MaxNLocator  # noqa: E402
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from ferbatch.report.excerpt import MOST_CURVES, Result, excerpt  # noqa: E402
+from ferbatch.report.excerpt import MOST_CURVES, Result, excerpt
 
 INK = "#1a1d21"  # becomes the page's own colour in a chart that stands in a page
 BLUES = "Blues"

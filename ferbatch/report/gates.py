@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape
+from ferbatch.core.names import count, escape
 from ferbatch.scoring.measures import Measure
 
 MEASURE_KEYS = {field.name for field in dataclasses.fields(Measure)}
@@ -79,8 +79,18 @@ def missed(gates: Sequence[Gate], results: Sequence[Mapping[str, Any]]) -> list[
             elif value > gate.bound if gate.ceiling else value < gate.bound:
                 short = "over" if gate.ceiling else "short of"
                 said = f"{_shown(value, gate.bound)}, {_gap(value, gate.bound)} {short} {gate.bound:,.10g}"
-                clauses.append(f"{name}{of} is {said}")
+                clauses.append(f"{name}{of} is {said}{_beyond_truth(gate.name, result)}")
     return clauses
+
+
+def _beyond_truth(name: str, result: Mapping[str, Any]) -> str:
+    """What a macro average counts that is no fault of the truth's labels; nothing where it is no such average."""
+    average, _, figure = name.partition(".")
+    if average != "macro_avg" or not result["beyond_truth"]:
+        return ""
+    others = result["truth_avg"][figure]["value"]
+    counted = f"{count(result['beyond_truth'], 'label')} that no image has counted as 0"
+    return f" ({counted}; truth_avg.{figure} is {others:.4f})"
 
 
 def _shown(value: float, bound: float) -> str:

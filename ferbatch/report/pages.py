@@ -37,6 +37,7 @@ READABLE = {  # names in report.json that are more than words with underscores -
     "f1": "F1",
     "macro_avg": "Macro average",
     "weighted_avg": "Weighted average",
+    "truth_avg": "Average over the truth's labels",
     "roc_auc": "ROC-AUC",
     "nll": "NLL",
     "brier": "Brier score",

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from ferbatch.core.names import count
 from ferbatch.report.excerpt import MOST_IN_PAGES, MOST_ON_A_TERMINAL, Result, excerpt
 
 Measure = Mapping[str, Any]  # as report.json has it
@@ -113,6 +114,9 @@ def _table(result: Result) -> Table:
     for name in ("macro_avg", "weighted_avg"):
         row = [_cell(result[name][measure]) for measure in ("precision", "recall", "f1")]
         table.add_row(name.replace("_", " "), *row, n)
+        if name == "macro_avg" and result["beyond_truth"]:
+            row = [_cell(result["truth_avg"][measure]) for measure in ("precision", "recall", "f1")]
+            table.add_row("truth avg", *row, n)
     return table
 
 
@@ -136,7 +140,7 @@ def _votes(votes: Mapping[str, Any]) -> Iterator[Text]:
     majority, blame, spread = votes["majority"], votes["blame"], votes["distribution"]
     yield Text()
     yield Text(
-        f"people's commonest answer ({majority['images']:,} images) is the model's label in"
+        f"people's commonest answer ({count(majority['images'], 'image')}) is the model's label in"
         f" {_percent(majority['model'])}, the truth in {_percent(majority['truth'])}"
     )
     yield Text(

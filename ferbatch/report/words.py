@@ -10,7 +10,7 @@ PARTED = 0.05  # mean confidence and accuracy this far apart are warned of
 
 
 def words(found: Measures, agreed: Agreement | None) -> list[str]:
-    """The measures in five plain sentences; one where there is nothing to say."""
+    """The measures in five plain sentences, or six; one where there is nothing to say."""
     if not found.images:
         return [f"Nothing can be said: {found.accuracy.reason}."]
     occurring = [name for name, one in found.labels.items() if one.support]
@@ -20,6 +20,7 @@ def words(found: Measures, agreed: Agreement | None) -> list[str]:
         _best_and_worst(found),
         _commonest(found, agreed),
         _how_sure(found),
+        *([_beyond_truth(found)] if found.beyond_truth else []),
     ]
 
 
@@ -72,7 +73,10 @@ def _best_and_worst(found: Measures) -> str:
         return f"It finds {percent(most)} of the images of {'each label' if len(found_in) > 1 else best}."
     text = f"It finds {best} best ({percent(most)} of those images) and {worst} worst ({percent(least)})"
     (most, best), (least, worst) = max(right_for), min(right_for)
-    return f"{text}; its label {best} is right in {percent(most)} of the cases, its label {worst} in {percent(least)}."
+    text += f"; its label {best} is right in {percent(most)} of the cases"
+    return (
+        f"{text}, its label {worst} in {percent(least)}." if len(right_for) > 1 else f"{text}, and it gives no other."
+    )
 
 
 def _commonest(found: Measures, agreed: Agreement | None) -> str:
@@ -115,4 +119,16 @@ def _parted(mean: float, accuracy: float, interval: tuple[float, float]) -> str:
     return (
         f" Warning: {points} lie between these two averages: on images like these a confidence does not mean what it"
         f" says, and --min-confidence lets through {'more' if mean > accuracy else 'fewer'} errors than it promises."
+    )
+
+
+def _beyond_truth(found: Measures) -> str:
+    """What averages over the labels hide where some were given that no image has."""
+    beyond = found.beyond_truth
+    of = beyond + sum(1 for one in found.labels.values() if one.support)
+    theirs = "is the truth of no image and counts" if beyond == 1 else "are the truth of no image and count"
+    return (
+        f"Macro averages are over {of:,} labels, {beyond:,} of which {theirs} as 0: macro F1 is"
+        f" {found.macro_avg.f1.value:.2f}, and over the truth's labels alone {found.truth_avg.f1.value:.2f}"
+        " (truth_avg.f1)."
     )

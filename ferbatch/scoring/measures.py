@@ -86,6 +86,8 @@ class Measures:
     balanced_accuracy: Measure  # mean of the recalls of the labels that occur
     macro_avg: Averages
     weighted_avg: Averages
+    truth_avg: Averages  # macro, over the labels that occur as truth alone
+    beyond_truth: int  # labels that macro_avg is over, and no image has
     roc_auc: Measure  # mean over the labels, one against the rest
     nll: Measure  # mean of -ln(probability of the truth), natural logarithm
     brier: Measure  # mean of the squared distance to the truth over all labels, 0..2

@@ -36,7 +36,7 @@ def measures(outcomes: Outcomes, *, curves: bool = True) -> Measures:
     (samples,) = resampled(matrix.ravel(), *np.indices(matrix.shape).reshape(2, -1)) if n else (None,)
     labels = _label_measures(done, matrix, samples, curves)
     areas = [measure.roc_auc for measure in labels.values()]
-    averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted")}
+    averages = {name: _averaged(matrix, samples, name, nothing) for name in ("macro", "weighted", "truth")}
     return Measures(
         images=n,
         failed=failed,
@@ -46,6 +46,8 @@ def measures(outcomes: Outcomes, *, curves: bool = True) -> Measures:
         balanced_accuracy=_balanced(matrix, samples, nothing),
         macro_avg=averages["macro"],
         weighted_avg=averages["weighted"],
+        truth_avg=averages["truth"],
+        beyond_truth=len(_present(matrix)) - len(_true(matrix)),
         roc_auc=_mean_area(areas, n),
         nll=calibration.nll(done, nothing),
         brier=calibration.brier(done, nothing),
@@ -96,26 +98,36 @@ def _present(matrix: Counts) -> list[int]:
     return [int(index) for index in np.flatnonzero(matrix.sum(0) + matrix.sum(1))]
 
 
-def _by_scikit_learn(matrix: Counts, **options: Any) -> tuple[Any, Any, Any]:
+def _true(matrix: Counts) -> list[int]:
+    """The labels that occur as truth."""
+    return [int(index) for index in np.flatnonzero(matrix.sum(1))]
+
+
+def _by_scikit_learn(matrix: Counts, labels: Sequence[int], **options: Any) -> tuple[Any, Any, Any]:
     """precision, recall, f1 from the cells of the matrix, weighted by their counts."""
     truth, predicted = np.indices(matrix.shape).reshape(2, -1)
     return tuple(
         sk.precision_recall_fscore_support(
-            truth, predicted, sample_weight=matrix.ravel(), labels=_present(matrix), zero_division=0, **options
+            truth, predicted, sample_weight=matrix.ravel(), labels=labels, zero_division=0, **options
         )[:3]
     )
 
 
 def _averaged(matrix: Counts, samples: Margins | None, average: str, nothing: str) -> Averages:
-    """Precision, recall and F1 averaged over the labels, with the intervals of resampled matrices."""
+    """Precision, recall and F1 averaged over the labels, with the intervals of resampled matrices.
+
+    `average` is `macro`, `weighted`, or `truth`: macro, over the labels that occur as truth.
+    """
     if samples is None:
         return Averages(*[Measure(None, 0, reason=nothing)] * 3)
-    present = _present(matrix)
-    values = _by_scikit_learn(matrix, average=average)
+    present = _true(matrix) if average == "truth" else _present(matrix)
+    values = _by_scikit_learn(matrix, present, average="weighted" if average == "weighted" else "macro")
     samples = samples.of(present)
     weights = samples.truth
-    if average == "macro":  # over the labels that occur in the resample, just as the measure is over those that occur
-        weights = (samples.truth + samples.predicted > 0).astype(np.int64)
+    if (
+        average != "weighted"
+    ):  # over the labels that occur in the resample, just as the measure is over those that occur
+        weights = (samples.truth + (samples.predicted if average == "macro" else 0) > 0).astype(np.int64)
     spread = per_label(samples)
     averaged = [
         Measure(float(value), int(matrix.sum()), percentiles((spread[name] * weights).sum(-1) / weights.sum(-1)))
@@ -127,9 +139,8 @@ def _averaged(matrix: Counts, samples: Margins | None, average: str, nothing: st
 def _balanced(matrix: Counts, samples: Margins | None, nothing: str) -> Measure:
     if samples is None:
         return Measure(None, 0, reason=nothing)
-    occurring = np.flatnonzero(matrix.sum(1)).tolist()
     truth, predicted = np.indices(matrix.shape).reshape(2, -1)
-    value = sk.recall_score(truth, predicted, labels=occurring, average="macro", sample_weight=matrix.ravel())
+    value = sk.recall_score(truth, predicted, labels=_true(matrix), average="macro", sample_weight=matrix.ravel())
     return Measure(float(value), int(matrix.sum()), percentiles(balanced(samples)))
 
 

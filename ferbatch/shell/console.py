@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import writing
+from ferbatch.core.names import count
 from ferbatch.report import terminal as report_terminal
 from ferbatch.shell import log
 from ferbatch.shell.log import say
@@ -49,7 +50,7 @@ class Progress:
             rate = self.done / (now - self.start)
             left = tqdm.format_interval((self.total - self.done) / rate)
             what = f"{self.what}: " if self.what else ""
-            said = f"{what}{self.done:,} of {self.total:,} images, {rate:,.0f} images/s, {left} left"
+            said = f"{what}{self.done:,} of {count(self.total, 'image')}, {rate:,.0f} images/s, {left} left"
             say(said, event="progress", done=self.done, of=self.total, images_per_second=round(rate, 1))
 
     def __enter__(self) -> Progress:

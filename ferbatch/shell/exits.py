@@ -26,6 +26,7 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         warnings.filterwarnings("ignore", module="PIL")  # Pillow warns of images that become rows with an error
+        log.hear_libraries(shown=not kwargs.get("quiet"))
         try:  # around them all, for a signal may come when the command is just over
             with process.native_code_hushed(), process.stopping_in_order(_farewell):
                 try:

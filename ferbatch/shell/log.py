@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -66,6 +67,26 @@ class _Stderr(logging.Handler):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+class _Libraries(logging.Handler):
+    """What libraries log, as ours. Of matplotlib, the file alone hears: of a home that cannot be written, for one."""
+
+    def __init__(self, shown: bool) -> None:
+        super().__init__(WARNING)
+        self.shown, self.by_python = shown, warnings.showwarning
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(
+            f"{record.name}: {record.getMessage()}", shown=self.shown and record.name.split(".")[0] != "matplotlib"
+        )
+
+    def warn(self, message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        """In place of `warnings.showwarning`."""
+        self.say(f"{category.__name__}: {message}", shown=self.shown)
+
+    def say(self, message: str, *, shown: bool) -> None:
+        say(escape(" ".join(message.split())), WARNING, shown=shown, event="library")
+
+
 _stderr = _Stderr()
 _stderr.setFormatter(_Bare())
 _logger = logging.Logger("ferbatch")  # known to nobody else: the process's logging is not touched
@@ -90,8 +111,19 @@ def append_to(path: str) -> None:
     _logger.addHandler(file)
 
 
+def hear_libraries(*, shown: bool) -> None:
+    """Say what libraries warn of, until the end; not `shown`: in the file alone."""
+    libraries = _Libraries(shown)
+    logging.getLogger().addHandler(libraries)
+    warnings.showwarning = libraries.warn
+
+
 def end() -> None:
     """Close the file and say things as before."""
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, _Libraries):
+            logging.getLogger().removeHandler(handler)
+            warnings.showwarning = handler.by_python
     _stderr.setFormatter(_Bare())
     for handler in _logger.handlers[1:]:
         _logger.removeHandler(handler)

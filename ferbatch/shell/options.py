@@ -13,7 +13,10 @@ from ferbatch.core.records import FACES_MODES, MARGINS, Rules
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Precision = Annotated[
-    str, typer.Option("--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it.")
+    str,
+    typer.Option(
+        "--precision", help="fp32, bf16, or auto: bf16 where the CPU or GPU computes in it (converted models: fp32)."
+    ),
 ]
 Tta = Annotated[
     bool, typer.Option("--tta", help="Label each image together with its mirror image: better, at twice the work.")
@@ -54,6 +57,18 @@ Exclude = Annotated[
 ]
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Follow links to folders below the one that is given.")
+]
+PathColumn = Annotated[
+    str | None,
+    typer.Option("--path-column", help="The table's column that names the images.  [default: path, file, image, …]"),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", help="The table's column that holds the label.  [default: label, class, …]"),
+]
+Images = Annotated[
+    str | None,
+    typer.Option("--images", help="The folder that holds the table's images.  [default: the table's own]"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]

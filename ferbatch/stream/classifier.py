@@ -15,7 +15,7 @@ from ferbatch.core import process
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import UnreadableImageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL
-from ferbatch.core.records import MIN_FACE, NO_VERSION, Decoding, Failure, Prediction, Search, Workers
+from ferbatch.core.records import MIN_FACE, NO_VERSION, Decoding, Doubt, Failure, Prediction, Search, Workers
 from ferbatch.core.rows import predictions
 from ferbatch.images import faces
 from ferbatch.images.decode import from_memory
@@ -59,7 +59,7 @@ class Classifier(Engine):
         decoding: Decoding | None = None,
         workers: Workers | None = None,
         *,
-        min_confidence: float = 0.0,
+        doubt: Doubt | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> Generator[Batch, None, None]:
         """Every image, in order, with what the model says of it; memory does not grow with their number.
@@ -71,19 +71,19 @@ class Classifier(Engine):
         workers: the processes that decode. Isolated ones may die, and on a CPU label as well; where it is left to the
             images' number and size whether to isolate them, it is done without where no process can be started. The
             death of one that is not isolated ends it all.
-        min_confidence: labels less sure than this (0..1) are `uncertain`.
+        doubt: which labels are `uncertain`; None: none is.
         batch_size: images of a batch, at the most: where they take long, it has fewer.
         """
-        decoding = decoding or Decoding(self.card.size)
-        with self._started(images, decoding, workers or Workers(), min_confidence, batch_size) as pool:
+        decoding, doubt = decoding or Decoding(self.card.size), doubt or Doubt()
+        with self._started(images, decoding, workers or Workers(), doubt, batch_size) as pool:
             source = loader(Batches(images, decoding, batch_size, pool), pin_memory=self.device.type == "cuda")
             batches = ((batch, batch.inputs) for batch in process.until_stopped(source))
             for batch, probabilities in self.ahead(batches):  # of no inputs, where a worker has asked already
-                yield batch if batch.units.size else batch.scored(probabilities, min_confidence)
+                yield batch if batch.units.size else batch.scored(probabilities, doubt)
 
     @contextlib.contextmanager
     def _started(
-        self, images: Images, decoding: Decoding, workers: Workers, min_confidence: float, batch_size: int
+        self, images: Images, decoding: Decoding, workers: Workers, doubt: Doubt, batch_size: int
     ) -> Iterator[Pool | None]:
         """The processes that are to decode these images; None where this process does. Arguments as of `stream`."""
         on_cpu, number = self.device.type == "cpu", workers.number
@@ -95,7 +95,7 @@ class Classifier(Engine):
             if isolated or number:
                 computes = isolated and on_cpu and can_compute()
                 number = number or (torch.get_num_threads() if computes else process.default_workers())
-                compute = (lambda batch: batch.scored(self.alone(batch.inputs), min_confidence)) if computes else None
+                compute = (lambda batch: batch.scored(self.alone(batch.inputs), doubt)) if computes else None
                 with contextlib.suppress(*((WorkerError,) if isolated and not workers.isolate else ())):
                     at_once = max(batch_size, self.block) if computes else batch_size  # a block is computed whole
                     processes = Pool(decoding, Workers(number, isolated, workers.timeout), at_once, compute)
@@ -146,4 +146,4 @@ class Classifier(Engine):
         n = len(contents)
         references = References([""] * n, [b""] * n, [None] * n)
         batch = gathered(0, references, self.card.size, contents, [NO_VERSION] * n)
-        return predictions(batch.scored(self.probabilities(batch.inputs), 0.0), self.card.labels)
+        return predictions(batch.scored(self.probabilities(batch.inputs), Doubt()), self.card.labels)

@@ -26,10 +26,10 @@ from ferbatch.core.batch import OF_CROPS, OF_IMAGES, Batch, References, joined
 from ferbatch.core.errors import OutputError
 from ferbatch.core.files import sync_folder, writing
 from ferbatch.core.names import shown
-from ferbatch.core.records import ERROR_KINDS, UNIT, Failure
+from ferbatch.core.records import ERROR_KINDS, MOST_TURN, UNIT, Failure
 from ferbatch.images.limits import MAX_SIDE
 
-FORMAT = 3
+FORMAT = 4
 BEGINNING = b'{"ferbatch_journal"'
 SYNC_EVERY = 1.0  # seconds after which lines are forced to the disk
 LONGEST_LINE = 2**28  # bytes; a longer line is none of ours
@@ -65,9 +65,10 @@ def batch_of(line: bytes) -> Batch | None:
         failures = {int(place): Failure(*why) for place, why in said["failures"].items()}
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         return None
-    most = {"image": n - 1, "boxes": MAX_SIDE, "scores": 1, "units": UNIT, "best": labels - 1}
+    most = {"image": n - 1, "boxes": MAX_SIDE, "scores": 1, "blurs": 1, "cuts": 1, "units": UNIT, "best": labels - 1}
     fits = (
         all(columns[name].min(initial=0) >= 0 and columns[name].max(initial=0) <= most[name] for name in most)
+        and np.abs(columns["turns"]).max(initial=0) <= MOST_TURN
         and (np.diff(columns["image"]) >= 0).all()
         and (columns["units"][columns["best"], np.arange(m)] == columns["units"].max(axis=0, initial=0)).all()
         and all(isinstance(text, str) for text in (*said["paths"], *(why.message for why in failures.values())))

@@ -14,7 +14,7 @@ from PIL import Image
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
-from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Search, Version
+from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Version
 from ferbatch.images import faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
 from ferbatch.images.face_files import write_crops
@@ -30,6 +30,7 @@ class Content(NamedTuple):
     inputs: Sequence[NDArray[np.uint8]] = ()  # model inputs, (size, size) each
     boxes: Sequence[Box] | None = None  # of its faces; None where it was taken whole
     large: bool = False  # whether it was, and is too large or too wide for a cropped face
+    missed: bool = False  # whether it was, for no face was found in it
     failure: Failure | None = None
 
 
@@ -50,9 +51,13 @@ def gathered(
         {place: content.failure for place, content in enumerate(contents) if content.failure},
         searched,
         np.array([content.large for content in contents], np.bool_),
+        np.array([content.missed for content in contents], np.bool_),
         image,
         boxes[:, :4].astype(np.int64),
         boxes[:, 4],
+        boxes[:, 5].astype(np.int64),
+        boxes[:, 6],
+        boxes[:, 7],
         np.concatenate([*inputs, np.zeros((0, size), np.uint8)]).reshape(-1, size, size),
     )
 
@@ -88,7 +93,8 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     """What the file holds; UnreadableImageError whatever it may hold instead.
 
     `decoding.search` says whether the image is taken whole, for one cropped face, or its faces are looked for: `auto`
-    looks where the image is larger than a crop would be, and takes it whole after all where a face fills it.
+    looks where the image is larger than a crop would be, and takes it whole after all where a face fills it, or where
+    it may be a crop though none is found.
     OutputError where crops cannot be written.
 
     path: of the image, as printed; its crops are named by it.
@@ -99,28 +105,30 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     search = decoding.search
     data, suffix_type = read_bytes(file, info), type_of_name(file)
     luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-    if image := _to_search(data, luma, suffix_type, search):
+    missed = False
+    if image := _to_search(data, luma, suffix_type, decoding):
         found = faces.find(image, search)
-        if search.mode == "detect" or not faces.is_crop(image, found):
+        missed = not found and faces.may_be_crop(image)
+        if search.mode == "detect" or not (missed or faces.is_crop(image, found)):
             return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
-    pixels, width, height = input_of(data, suffix_type, decoding.size, luma)
+    pixels, width, height = input_of(data, suffix_type, decoding.size, luma, by_pillow=decoding.by_pillow)
     write_crops(search.crops, path)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
-    return Content([pixels], None, large)
+    return Content([pixels], None, large, missed)
 
 
 def _to_search(
-    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, search: Search
+    data: bytes, luma: NDArray[np.uint8] | None, suffix_type: str | None, decoding: Decoding
 ) -> GrayImage | None:
     """The image to look for faces in, from the quicker decoder where that has it; None where it is taken for a crop."""
-    smallest = faces.SMALL_SIDE if search.mode == "auto" else 0
-    if search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
+    smallest = faces.SMALL_SIDE if decoding.search.mode == "auto" else 0
+    if decoding.search.mode == "whole" or (luma is not None and max(luma.shape) <= smallest):
         return None
     if luma is not None:
         return GrayImage(Image.fromarray(luma), luma.shape[1], luma.shape[0])
-    image = decode(data, suffix_type, SEARCHED_SIDE)
+    image = decode(data, suffix_type, SEARCHED_SIDE, by_pillow=decoding.by_pillow)
     return image if max(image.width, image.height) > smallest else None
 
 
@@ -133,6 +141,7 @@ def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding:
     decoding: says the size of a model input, the margin round a face and where crops go.
     """
     search = decoding.search
-    crops = [faces.crop(image, face, search.margin) for face in found]
+    crops = [faces.crop(image, face, search) for face in found]
     write_crops(search.crops, path, crops)
-    return Content([model_input(crop, decoding.size) for crop in crops], [faces.box(face, image) for face in found])
+    boxes = [faces.seen(image, face, crop, search) for face, crop in zip(found, crops, strict=True)]
+    return Content([model_input(crop, decoding.size) for crop in crops], boxes)

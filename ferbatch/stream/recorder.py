@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.batch import Batch
-from ferbatch.core.records import UNLISTABLE
+from ferbatch.core.records import TURNED, UNLISTABLE
 from ferbatch.core.writers import Writer
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.stream.journal import Journal
@@ -25,7 +25,11 @@ class Tally:
     searched: int = 0  # images that faces were looked for in
     faces: int = 0  # found in the images that were searched
     no_face: int = 0  # images that were searched without finding a face
+    missed: int = 0  # images that were taken whole though no face was found in them
+    turned: int = 0  # faces that are turned by more than TURNED degrees
+    allowed_kinds: Collection[str] = ()  # of errors that do not count as failures
     errors: Counter[str] = field(default_factory=Counter)  # by error_kind
+    allowed: Counter[str] = field(default_factory=Counter)  # the same, of allowed_kinds
     failed_example: str = ""  # the path of the first image that failed
     unlistable: int = 0  # folders that could not be looked into
     uncertain: int = 0
@@ -40,10 +44,15 @@ class Tally:
         self.searched += int(batch.searched.sum())
         self.faces += int(batch.searched[batch.image].sum())
         self.no_face += int(batch.faceless.sum())
+        self.missed += int(batch.missed.sum())
+        self.turned += int((np.abs(batch.turns) > TURNED).sum())
         self.uncertain += int(batch.uncertain.sum())
         self.whole_pictures += int(batch.large.sum())
         self.without_truth += batch.references.truths.count(None)
         for place, failure in sorted(batch.failures.items()):
+            if failure.kind in self.allowed_kinds:
+                self.allowed[failure.kind] += 1
+                continue
             self.errors[failure.kind] += 1
             self.failed_example = self.failed_example or batch.references.paths[place]
             self.unlistable += failure.message == UNLISTABLE
@@ -51,7 +60,7 @@ class Tally:
     @property
     def whole(self) -> int:
         """Images that were taken whole."""
-        return self.images - self.failed - self.searched
+        return self.images - self.failed - self.allowed.total() - self.searched
 
     @property
     def failed(self) -> int:
@@ -62,7 +71,13 @@ class Recorder:
     """Takes every batch of a listing, in order."""
 
     def __init__(
-        self, writer: Writer, journal: Journal | None, outcomes: Outcomes | None, *, brings_up_to_date: bool = False
+        self,
+        writer: Writer,
+        journal: Journal | None,
+        outcomes: Outcomes | None,
+        *,
+        brings_up_to_date: bool = False,
+        allowed: Collection[str] = (),
     ) -> None:
         """Begin with nothing.
 
@@ -70,10 +85,13 @@ class Recorder:
         journal: of the run; None where the labels go to stdout, which shall see them at once.
         outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
         brings_up_to_date: whether rows of an earlier run are among the labels.
+        allowed: kinds of errors that are no failures of the run.
         """
         self.writer, self.journal, self.outcomes = writer, journal, outcomes
-        self.tally = Tally()  # of all rows
-        self.this_run = Tally() if brings_up_to_date else self.tally  # without those of an earlier run
+        self.tally = Tally(allowed_kinds=allowed)  # of all rows
+        self.this_run = (
+            Tally(allowed_kinds=allowed) if brings_up_to_date else self.tally
+        )  # without those of an earlier run
 
     def add(self, batch: Batch, known: NDArray[np.bool_], old: NDArray[np.bool_]) -> None:
         """The next images.

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from batches import BATCHES, Image, batch_of, images_of, scored, unscored
+from batches import BATCHES, Crop, Image, batch_of, images_of, scored, unscored
 from hypothesis import given
 from hypothesis import strategies as st
 from support import LABELS
 
 from ferbatch.core.batch import Batch, References, joined
-from ferbatch.core.records import UNIT
+from ferbatch.core.records import UNIT, Doubt
 from ferbatch.core.rows import predictions
 
 
@@ -67,20 +67,31 @@ def test_the_largest_face_is_the_first(images: list[Image]) -> None:
     assert images_of(batch.largest()) == wanted
 
 
-@given(images=BATCHES, minimum=st.floats(0, 1))
-def test_a_model_is_asked_once_for_every_crop(images: list[Image], minimum: float) -> None:
+def is_doubted(crop: Crop, doubt: Doubt) -> bool:
+    """By the label's probability; of a face that was found, by the detector's score and by how it is turned as well."""
+    unsure = max(crop.units) / UNIT < doubt.min_confidence
+    return unsure or (
+        crop.box is not None and (crop.box.score < doubt.min_score or abs(crop.box.turn) > doubt.max_turn)
+    )
+
+
+DOUBTS = st.builds(Doubt, st.floats(0, 1), st.floats(0, 1), st.floats(0, 180))
+
+
+@given(images=BATCHES, doubt=DOUBTS)
+def test_a_model_is_asked_once_for_every_crop(images: list[Image], doubt: Doubt) -> None:
     batch = batch_of(images, scored=False)
     crops = [crop for one in images for crop in one.crops]
     exact = np.array([crop.units for crop in crops], np.float64).reshape(-1, len(LABELS)) / UNIT
-    answered = batch.scored(exact + 0.4 / UNIT, minimum)
+    answered = batch.scored(exact + 0.4 / UNIT, doubt)
     assert not len(answered.inputs)
     assert answered.units.tolist() == [list(crop.units) for crop in crops]
     assert answered.best.tolist() == [crop.best for crop in crops]
-    assert answered.uncertain.tolist() == [max(crop.units) / UNIT < minimum for crop in crops]
+    assert answered.uncertain.tolist() == [is_doubted(crop, doubt) for crop in crops]
     for wrong in (exact[1:], np.concatenate([exact, np.ones((1, len(LABELS)))])):
         if len(wrong) != len(exact):
             with pytest.raises(ValueError, match=rf"{len(wrong)} answers for {len(exact)} crops"):
-                batch.scored(wrong, minimum)
+                batch.scored(wrong, doubt)
 
 
 @given(images=BATCHES)

@@ -398,6 +398,26 @@ def test_gates(gate: str, code: int, said: bytes, ferbatch_here: Ferbatch, tmp_p
     assert done.stdout == b""
 
 
+def test_a_gate_can_stand_on_the_truths_labels_alone(ferbatch_here: Ferbatch, tmp_path: Path) -> None:
+    labels = ("angry", "happy", "sad", "surprise", "neutral")
+    rows = ["path,truth,label,confidence," + ",".join(labels) + ",status,error_kind,error"]
+    for truth in labels[1:]:
+        for at in range(25):
+            label = "angry" if (truth, at) == ("sad", 0) else truth
+            shares = ",".join("0.96" if one == label else "0.01" for one in labels)
+            rows.append(f"{truth}/{at}.jpg,{truth},{label},0.96,{shares},ok,,")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    asked = ("evaluate", "--predictions", "labels.csv", "-q", "--fail-under")
+    assert ferbatch_here(*asked, "truth_avg.f1=0.99").returncode == 0
+    done = ferbatch_here(*asked, "macro_avg.f1=0.99")
+    assert done.returncode == 5
+    assert b"(1 label that no image has counted as 0; truth_avg.f1 is 0.9949)" in done.stderr
+    shown = ferbatch_here("evaluate", "--predictions", "labels.csv", "--report", "report")
+    assert re.search(rb"truth avg .*0\.99", shown.stdout)
+    assert "Macro F1 over the truth&#39;s labels" in (tmp_path / "report/report.html").read_text()
+    assert "| truth's labels: F1 |" in (tmp_path / "report/report.md").read_text()
+
+
 def test_several_gates_are_one_line_and_an_undefined_figure_passes_none(
     ferbatch_here: Ferbatch, tmp_path: Path
 ) -> None:
@@ -669,10 +689,10 @@ def test_hostile_names_reach_every_file_as_data(
         (("--truth", "test", "--predictions", "votes.csv"), "is no labels file"),
         (("--truth", "test", "--device", "tpu"), "no device called 'tpu'"),
         (("--truth", "test", "--classes", "0:happy"), "say NAME=LABEL"),
-        (("--truth", "truth.csv"), "none of the images is there: looked for gone/1.jpg"),
+        (("--truth", "truth.csv"), "none of the 2 images of truth.csv is there: looked for gone/1.jpg"),
         (("--truth", "empty.csv"), "the column truth of empty.csv is empty"),
         (("--truth", "face.jpg"), "is no table: tables are csv, json, jsonl, parquet"),
-        (("--truth", "semicolons.csv"), "values must be separated by commas"),
+        (("--truth", "semicolons.csv"), "none of the 1 image of semicolons.csv is there"),
         (("--predictions", "report.json"), "report.json cannot be read as a table"),
         (("--predictions", "labels.csv", "--votes", "labels.csv"), "is a labels file, not people's votes"),
         (

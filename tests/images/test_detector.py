@@ -16,7 +16,7 @@ from test_faces import landscape
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Search
-from ferbatch.images import engines, faces, passes, yunet
+from ferbatch.images import engines, faces, frames, passes, yunet
 from ferbatch.images.decode import GrayImage, from_memory
 from ferbatch.images.onnx_file import simplified
 
@@ -109,7 +109,7 @@ def test_no_box_lies_outside_its_picture() -> None:
                 middles = rows[:, :2] + rows[:, 2:4] / 2
                 assert ((middles >= 0) & (middles <= (width, height))).all()
     photo = Image.new("L", (176, 144))
-    inside, outside = ([x, 20, 60, 70, *faces.TEMPLATE.ravel(), 0.999] for x in (20, 1_099))
+    inside, outside = ([x, 20, 60, 70, *frames.TEMPLATE.ravel(), 0.999] for x in (20, 1_099))
     found = passes.faces_in(photo, lambda _: [np.array([inside, outside])], 20, largest=False)
     assert found[:, 0].tolist() == [20]
 
@@ -165,16 +165,20 @@ def test_onnx_runtime_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyP
         yunet.YuNet.version()
 
 
-class Looks:
-    """A detector that remembers the sides of the pictures it was shown."""
+class Looks(yunet.YuNet):
+    """A detector that remembers the pictures it was shown: how many, how high and how wide."""
 
     def __init__(self) -> None:
-        self.sides: list[int] = []
-        self.detector = yunet.YuNet()
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
 
-    def __call__(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        self.sides.append(max(grays.shape[1:]))
-        return self.detector(grays)
+    def candidates(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+        self.shapes.append(grays.shape)
+        return super().candidates(grays)
+
+    @property
+    def sides(self) -> list[int]:
+        return [max(shape[1:]) for shape in self.shapes]
 
 
 @pytest.mark.parametrize(
@@ -211,11 +215,7 @@ def test_where_the_largest_face_alone_is_wanted_the_first_look_that_sees_one_cle
 
 
 def test_all_faces_of_a_photo_are_looked_at_again_at_once() -> None:
-    looks = []
-
-    def look(grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        looks.append(grays.shape)
-        return yunet.YuNet()(grays)
+    look = Looks()
 
     picture = landscape((900, 600)).convert("L")
     for x, side in ((20, 300), (420, 480)):
@@ -223,10 +223,10 @@ def test_all_faces_of_a_photo_are_looked_at_again_at_once() -> None:
     image = GrayImage(picture, *picture.size)
     rows = passes.faces_in(picture, look, 20, largest=False)
     found = [faces.Face(*row[:4], row[14], row[4:14].reshape(5, 2)) for row in rows]
-    looks.clear()
-    closer = faces._closer(image, found, look)
-    assert looks == [(2, faces.CLOSE, faces.CLOSE)]
-    assert [faces._closer(image, [one], look)[0].landmarks.tolist() for one in found] == [
+    look.shapes.clear()
+    closer = faces._closer(image.pixels, found, look)
+    assert look.shapes == [(2, faces.CLOSE, faces.CLOSE)]
+    assert [faces._closer(image.pixels, [one], look)[0].landmarks.tolist() for one in found] == [
         one.landmarks.tolist() for one in closer
     ]
 

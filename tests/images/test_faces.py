@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from support import LABELS, ORIENTATIONS, ROOT, Ferbatch, crossed, depth, draw_f
 import ferbatch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
-from ferbatch.core.records import Decoding, ImageRef, Search
-from ferbatch.images import faces, passes, yunet
+from ferbatch.core.records import FACE_COLUMNS, Decoding, ImageRef, Search
+from ferbatch.images import faces, frames, passes, quality, yunet
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
 from ferbatch.images.face_files import COPY, crop_path, file_for
 from ferbatch.stream.classifier import Classifier
@@ -151,7 +152,7 @@ def test_a_crop_has_the_training_faces_frame_whatever_the_photos_scale_and_tilt(
     turned = (LANDMARKS - middle) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) + middle
     frame = faces._frame(face, 0.0)
     inside = (turned * side / 512 - frame.corner) @ frame.axes.T / frame.side
-    assert_near(inside.ravel().tolist(), faces.TEMPLATE.ravel().tolist(), 0.09)
+    assert_near(inside.ravel().tolist(), frames.TEMPLATE.ravel().tolist(), 0.09)
     eyes = inside[1] - inside[0]
     assert abs(np.degrees(np.arctan2(eyes[1], eyes[0]))) < 7  # they lie level
 
@@ -160,7 +161,7 @@ def test_the_frame_is_the_least_squares_fit_of_the_landmarks() -> None:
     turn = np.radians(17)
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     for side, shift in ((48.0, (0.0, 0.0)), (231.5, (40.0, -12.0))):
-        landmarks = faces.TEMPLATE @ rotation * side + shift
+        landmarks = frames.TEMPLATE @ rotation * side + shift
         face = faces.Face(0, 0, 1, 1, 1.0, landmarks)
         frame = faces._frame(face, 0.0)
         np.testing.assert_allclose(frame.side, side)
@@ -174,9 +175,9 @@ def test_the_frame_is_the_least_squares_fit_of_the_landmarks() -> None:
 def test_a_crop_takes_the_pixels_as_they_are_and_black_from_beyond_the_border() -> None:
     values = np.random.default_rng(0).integers(1, 255, (100, 100)).astype(np.uint8)
     image = GrayImage(Image.fromarray(values), 100, 100)
-    upright = faces.Face(0, 0, 1, 1, 1.0, faces.TEMPLATE * 60 + (10, 20))
+    upright = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (10, 20))
     assert_near(np.asarray(faces.crop(image, upright), int).ravel(), values[20:80, 10:70].ravel(), 1)
-    corner = faces.Face(0, 0, 1, 1, 1.0, faces.TEMPLATE * 60 + (-30, -30))
+    corner = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (-30, -30))
     cut = np.asarray(faces.crop(image, corner))
     assert_near(cut[30:, 30:].astype(int).ravel(), values[:30, :30].ravel(), 1)
     assert not cut[:29].any()
@@ -748,3 +749,112 @@ def test_on_a_gpu_the_faces_are_those_of_the_cpu(
         )
         for label in LABELS:
             assert abs(float(one[label] or 0) - float(other[label] or 0)) <= 5e-4
+
+
+def turned(picture: Image.Image, degrees: float) -> Image.Image:
+    """The picture turned clockwise, whole."""
+    return picture.rotate(-degrees, Image.Resampling.BICUBIC, expand=True)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 60, 90, 135, 180, 210, 270, 315])
+def test_a_face_is_labelled_as_it_is_upright_however_the_photo_is_turned(degrees: int) -> None:
+    model = Classifier.load(device="cpu")
+    picture = photo((700, 512), (100, 0, 512))
+    (upright,) = model.faces(picture)
+    (face,) = model.faces(turned(picture, degrees))
+    assert frames.apart((face.face_turn or 0) - degrees, upright.face_turn or 0) <= 4
+    assert face.label == upright.label == "happy"
+    assert abs(face.probabilities["happy"] - upright.probabilities["happy"]) < (0.001 if degrees % 90 == 0 else 0.1)
+    if degrees == 90:  # where the photo's left is up, and its lower edge left
+        x, y, width, height = upright.x or 0, upright.y or 0, upright.width or 0, upright.height or 0
+        there = (face.x or 0, face.y or 0, face.width or 0, face.height or 0)
+        assert_near(there, (512 - y - height, x, height, width), 2)
+        assert face.face_score == upright.face_score
+
+
+def test_of_a_hanging_photo_all_faces_are_found_and_of_a_mixed_one_those_that_stand_and_those_that_hang() -> None:
+    group = photo((1_200, 600), (20, 40, 500), (620, 40, 500))
+    hanging = Classifier.load(device="cpu").faces(group.rotate(180))
+    assert [abs(one.face_turn or 0) > 170 for one in hanging] == [True, True]
+    small = PORTRAIT.crop((120, 20, 330, 230)).resize((300, 300))
+    group.paste(small.rotate(180), (700, 60))
+    mixed = faces.find(gray(group), DETECT)
+    assert sorted(abs(round(face.turn, -1)) for face in mixed) == [0, 180]
+
+
+def test_a_photo_that_is_turned_by_quarters_has_the_upright_ones_labels_in_its_rows(
+    tmp_path: Path, ferbatch_here: Ferbatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for at, quarter in enumerate((0, 90, 180, 270)):
+        PORTRAIT.rotate(quarter, expand=True).save(tmp_path / f"photos/{at}.png")
+    done = ferbatch_here("label", "photos")
+    rows = written(tmp_path / "labels.csv")
+    upright = int(rows[0]["face_turn"])
+    turns = [(int(row["face_turn"]) - upright + 360) % 360 for row in rows]
+    assert turns == [0, 270, 180, 90]
+    assert {(row["happy"], row["face_score"], row["face_blur"]) for row in rows} == {
+        (rows[0]["happy"], rows[0]["face_score"], rows[0]["face_blur"])
+    }
+    assert b"4 faces, 3 of them lying or hanging" in done.stderr
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]["faces_turned"] == 3
+    ferbatch_here("label", "photos", "--max-turn", "45", "-o", "few.csv", "-q")
+    assert [row["status"] for row in written(tmp_path / "few.csv")] == ["ok", *["uncertain"] * 3]
+    ferbatch_here("label", "photos", "--min-score", "0.99", "-o", "none.csv", "-q")
+    assert [row["status"] for row in written(tmp_path / "none.csv")] == ["uncertain"] * 4
+    done = ferbatch_here("label", "photos", "--incremental", "--min-score", "0.5", "-q")
+    assert b"labelled again: --min-score was 0.0 and is 0.5" in done.stderr
+    assert ferbatch_here("label", "photos", "--faces", "whole", "--max-turn", "45", "--overwrite").returncode == 2
+
+
+def test_a_small_square_without_a_face_is_taken_whole_and_counted(tmp_path: Path, ferbatch_here: Ferbatch) -> None:
+    (tmp_path / "crops").mkdir()
+    for name, size in (("square", (200, 200)), ("wide", (200, 140)), ("large", (300, 300))):
+        landscape(size).save(tmp_path / f"crops/{name}.png")
+    done = ferbatch_here("label", "crops")
+    rows = {Path(row["path"]).stem: row for row in written(tmp_path / "labels.csv")}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "square": "ok",
+        "wide": "no_face",
+        "large": "no_face",
+    }
+    assert {rows["square"][name] for name in FACE_COLUMNS} == {""}
+    counts = json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]
+    assert (counts["no_face"], counts["whole"], counts["no_face_taken_whole"]) == (2, 1, 1)
+    assert b"1 image taken whole, 1 of them small without a face" in done.stderr
+    assert b"2 of 3 images without a face: if they are cropped faces, --faces whole" in done.stderr
+    ferbatch_here("label", "crops", "--faces", "detect", "-o", "detect.csv")
+    assert {row["status"] for row in written(tmp_path / "detect.csv")} == {"no_face"}
+
+
+def test_a_face_that_fills_its_image_is_labelled_by_the_whole_of_it(tmp_path: Path) -> None:
+    tight = PORTRAIT.crop((178, 68, 272, 162)).resize((200, 200), Image.Resampling.BICUBIC)
+    tight.save(tmp_path / "tight.png")
+    file = os.fsencode(tmp_path / "tight.png")
+    inputs = {
+        mode: read("tight", file, Decoding(48, search=Search(mode))).inputs[0] for mode in ("auto", "whole", "detect")
+    }
+    assert np.array_equal(inputs["whole"], inputs["detect"])
+    assert np.array_equal(inputs["whole"], inputs["auto"])
+    framed = read("tight", file, Decoding(48, search=Search("detect", reframe=True))).inputs[0]
+    assert not np.array_equal(framed, inputs["whole"])
+    hanging = from_memory(tight.rotate(180))
+    (face,) = faces.find(hanging, AUTO)
+    assert abs(face.turn) > 170
+    assert not faces.is_crop(hanging, [face])
+
+
+def test_blur_and_cut_are_what_they_say() -> None:
+    sharp = gray(PORTRAIT)
+    (face,) = faces.find(sharp, DETECT)
+    blurred = [PORTRAIT.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 2, 4, 8)]
+    blurs = [faces.seen(gray(one), face, faces.crop(gray(one), face)).blur for one in blurred]
+    assert 0 < blurs[0] < blurs[1] < blurs[2] < blurs[3] < 1
+    faint = Image.fromarray((np.asarray(PORTRAIT.convert("L")) * 0.5 + 60).astype(np.uint8))
+    assert abs(quality.blur(faces.crop(gray(faint), face)) - blurs[0]) < 0.02
+    assert quality.blur(Image.new("L", (60, 60), 90)) == 1.0
+    assert faces.seen(sharp, face, faces.crop(sharp, face)).cut == 0
+    frame = faces._frame(face, 0.0)
+    half = PORTRAIT.crop((round(frame.corner[0] + frame.side / 2), 0, 512, 512))
+    there = replace(face, landmarks=face.landmarks - (512 - half.width, 0))
+    assert abs(faces.seen(gray(half), there, faces.crop(gray(half), there)).cut - 0.5) < 0.03

@@ -221,7 +221,6 @@ def test_the_model_input_is_antialiased_and_leaves_its_own_size_alone() -> None:
         (saved(FACE, "PNG")[:20], "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "unreadable"),
         (b"\xff\xd8\xff" + bytes(100), "truncated"),
-        (b"\0\0\0\x18ftypheic" + bytes(100), "unsupported"),
         (b"8BPS\0\1" + bytes(100), "unsupported"),
         (saved(Image.new("L", (48, 48), 7), "PNG"), "blank"),
         (saved(Image.new("RGBA", (48, 48), (9, 9, 9, 0)), "PNG"), "blank"),
@@ -270,7 +269,7 @@ def test_every_image_type_is_one_that_pillow_reads() -> None:
         assert all(
             suffix == suffix.lower() and type_of_name(b"X" + suffix.upper().encode()) for suffix in kind.suffixes
         )
-        assert not kind.decoded or name in Image.OPEN
+        assert not kind.decoded or name in Image.OPEN or name == "HEIF"  # which has a reader of its own
     for text in (
         b"plain text here!",
         b"P1 incident: the printer is on fire",
@@ -282,7 +281,8 @@ def test_every_image_type_is_one_that_pillow_reads() -> None:
 
 
 PINNED = {
-    1: "b5e1735420812982884cb0fec34771f4a1efebfdde6d51b0f9c91342572212ef"
+    1: "b5e1735420812982884cb0fec34771f4a1efebfdde6d51b0f9c91342572212ef",
+    2: "b5e1735420812982884cb0fec34771f4a1efebfdde6d51b0f9c91342572212ef",  # damaged images give none any more
 }  # PREPROCESSING_VERSION -> what it makes of the images below
 
 

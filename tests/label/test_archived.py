@@ -197,3 +197,17 @@ def test_an_archive_of_class_folders_is_a_truth(ferbatch_here: Ferbatch, label: 
         reports.append(json.loads(ferbatch_here(*command).stdout)["results"][0])
     assert reports[0]["accuracy"] == reports[1]["accuracy"]
     assert reports[0]["confusion_matrix"] == reports[1]["confusion_matrix"]
+
+
+def test_a_parquet_table_of_images_and_labels_is_a_truth(ferbatch_here: Ferbatch, label: Label, tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    files = [file for name in ("happy", "sad") for file in sorted((tmp_path / "in" / name).rglob("0*.jpg"))]
+    images = [{"bytes": file.read_bytes(), "path": None} for file in files]
+    truths = [file.relative_to(tmp_path / "in").parts[0] for file in files]
+    pq.write_table(pa.table({"image": images, "label": truths}), tmp_path / "in.parquet", row_group_size=5)
+    shutil.rmtree(tmp_path / "in/more")
+    reports = []
+    for truth in ("in", "in.parquet"):
+        command = ("evaluate", "--truth", truth, "--model", "model/tiny.safetensors", "--format", "json", "-q")
+        reports.append(json.loads(ferbatch_here(*command).stdout)["results"][0])
+    assert reports[0]["confusion_matrix"] == reports[1]["confusion_matrix"]

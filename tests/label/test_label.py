@@ -30,6 +30,7 @@ from ferbatch.stream.classifier import Classifier
 
 COLUMNS = (
     "path,truth,label,confidence,happy,sad,neutral,surprise,status,error_kind,error,face,x,y,width,height,face_score"
+    ",face_turn,face_blur,face_cut"
 )
 
 

@@ -89,6 +89,14 @@ def test_a_list_keeps_its_order(run: Callable[..., int], ferbatch_here: Ferbatch
     assert (tmp_path / "labels.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
+def test_what_is_allowed_in_the_parts_is_allowed_in_the_whole(
+    run: Callable[..., int], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    parts = in_parts(run, 2, "--allow", "unreadable")
+    assert ferbatch_here("merge", *parts, "-q").returncode == 0
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]["allowed"] == {"unreadable": 1}
+
+
 def test_a_share_may_be_empty(run: Callable[..., int], ferbatch_here: Ferbatch, tmp_path: Path) -> None:
     paths = ("in/happy/0001.jpg", "in/happy/0002.jpg")
     parts = in_parts(run, 5, paths=paths)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from io import BytesIO
@@ -23,6 +25,7 @@ from support import ENVIRONMENT, ROOT, SHARED, Ferbatch, draw_face, linked, of_s
 
 from ferbatch.core.errors import LockedError
 from ferbatch.core.locks import locked
+from ferbatch.shell import log
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
 
@@ -289,6 +292,73 @@ def test_more_errors_than_allowed_are_a_missed_gate(
     assert (f"--max-errors: 3 images failed, over {allowed}" in done.stderr.decode()) == (code == 5)
     assert len(rows_of(tmp_path / "labels.csv")) == 20
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["exit_code"] == code
+
+
+def test_what_libraries_warn_of_is_in_the_log_file_and_not_on_a_quiet_clean_run(
+    faces: Callable[..., Path], ferbatch_in: Ferbatch, tmp_path: Path
+) -> None:
+    for label in ("happy", "sad"):
+        faces(f"images/{label}", 3)
+    nowhere = {"env": {**ENVIRONMENT, "MPLCONFIGDIR": "/proc/nowhere"}}  # for Matplotlib's cache of fonts
+    label = ("label", "images", "--faces", "whole", "--log-file", "log")
+    done = ferbatch_in(*label, "-q", **nowhere)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert re.search(r"warning matplotlib: .*/proc/nowhere", (tmp_path / "log").read_text())
+    done = ferbatch_in(*label, "--overwrite", **nowhere)
+    assert (done.returncode, b"matplotlib" in done.stderr) == (0, False)
+
+
+def test_a_warning_of_python_is_a_line_unless_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    before, handlers = warnings.showwarning, logging.getLogger().handlers[:]
+    for quiet in (True, False):
+        log.hear_libraries(shown=not quiet)
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("an old\nname", FutureWarning, stacklevel=1)
+            logging.getLogger("some.library").warning("a %s", "word")
+        log.end()
+        assert capsys.readouterr().err == ("" if quiet else "FutureWarning: an old name\nsome.library: a word\n")
+    assert (warnings.showwarning, logging.getLogger().handlers) == (before, handlers)
+
+
+def test_kinds_of_errors_that_are_allowed_are_rows_that_do_not_fail_the_run(
+    faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    folder = faces("images", 5)
+    for name in ("a.png", "b.png"):
+        Image.new("L", (60, 60)).save(folder / name)
+    assert ferbatch_here("label", "images", "-q").returncode == 3
+    failing = (tmp_path / "labels.csv").read_bytes()
+    done = ferbatch_here("label", "images", "-q", "--overwrite", "--allow", "blank", "--max-errors", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "labels.csv").read_bytes() == failing
+    counts = json.loads((tmp_path / "labels.csv.run.json").read_text())
+    assert (counts["counts"]["errors"], counts["counts"]["allowed"], counts["counts"]["whole"]) == ({}, {"blank": 2}, 5)
+    assert counts["this_run"]["allowed"] == {"blank": 2}
+
+    done = ferbatch_here("label", "images", "--overwrite", "--allow", "blank,truncated", "--on-error", "stop")
+    assert done.returncode == 0
+    assert re.search(r"blank \(allowed\) +2 ", done.stderr.decode())
+    (folder / "c.jpg").write_bytes(b"broken")
+    done = ferbatch_here("label", "images", "--incremental", "--allow", "blank", "--max-errors", "1")
+    assert (done.returncode, "1 of 8 images in" in done.stderr.decode()) == (3, True)
+    assert "1 of 1 image could not be labelled (unreadable 1)" in done.stderr.decode()
+    assert (
+        ferbatch_here("label", "images", "-q", "--incremental", "--max-errors", "0").returncode == 0
+    )  # this run's alone
+    done = ferbatch_here("label", "images", "-q", "--overwrite", "--allow", "blank,unreadable", "--max-errors", "0")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("kinds", ["blnk", "", "blank,", "no_face", "x" * 900])
+def test_allowing_what_is_no_kind_of_error_lists_those_that_are(
+    kinds: str, faces: Callable[..., Path], ferbatch_here: Ferbatch, tmp_path: Path
+) -> None:
+    faces("images", 1)
+    done = ferbatch_here("label", "images", "--allow", kinds)
+    assert (done.returncode, done.stderr.count(b"\n"), len(done.stderr) < 300) == (2, 1, True)
+    assert b"(unreadable, truncated, blank, too_large," in done.stderr
+    assert os.listdir(tmp_path) == ["images"]
 
 
 @pytest.mark.parametrize(

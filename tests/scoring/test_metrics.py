@@ -260,6 +260,33 @@ def test_undefined_figures_are_none_with_a_reason_and_averages_stay_scikit_learn
     assert nothing.accuracy.reason == "no image has a truth"
 
 
+def test_averages_over_the_truths_labels_stand_beside_those_over_labels_that_no_image_has() -> None:
+    labels = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    truth = np.repeat([3, 4, 5, 6], 25).astype(np.int16)
+    predicted = truth.copy()
+    predicted[[25, 26]] = 0, 2  # two sad ones: angry and fear
+    probabilities = np.full((100, 7), 100, np.int16)
+    probabilities[np.arange(100), predicted] = UNIT - 600
+    found = measures(Outcomes(labels, truth, predicted.astype(np.int16), probabilities))
+    assert found.beyond_truth == 2
+    assert found.macro_avg.f1.value == pytest.approx(sk.f1_score(truth, predicted, average="macro", zero_division=0))
+    wanted = sk.precision_recall_fscore_support(truth, predicted, labels=[3, 4, 5, 6], average="macro")[:3]
+    got = found.truth_avg
+    assert (got.precision.value, got.recall.value, got.f1.value) == pytest.approx(wanted)
+    assert got.recall.interval_95 == found.balanced_accuracy.interval_95
+    low, high = got.f1.interval_95
+    assert low < got.f1.value < high
+    assert (
+        "over 6 labels, 2 of which are the truth of no image and count as 0: macro F1 is 0.66" in words(found, None)[-1]
+    )
+    assert "alone 0.99" in words(found, None)[-1]
+
+
+def test_where_the_truth_holds_all_labels_nothing_is_said_of_others() -> None:
+    assert (FOUND.beyond_truth, FOUND.truth_avg) == (0, FOUND.macro_avg)
+    assert len(words(FOUND, None)) == 5
+
+
 def test_per_label_agrees_with_scikit_learn_on_many_matrices() -> None:
     for seed in range(20):
         matrix = np.random.default_rng(seed).integers(0, 9, (4, 4))

@@ -30,6 +30,8 @@ def tally_of(images: list[Image]) -> Tally:
         searched=sum(image.searched for image in images),
         faces=sum(len(image.crops) for image in images if image.searched),
         no_face=sum(image.searched and not image.crops for image in images),
+        missed=sum(image.missed for image in images),
+        turned=sum(abs(crop.box.turn) > 45 for crop in crops if crop.box),
         errors=Counter(image.failure.kind for image in failed if image.failure),
         failed_example=failed[0].path if failed else "",
         unlistable=sum(image.failure.message == UNLISTABLE for image in failed if image.failure),

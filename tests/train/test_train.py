@@ -347,6 +347,7 @@ def test_votes_come_from_a_table_beside_the_folders_and_are_missed_aloud(
 ) -> None:
     rows = [{"file": file.name, **{f"votes_{label}": 5 for label in LABELS}} for file in sorted(data.rglob("*.png"))]
     without = ferbatch_here("train", "data", *QUICK, "--epochs", "1")
+    assert b"1 step in all is few to learn from" in without.stderr
     assert b"no votes were given" in without.stderr
     table(tmp_path / "votes.csv", rows)
     done = ferbatch_here("train", "data", *QUICK, "--epochs", "1", "--overwrite", "--votes", "votes.csv")

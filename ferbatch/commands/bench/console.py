@@ -34,7 +34,7 @@ def show_bench(found: Mapping[str, Any]) -> None:
     gpu = f", {machine['gpu']}" if machine["gpu"] else ""
     what = f"{drawn}, drawn" if drawn else f"{found['images']['bytes'] / found['images']['n'] / 1000:,.1f} kB each"
     lines = [
-        f"{machine['cores']} cores of {machine['cpu']}{gpu}; PyTorch {found['torch']}; {found['decoder']}",
+        f"{count(machine['cores'], 'core')} of {machine['cpu']}{gpu}; PyTorch {found['torch']}; {found['decoder']}",
         f"{count(found['images']['n'], 'image')} ({what}); medians of {count(found['rounds'], 'round')}",
     ]
     models = found["models"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ferbatch.core.batch import Batch
 from ferbatch.core.options import BATCH_SIZE
-from ferbatch.core.records import Version
+from ferbatch.core.records import Doubt, Version
 from ferbatch.core.writers import WRITERS
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.listing import Listing
@@ -51,4 +51,4 @@ def _batch(images: Listing, first: int, labels: int) -> Batch:
     contents = [Content([np.zeros((1, 1), np.uint8)])] * n
     versions = [Version(2_000, time.time_ns()) for _ in range(n)]
     drawn = np.random.default_rng(first).dirichlet([1.0] * labels, n)
-    return gathered(first, images.references(range(first, first + n)), 1, contents, versions).scored(drawn, 0.0)
+    return gathered(first, images.references(range(first, first + n)), 1, contents, versions).scored(drawn, Doubt())

@@ -12,7 +12,7 @@ import typer
 from ferbatch.core import process
 from ferbatch.core.errors import OutputError, UsageError, WorkerError
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options, shard_of
-from ferbatch.core.records import MIN_FACE, Search
+from ferbatch.core.records import MIN_FACE, MOST_TURN, Doubt, Search
 from ferbatch.shell import log
 from ferbatch.shell import options as shared
 from ferbatch.shell.exits import end_with, ended, exits
@@ -33,6 +33,9 @@ def label(
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")
+    ] = False,
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     incremental: Annotated[
@@ -46,6 +49,13 @@ def label(
     min_confidence: Annotated[
         float, typer.Option(min=0, max=1, help="Mark labels less sure than this as uncertain.")
     ] = 0.0,
+    min_score: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Mark labels of faces that were found less surely than this as uncertain."),
+    ] = 0.0,
+    max_turn: Annotated[
+        float, typer.Option(min=0, max=180, help="Mark labels of faces turned by more degrees than this as uncertain.")
+    ] = MOST_TURN,
     no_recursive: Annotated[bool, typer.Option("--no-recursive", help="Leave folders below PATHS alone.")] = False,
     hidden: shared.Hidden = False,
     exclude: shared.Exclude = None,
@@ -86,6 +96,10 @@ def label(
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
     ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option("--allow", help="Kinds of errors, with commas between, that are no failures: blank, say."),
+    ] = None,
     max_errors: Annotated[
         str | None, typer.Option("--max-errors", help="N or P%: exit 5 where more images could not be labelled.")
     ] = None,
@@ -107,7 +121,7 @@ def label(
     log.speak(log_format)
     if shard is not None and output is None:
         output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
-    target = plan(output, None if list_ else format_)
+    target = plan(output, None if list_ else format_, bom=bom)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
@@ -121,6 +135,8 @@ def label(
     shared.check_faces(faces)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
+    if faces == "whole" and (min_score > 0 or max_turn < MOST_TURN):
+        raise UsageError("--min-score and --max-turn need faces to be looked for: not --faces whole")
     if (resume or incremental) and not target.is_file:
         raise UsageError("--resume and --incremental need an output that is a file")
     options = Options(
@@ -130,7 +146,7 @@ def label(
         precision=precision,
         batch_size=batch_size,
         workers=workers,
-        min_confidence=min_confidence,
+        doubt=Doubt(min_confidence, min_score, max_turn),
         recursive=not no_recursive,
         rules=shared.rules(hidden, exclude, follow_links),
         truth=not no_truth,
@@ -138,6 +154,7 @@ def label(
         isolate=isolate,
         timeout=timeout,
         on_error=on_error,
+        allow=tuple(dict.fromkeys(kind.strip() for kind in allow.split(","))) if allow is not None else (),
         max_errors=max_errors,
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
         annotate=annotate,

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from ferbatch.core.names import count, escape, shown
 from ferbatch.core.records import LARGE_SIDE
+from ferbatch.model.weights import UNKNOWN_ACCURACY
 from ferbatch.shell import log
 from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
 from ferbatch.shell.log import say
 from ferbatch.sources.aside import by_kind
 
+NO_FACE_SHARE = 0.1  # of the images; where more show no face, the user is told of --faces whole
 WHOLE_PICTURE_SHARE = 0.1  # of the images; where more are too large or wide for cropped faces, the user is warned
 MOST_ROWS = 30  # labels of the summary; more are added up
 
@@ -41,6 +43,9 @@ class LabelConsole(RunConsole):
         model = f"model {escape(classifier.card.name)} on {classifier.device}"
         said = f"{count(len(listing), 'image')}{known}{aside}; {model}"
         say(said, shown=self.verbose, event="started", images=len(listing), to_label=to_label)
+        if not classifier.card.scores:
+            said = f"{escape(classifier.card.name)}: {UNKNOWN_ACCURACY[0].lower()}{UNKNOWN_ACCURACY[1:-1]}"
+            say(said, log.WARNING, shown=not self.quiet, event="unknown_accuracy")
         self.progress = Progress(to_label, quiet=self.quiet)
 
     def finished(self, result: Result | None, output: Output) -> None:
@@ -57,12 +62,21 @@ class LabelConsole(RunConsole):
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
+            turned = f", {tally.turned:,} of them lying or hanging" if tally.turned else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
-            say(f"{found}{none}{whole}", shown=not self.quiet)
-        if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
+            missed = f", {tally.missed:,} of them small without a face" if tally.missed else ""
+            say(f"{found}{turned}{none}{whole}{missed}", shown=not self.quiet)
+        if tally.no_face > NO_FACE_SHARE * tally.images:
             say(
-                f"warning: {tally.whole_pictures:,} of {tally.images:,} images are over {LARGE_SIDE} px on a side or"
-                " wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
+                f"{tally.no_face:,} of {count(tally.images, 'image')} without a face: if they are cropped faces,"
+                " --faces whole takes each as it is",
+                shown=not self.quiet,
+            )
+        if tally.whole_pictures > WHOLE_PICTURE_SHARE * tally.images:
+            are = "is" if tally.whole_pictures == 1 else "are"
+            say(
+                f"warning: {tally.whole_pictures:,} of {count(tally.images, 'image')} {are} over {LARGE_SIDE} px on a"
+                " side or wider than 3:2; --faces whole takes each for one face (auto and detect look for faces)",
                 log.WARNING,
                 shown=not self.quiet,
             )
@@ -93,6 +107,7 @@ class LabelConsole(RunConsole):
             no_face=tally.no_face,
             errors=dict(tally.errors),
             aside=by_kind(result.job.work.listing.left),
+            allowed=dict(tally.allowed),
             seconds=round(result.seconds, 3),
             exit_code=result.exit_code,
         )
@@ -122,7 +137,7 @@ class LabelConsole(RunConsole):
         """What the report rests on, where that is not every image, and where it is."""
         if result.tally.uncertain:
             n = count(result.tally.uncertain, "image")
-            say(f"{n} uncertain (under --min-confidence), in the table with the label they have")
+            say(f"{n} uncertain, in the table with the label they have")
         if result.tally.without_truth:
             others = result.report["subject"]["others"] if result.report else {}
             named = f" ({', '.join(f'{name} {n:,}' for name, n in others.items())})" if others else ""
@@ -159,6 +174,7 @@ def _summary(tally: Tally, labels: Sequence[str]) -> Table:
         rows.append((f"{count(len(others), 'label')} more", sum(tally.labels[label] for label in others)))
     rows += [("no face", tally.no_face)] if tally.no_face else []
     rows += [("error", tally.failed)] if tally.failed else []
+    rows += [(f"{kind} (allowed)", n) for kind, n in tally.allowed.most_common()]
     of = sum(n for _, n in rows)
     for name, n in rows:
         table.add_row(Text(name), f"{n:,}", f"{n / of:.1%}")

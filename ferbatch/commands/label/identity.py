@@ -13,11 +13,15 @@ import torch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
+from ferbatch.core.records import SCHEMA, Doubt
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 from ferbatch.model.weights import Card
 from ferbatch.stream.journal import FORMAT
+
+# What holds for a journal that does not say it, for there was no such thing.
+UNSAID: Mapping[str, Any] = {"schema": 1, "--min-score": Doubt().min_score, "--max-turn": Doubt().max_turn}
 
 
 def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,8 +43,10 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--model": card.name,
         "sha256": card.sha256,
         "--device": str(chosen),
-        "--precision": choose_precision(precision, chosen),
-        "--min-confidence": options.min_confidence,
+        "--precision": choose_precision(precision, chosen, measured=bool(card.scores)),
+        "--min-confidence": options.doubt.min_confidence,
+        "--min-score": options.doubt.min_score,
+        "--max-turn": options.doubt.max_turn,
         "--no-recursive": not options.recursive,
         "--no-truth": not options.truth,
         "--shard": options.shard and "{}/{}".format(*shard_of(options.shard)),
@@ -54,6 +60,7 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
         "journal": FORMAT,
+        "schema": SCHEMA,
     }
 
 
@@ -87,7 +94,8 @@ def _plain(path: str) -> str:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What is not as it was: name -> before, now; None where a journal does not say it."""
-    return {name: (before.get(name), value) for name, value in now.items() if before.get(name) != value}
+    said = {**UNSAID, **before}
+    return {name: (said.get(name), value) for name, value in now.items() if said.get(name) != value}
 
 
 def named(differences: Mapping[str, tuple[Any, Any]]) -> str:

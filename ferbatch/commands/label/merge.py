@@ -24,6 +24,7 @@ from ferbatch.core.errors import FerbatchError, UsageError
 from ferbatch.core.files import remove, sha256_of
 from ferbatch.core.names import count, decode_path, escape, listed, shown
 from ferbatch.core.options import Existing, Options, shard_of
+from ferbatch.core.records import Doubt
 from ferbatch.core.writers import WRITERS
 from ferbatch.model import weights
 from ferbatch.scoring.outcomes import Outcomes
@@ -180,7 +181,7 @@ def _write(whole: _Whole, output: Output) -> Merged:
     outcomes = unscored(listing, labels)
     with output.stream() as stream, _journal(output, head) as journal:
         writer = WRITERS[output.format](stream, labels)
-        recorder = Recorder(writer, journal, outcomes)
+        recorder = Recorder(writer, journal, outcomes, allowed=tuple(first.sidecar["options"]["allow"]))
         for batch in whole.batches():
             recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))
         writer.close()
@@ -214,7 +215,7 @@ def _report(first: Part, listing: Listing, outcomes: Outcomes | None) -> Mapping
         card = weights.read_card(asked["model"])
     if card and card.sha256 != first.identity["sha256"]:
         card = None
-    options = Options(tuple(asked["paths"]), min_confidence=asked["min_confidence"], tta=asked["tta"])
+    options = Options(tuple(asked["paths"]), doubt=Doubt(asked["min_confidence"]), tta=asked["tta"])
     return report_of(options, first.identity["--model"], card, listing, outcomes)
 
 

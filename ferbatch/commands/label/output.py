@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import os
@@ -25,6 +26,8 @@ MOST_SIDECAR = 2**24  # characters of a sidecar, to read
 
 class Output:
     """One labels file, or stdout, and the files beside it."""
+
+    bom = False  # whether the labels begin with a byte order mark
 
     def __init__(self, path: str, format_: str) -> None:
         """`path`: of the labels; STDOUT where they go there. `format_`: a key of WRITERS."""
@@ -113,17 +116,38 @@ class Output:
         """The binary stream the rows go to; a file appears under its name only when all are written."""
         if self.is_file:
             with replace_file(self.path) as stream:
+                self._mark(stream)
                 yield stream
             return
         if sys.stdout is None:
             raise OutputError("stdout is closed")
         stream = OutputStream(io.FileIO(sys.stdout.fileno(), "wb", closefd=False), self.shown)
+        self._mark(stream)
         yield stream
         stream.flush()
 
+    def _mark(self, stream: OutputStream) -> None:
+        if self.bom:
+            stream.write(codecs.BOM_UTF8)
 
-def plan(path: str | None, format_name: str | None) -> Output:
-    """The Output that --output and --format mean together; UsageError where they disagree."""
+    def is_marked_otherwise(self) -> bool:
+        """Whether the labels that are there have a byte order mark where this run writes none, or have none."""
+        if self.format != "csv":
+            return False
+        with writing(self.shown), open(self.path, "rb") as stream:
+            return (stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8) != self.bom
+
+
+def plan(path: str | None, format_name: str | None, *, bom: bool = False) -> Output:
+    """The Output that --output, --format and --bom mean together; UsageError where they disagree."""
+    output = _plan(path, format_name)
+    if bom and output.format != "csv":
+        raise UsageError(f"--bom is for csv, which spreadsheets read, and not for {output.format}")
+    output.bom = bom
+    return output
+
+
+def _plan(path: str | None, format_name: str | None) -> Output:
     if format_name is not None:
         check_format(format_name)
     if path is None:

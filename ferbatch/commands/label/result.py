@@ -117,7 +117,7 @@ def report_of(
         without_truth=int((outcomes.truth == NONE).sum()),
     )
     system = build.System(escape(name), listing, outcomes, card, options.tta)
-    return build.build(subject, [system], options.min_confidence)
+    return build.build(subject, [system], options.doubt.min_confidence)
 
 
 def _others(listing: Listing) -> Counter[str]:
@@ -153,10 +153,18 @@ def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
         "searched": tally.searched,
         "faces": tally.faces,
         "no_face": tally.no_face,
+        "no_face_taken_whole": tally.missed,
+        "faces_turned": tally.turned,
         "errors": dict(sorted(tally.errors.items())),
+        "allowed": dict(sorted(tally.allowed.items())),
         "without_truth": tally.without_truth,
         "large_or_wide": tally.whole_pictures,
     }
+
+
+def _options(options: Options) -> dict[str, Any]:
+    """The options, each under its own name."""
+    return {name: value for name, value in asdict(options).items() if name != "doubt"} | asdict(options.doubt)
 
 
 def sidecar_of(result: Result) -> dict[str, Any]:
@@ -168,7 +176,7 @@ def sidecar_of(result: Result) -> dict[str, Any]:
         "ferbatch": __version__,
         "torch": torch.__version__,
         "model": {"name": classifier.card.name, "sha256": classifier.card.sha256},
-        "options": asdict(job.options)
+        "options": _options(job.options)
         | {"paths": shown_paths(job.options), "output": job.output.shown, "format": job.output.format}
         | {"device": str(classifier.device), "precision": classifier.precision}
         | {name: job.identity[name] for name in ("decoder", "detector")},
@@ -177,6 +185,7 @@ def sidecar_of(result: Result) -> dict[str, Any]:
             "images": this_run.images,
             "processed": result.processed,
             "errors": dict(sorted(this_run.errors.items())),
+            "allowed": dict(sorted(this_run.allowed.items())),
             "gone": result.gone,
         },
         "counts": {

@@ -132,10 +132,11 @@ class Past:
             if changed.keys() <= OLD_RULES.keys():
                 helps = f"--incremental brings it up to date, {helps}"
             raise UsageError(f"{name} exists and is of another run ({named(changed)}); {helps}")
-        if not changed and self.existing.retry_failed:
+        again = self.existing.retry_failed or self.output.is_marked_otherwise()
+        if not changed and again:
             self._check_untouched(None)
             self.base = finished
-        return bool(changed) or self.existing.retry_failed
+        return bool(changed) or again
 
     def _check_untouched(self, begun_on: str | None) -> None:
         """UsageError where the labels are not those of their sidecar, nor those that a run was begun on (a sha256)."""

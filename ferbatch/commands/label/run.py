@@ -86,7 +86,7 @@ def _stream(classifier: Classifier, images: Images, options: Options, *, by_pill
         images,
         Decoding(classifier.card.size, by_pillow, options.search),
         Workers(options.workers, options.isolate, options.timeout),
-        min_confidence=options.min_confidence,
+        doubt=options.doubt,
         batch_size=options.batch_size,
     )
 
@@ -167,7 +167,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         start = time.perf_counter()
         writer = WRITERS[output.format](stream, labels)
         outcomes = None if job.share else unscored(work.listing, labels)  # that of a share would say little
-        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base))
+        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base), allowed=options.allow)
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
@@ -213,10 +213,14 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
 
     Ends early where `labelled` does, which it does for a signal.
     """
-    work, stops = job.work, job.options.on_error == "stop"
+    work, stops, allowed = job.work, job.options.on_error == "stop", job.options.allow
     for batch in work.merged(labelled):
         known, old = work.known[batch.first : batch.end], work.old[batch.first : batch.end]
-        failed = [place for place in sorted(batch.failures) if stops and known[place] == FRESH][:1]
+        failed = [
+            place
+            for place in sorted(batch.failures)
+            if stops and known[place] == FRESH and batch.failures[place].kind not in allowed
+        ][:1]
         n = failed[0] if failed else len(batch)
         recorder.add(batch.part(0, n), known=known[:n] > FRESH, old=old[:n])
         for place in failed:

@@ -17,20 +17,31 @@ from ferbatch.shell.exits import exits
 
 @exits
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A Keras Sequential: a .keras or .h5 file.")],
+    source: Annotated[Path, typer.Argument(metavar="MODEL", help="A Keras model: a .keras or .h5 file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write, NAME.safetensors.")],
     labels: Annotated[str, typer.Option("--labels", help="The outputs in their order: happy,sad,neutral,surprise")],
     scale: Annotated[
-        str, typer.Option("--scale", help="What black and white pixels were to the model: 0,1 or 0,255 or -1,1")
-    ],
+        str | None,
+        typer.Option(
+            "--scale",
+            help="What black and white pixels were to the model: 0,1 or 0,255 or -1,1; or imagenet, caffe."
+            "  [default: as the model's own Rescaling says]",
+        ),
+    ] = None,
+    architecture: Annotated[
+        Path | None,
+        typer.Option(
+            "--architecture", metavar="FILE.json", help="What model.to_json() gave, for a file of weights alone."
+        ),
+    ] = None,
     overwrite: shared.Overwrite = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Carry a Keras model of the study's kind over: weights and card, to label with."""
+    """Carry a Keras model over: weights and card, to label with."""
     from ferbatch.commands.models import console
     from ferbatch.commands.models.convert import run
 
-    card = run(source, output, labels=labels, scale=scale, overwrite=overwrite)
+    card = run(source, output, labels=labels, scale=scale, overwrite=overwrite, architecture=architecture)
     console.converted(card, output.with_name(f"{card.name}.safetensors"), quiet=quiet)
 
 

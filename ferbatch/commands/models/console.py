@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ferbatch.core.names import escape, listed, shown
-from ferbatch.model.weights import Card
+from ferbatch.model.weights import UNKNOWN_ACCURACY, Card
 from ferbatch.shell.console import answer, as_text, is_terminal
 from ferbatch.shell.log import say
 
@@ -22,6 +22,7 @@ def converted(card: Card, output: Path, *, quiet: bool) -> None:
     if not quiet:
         said = f"{card.parameters:,} parameters, {card.size}x{card.size} pixels, labels {listed(card.labels)}"
         say(f"{shown(output)}: {said}; ferbatch label IMAGES --model {shown(output)}")
+        say(UNKNOWN_ACCURACY)
 
 
 def show_models(cards: Sequence[Card]) -> None:

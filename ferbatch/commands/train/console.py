@@ -37,7 +37,7 @@ class TrainConsole:
             if data.sources:
                 say(f"of {count(len(data.sources), 'source')}: {', '.join(data.sources)}")
             say(f"{count(len(data.labels), 'label')}: {listed(data.labels)}")
-            say(f"{len(data.train):,} images to train on, {len(data.validation):,} to validate with{votes}")
+            say(f"{count(len(data.train), 'image')} to train on, {len(data.validation):,} to validate with{votes}")
 
     def epoch(self, epoch: Epoch, of: int) -> None:
         if not self.quiet:

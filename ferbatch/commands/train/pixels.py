@@ -15,7 +15,7 @@ from ferbatch.stream.source import read_apart
 
 SIZE = 48  # pixels on a side, the study's
 AT_ONCE = 256  # images to read, or to ask a teacher about, at a time
-LEVELLED = Search("detect", largest=True, min_face=1)  # the face that an image is of, however small
+LEVELLED = Search("detect", largest=True, min_face=1, reframe=True)  # the face that an image is of, however small
 
 Pixels = NDArray[np.uint8]
 

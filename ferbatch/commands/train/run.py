@@ -27,7 +27,7 @@ from ferbatch.commands.train.validation import Epoch
 from ferbatch.core.errors import ModelError, UsageError
 from ferbatch.core.files import remove
 from ferbatch.core.locks import locked
-from ferbatch.core.names import escape, listed, shown
+from ferbatch.core.names import count, escape, listed, shown
 from ferbatch.core.options import Existing, TrainOptions
 from ferbatch.model import backbones, registry, weights
 from ferbatch.model.devices import choose_device
@@ -118,7 +118,8 @@ def _train(trainer: Trainer, files: Files, fingerprint: str, watcher: Watcher) -
     epochs = trainer.recipe.epochs
     if (steps := epochs * trainer.steps) < FEW_STEPS:
         watcher.note(
-            f"{steps:,} steps in all are few to learn from: more epochs, or a smaller batch_size in the recipe"
+            f"{count(steps, 'step')} in all {'is' if steps == 1 else 'are'} few to learn from: more epochs, or a"
+            " smaller batch_size in the recipe"
         )
     while not trainer.finished:
         with watcher.progress(trainer.images_per_epoch, f"epoch {trainer.done + 1}") as progress:
