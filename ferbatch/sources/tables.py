@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape, shown
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
@@ -21,14 +22,14 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "i
 
 
 def read_labels(path: str) -> pd.DataFrame:
-    """The rows of a csv, json, jsonl or parquet labels file; '' and NaN where a column does not apply.
+    """The rows of a csv, json, jsonl or parquet labels file, or of a database; '' and NaN where nothing applies.
 
     UsageError where the suffix names no format, or what the format needs is not installed.
     """
-    frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
+    frame = _of_database(path) if is_url(path) else _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
-        raise UsageError(f"{shown(path)} is no labels file: no column {', '.join(sorted(missing))}")
+        raise UsageError(f"{name_of(path)} is no labels file: no column {', '.join(sorted(missing))}")
     for name in frame.columns:
         if name in TEXT_COLUMNS:
             frame[name] = frame[name].fillna("").astype("str")
@@ -36,6 +37,13 @@ def read_labels(path: str) -> pd.DataFrame:
             with suppress(ValueError):  # a text column of somebody else's stays one
                 frame[name] = pd.to_numeric(frame[name])
     return frame
+
+
+def _of_database(url: str) -> pd.DataFrame:
+    database_at(url)  # says what is not installed
+    from ferbatch.core.label_tables import read_rows  # imports SQLAlchemy, which is an extra
+
+    return read_rows(url)
 
 
 def read_table(path: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import orjson
@@ -36,6 +36,11 @@ LONGEST_LINE = 2**28  # bytes; a longer line is none of ours
 LINE = b'{"crc32":"%08x","batch":%b}\n'
 PLACED = b'{"crc32":"%08x","placed":%b}\n'
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def head_line(head: Mapping[str, Any]) -> bytes:
+    """The first line of the journal of a run of which this can be said."""
+    return json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n"
 
 
 def line_of(batch: Batch) -> bytes:
@@ -117,7 +122,7 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
+            self._write(head_line(head))
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
 
@@ -164,11 +169,14 @@ class Journal:
 class Done:
     """What a journal holds, found by an image's path. In memory: 21 bytes an image."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts."""
+    def __init__(self, path: str, stream: BinaryIO | None = None) -> None:
+        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts.
+
+        `stream`: what it is read from, where that is no file at this path.
+        """
         self.shown = shown(path)
         with writing(self.shown):
-            self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
+            self.stream = stream or open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST_LINE)
         self.head = _head(first)  # what run it is of; nothing: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.

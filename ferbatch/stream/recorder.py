@@ -62,16 +62,24 @@ class Recorder:
     """Takes every batch of a listing, in order."""
 
     def __init__(
-        self, writer: Writer, journal: Journal | None, outcomes: Outcomes | None, *, brings_up_to_date: bool = False
+        self,
+        writer: Writer,
+        journal: Journal | None,
+        outcomes: Outcomes | None,
+        *,
+        brings_up_to_date: bool = False,
+        rows_stay: bool = False,
     ) -> None:
         """Begin with nothing.
 
-        writer: of the labels file.
+        writer: of the labels.
         journal: of the run; None where the labels go to stdout, which shall see them at once.
         outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
         brings_up_to_date: whether rows of an earlier run are among the labels.
+        rows_stay: whether rows that were written before are where the writer writes to, and need not be written again.
         """
         self.writer, self.journal, self.outcomes = writer, journal, outcomes
+        self.rows_stay = rows_stay
         self.tally = Tally()  # of all rows
         self.this_run = Tally() if brings_up_to_date else self.tally  # without those of an earlier run
 
@@ -86,9 +94,9 @@ class Recorder:
         if self.journal:
             self.journal.add(batch.where(~known))
         labels = self.writer.labels
-        self.writer.write(batch)
+        self.writer.write(batch.where(~(known | old)) if self.rows_stay else batch)
         if not self.journal:
-            self.writer.stream.flush()
+            self.writer.flush()
         if self.outcomes:
             self.outcomes.put(self.tally.images, batch, labels)
         self.tally.add(batch, labels)

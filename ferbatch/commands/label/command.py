@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -95,7 +94,7 @@ def label(
     verbose: shared.Verbose = False,
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
-    from ferbatch.commands.label.output import plan
+    from ferbatch.commands.label.plan import plan
 
     log.speak(log_format)
     if shard is not None and output is None:
@@ -114,8 +113,8 @@ def label(
     shared.check_faces(faces)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
-    if (resume or incremental) and not target.is_file:
-        raise UsageError("--resume and --incremental need an output that is a file")
+    if (resume or incremental) and not target.lasts:
+        raise UsageError("--resume and --incremental need an output that is a file or a database")
     options = Options(
         paths=tuple(chosen),
         model=model,
@@ -164,4 +163,4 @@ def _run(
 
 def _kept(target: Output) -> str:
     """What a run that was cut short leaves, for the end of its last line."""
-    return "; --resume goes on with what is done" if target.is_file and os.path.exists(target.journal) else ""
+    return "; --resume goes on with what is done" if target.unfinished else ""

@@ -25,7 +25,7 @@ def merge(
     quiet: shared.Quiet = False,
 ) -> None:
     """Join what `ferbatch label --shard` wrote to the file that one run writes, to the byte."""
-    from ferbatch.commands.label.output import plan
+    from ferbatch.commands.label.plan import plan
 
     target, existing = plan(output, format_), Existing(overwrite=overwrite)
     target.check(existing)
