@@ -26,7 +26,10 @@ def label(
         typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
+        str | None,
+        typer.Option(
+            "--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"
+        ),
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
