@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ from ferbatch.core.locks import Holder, locked
 from ferbatch.core.names import escape, shown
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
+    from sqlalchemy import Connection, Dialect, Table
 
 URL = re.compile(r"[a-z][a-z0-9+.-]+://|(sqlite|postgres|postgresql):", re.IGNORECASE)
 TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
@@ -49,7 +49,7 @@ class Database:
         """Keep other runs off the table, LockedError if one has it; yields who held it and died, where it is known."""
         raise NotImplementedError
 
-    def insert(self, connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add rows, the fastest way there is."""
         raise NotImplementedError
 
@@ -147,8 +147,8 @@ class Sqlite(Database):
             connection.exec_driver_sql("PRAGMA busy_timeout=0")
             connection.exec_driver_sql(f"PRAGMA journal_mode={before or 'delete'}")
 
-    def insert(self, connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
-        connection.exec_driver_sql(str(table.insert().compile(dialect=connection.dialect)), list(map(tuple, rows)))
+    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        connection.exec_driver_sql(_insertion(table, connection.dialect), list(rows))
 
 
 class Postgres(Database):
@@ -203,7 +203,7 @@ class Postgres(Database):
         connection.commit()  # the lock stays until the session ends
         yield None
 
-    def insert(self, connection: Connection, table: Table, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
         from sqlalchemy.exc import DBAPIError
 
         copy = f"COPY {connection.dialect.identifier_preparer.format_table(table)} FROM STDIN"
@@ -244,6 +244,12 @@ def database_at(url: str) -> Sqlite | Postgres:
 def name_of(path: str) -> str:
     """A path, or the URL of a database, as every message writes it: without its password."""
     return database_at(path).shown if is_url(path) else shown(path)
+
+
+@cache
+def _insertion(table: Table, dialect: Dialect) -> str:
+    """How a row is inserted, in SQL; to find the words takes as long as to insert some hundred."""
+    return str(table.insert().compile(dialect=dialect))
 
 
 def _asked(table: str) -> str:

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,28 +26,29 @@ from ferbatch.stream.journal import Done, Journal, head_line
 LINES_AT_ONCE = 8  # of a journal, in memory
 
 
-@dataclass(frozen=True, slots=True)
 class Run:
     """A run that goes on: what it does to the tables, of which nothing stays until it is committed."""
 
-    database: Database
-    connection: Connection
-    tables: Tables
-    number: int
+    def __init__(self, database: Database, connection: Connection, tables: Tables, number: int) -> None:
+        """What is said for each batch is put into words once, which takes as long as to write some hundred rows."""
+        self.database, self.connection, self.tables, self.number = database, connection, tables, number
+        rows, runs, lines = tables
+        self.line = lines.insert()
+        self.gone = rows.delete().where(rows.c.path == sa.bindparam("of"))
+        more = runs.update().where(runs.c.id == number)
+        self.more = more.values(rows=runs.c.rows + sa.bindparam("more", type_=sa.BigInteger))
 
-    def insert(self, rows: Sequence[Sequence[Any]]) -> None:
+    def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self.database.insert(self.connection, self.tables.rows, rows)
         self._count(len(rows))
 
     def delete(self, paths: Sequence[str]) -> None:
         """The rows of these images, where there are any."""
-        rows = self.tables.rows
-        of = rows.delete().where(rows.c.path == sa.bindparam("of"))
-        self._count(-self.connection.execute(of, [{"of": path} for path in paths]).rowcount)
+        self._count(-self.connection.execute(self.gone, [{"of": path} for path in paths]).rowcount)
 
     def add_line(self, line: bytes) -> None:
         """To its journal."""
-        self.connection.execute(self.tables.lines.insert().values(run=self.number, line=line.decode()))
+        self.connection.execute(self.line, {"run": self.number, "line": line.decode()})
 
     def finish(self, sidecar: Mapping[str, Any]) -> None:
         """It is the one finished run from now on."""
@@ -59,8 +59,7 @@ class Run:
 
     def _count(self, more: int) -> None:
         """Have it said how many rows there are."""
-        runs = self.tables.runs
-        self.connection.execute(runs.update().where(runs.c.id == self.number).values(rows=runs.c.rows + more))
+        self.connection.execute(self.more, {"more": more})
 
 
 class TableWriter(Writer):
