@@ -379,6 +379,23 @@ def test_a_second_run_on_a_table_that_is_held_ends_with_75(url: str, images: Pat
     assert run("-o", url).code == 3
 
 
+def test_no_transaction_is_open_while_images_are_labelled(
+    fresh: Callable[[str], str], images: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ferbatch.stream.classifier import Classifier
+
+    url, load, seen = fresh("postgresql"), Classifier.load, []
+
+    def looking(*args: object, **options: object) -> Classifier:
+        seen.extend(asked(url, tmp_path, "SELECT state FROM pg_stat_activity WHERE application_name = 'ferbatch'"))
+        return load(*args, **options)
+
+    monkeypatch.setattr(Classifier, "load", looking)
+    for mode in ("--overwrite", "--resume", "--incremental"):
+        run("-o", url, mode)
+    assert seen == [("idle",)] * 2
+
+
 def test_a_server_that_goes_away_is_one_sentence_and_the_run_goes_on(
     fresh: Callable[[str], str], images: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -117,7 +117,6 @@ class DatabaseOutput(Output):
             name = self.database.table
             check_columns(connection, tables_of(name, labels_in(connection, name)), self.shown)
             begun, finished, rows = self._found(connection)
-            connection.rollback()
             if existing.any or not (begun or finished or rows):
                 return
             if begun and not held:  # or the run is not unfinished, but going on
@@ -137,6 +136,7 @@ class DatabaseOutput(Output):
             found = connection.execute(sa.select(runs.c.id, runs.c.sidecar.is_(None)))
             numbers = {unfinished: number for number, unfinished in found}
         row = known.has_table(rows.name) and connection.execute(sa.select(rows.c.path).limit(1)).first()
+        connection.rollback()  # no transaction stays open while a listing is looked up, or a model loaded
         return numbers.get(True), numbers.get(False), bool(row)
 
     @contextmanager
@@ -148,6 +148,7 @@ class DatabaseOutput(Output):
             self.check(existing, held=True)
             self.tables = tables_of(self.database.table, labels)
             check_columns(connection, self.tables, self.shown)
+            connection.rollback()
             yield dead
 
     def check_room(self, needed: int) -> None:
@@ -168,7 +169,9 @@ class DatabaseOutput(Output):
         """Whether rows came or went since ferbatch wrote them; what is said in them may be changed."""
         runs = self.tables.runs
         newest = self._held.execute(sa.select(runs.c.rows).order_by(runs.c.id.desc())).scalar()
-        return newest is not None and newest != self._count()
+        count = self._count()
+        self._held.rollback()
+        return newest is not None and newest != count
 
     def _count(self) -> int:
         """Rows of the table."""
@@ -199,8 +202,8 @@ class DatabaseOutput(Output):
         self, labels: Sequence[str], head: Mapping[str, Any], before: Done | None = None, base: Done | None = None
     ) -> Iterator[tuple[Writer, Journal | None]]:
         mode = self.database.begin(self._held)
-        self.tables.rows.metadata.create_all(self._held)
         begun, finished, _ = self._found(self._held)
+        self.tables.rows.metadata.create_all(self._held)
         run = self.run = self._run(begun) if before else self._begin(head, finished if base else None)
         self._held.commit()
         yield TableWriter(run, labels, replaces=bool(before or base)), TableJournal(run, self.of_journal)
