@@ -38,6 +38,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 300, 40  # lines
 MOST_PARAMETERS = 6  # self and cls aside
 TALK = {"shell.log", "commands.bench.peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
+HEAVY |= {"sqlalchemy", "psycopg"}
 
 
 def imports_of(module: str, *, typing: bool = False) -> dict[str, int]:
@@ -118,7 +119,9 @@ def test_modules_and_functions_are_short(module: str) -> None:
 
 
 OF_BATCHES = {"core.batch", "core.rows", "core.writers"}  # which are arrays
-LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in {"core.locks", *OF_BATCHES}]
+OF_DATABASES = {"core.database", "core.label_tables"}  # which SQLAlchemy is for
+HEAVIER = {"core.locks", *OF_DATABASES, *OF_BATCHES}
+LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in HEAVIER]
 LIGHT += ["images.formats", "commands.train.recipe", "shell.log"]
 
 

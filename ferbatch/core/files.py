@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,15 @@ def check_has_folder(path: str | os.PathLike[str]) -> None:
         read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
         why = "its file system is read-only" if read_only else "no permission to write in its folder"
         raise unwritten(shown(path), why)
+
+
+def check_room(path: str, needed: int) -> None:
+    """OutputError if fewer bytes than these are free where this file is to be written."""
+    with writing(shown(path)):
+        free = shutil.disk_usage(os.path.dirname(path) or ".").free
+    if free < needed:
+        room = f"at least {needed / 1e6:,.1f} MB are needed in its folder, {free / 1e6:,.1f} MB are free"
+        raise unwritten(shown(path), room)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
@@ -146,18 +147,21 @@ _BACKSLASH = re.compile(r"\\(?!x[0-9a-f]{2})")  # one that is not the beginning 
 
 
 def read_labels(path: str) -> pd.DataFrame:
-    """The rows of a csv, json, jsonl or parquet labels file; '' and NaN where a column does not apply.
+    """The rows of a csv, json, jsonl or parquet labels file, or of a database; '' and NaN where nothing applies.
 
     A file of schema 1 has the columns that came later as well: of each face they are NaN.
 
     UsageError where the suffix names no format, or what the format needs is not installed.
     """
-    if (suffix := _suffix(path)) not in TEXTS:
-        check_format(suffix)
-    _, frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
+    if is_url(path):
+        frame = _of_database(path)
+    else:
+        if (suffix := _suffix(path)) not in TEXTS:
+            check_format(suffix)
+        _, frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
-        raise UsageError(f"{shown(path)} is no labels file: no column {', '.join(sorted(missing))}")
+        raise UsageError(f"{name_of(path)} is no labels file: no column {', '.join(sorted(missing))}")
     for name in frame.columns:
         if name in TEXT_COLUMNS:
             frame[name] = frame[name].fillna("").astype("str")
@@ -167,6 +171,13 @@ def read_labels(path: str) -> pd.DataFrame:
     if "face_score" in frame.columns:
         frame = frame.reindex(columns=[*frame.columns, *(name for name in SINCE_2 if name not in frame.columns)])
     return frame
+
+
+def _of_database(url: str) -> pd.DataFrame:
+    database_at(url)  # says what is not installed
+    from ferbatch.core.label_tables import read_rows  # imports SQLAlchemy, which is an extra
+
+    return read_rows(url)
 
 
 def read_table(path: str) -> Table:

@@ -116,6 +116,14 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_bytes(images: Path, 
     assert (tmp_path / "labels.csv").read_bytes() == wanted
 
 
+def test_failures_that_are_tried_again_are_gone_on_with_as_well(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path, name="labels.csv")
+    assert run("--resume", "--retry-failed", kill_at=8).code == -9
+    assert run("--resume").code in (0, 3)
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] <= 1
+
+
 def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run: Run, tmp_path: Path) -> None:
     old = whole(run, tmp_path, name="labels.csv")
     (images / "0003.jpg").unlink()

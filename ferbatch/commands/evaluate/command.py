@@ -21,7 +21,10 @@ def evaluate(
         str | None, typer.Option("--truth", help="Class folders, or a table with the columns path and label.")
     ] = None,
     predictions: Annotated[
-        str | None, typer.Option("--predictions", help="A labels file made earlier, in place of running a model.")
+        str | None,
+        typer.Option(
+            "--predictions", help="A labels file, or a database's URL, made earlier, in place of running a model."
+        ),
     ] = None,
     models_: Annotated[
         list[str] | None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.names import shown
+from ferbatch.core.database import name_of
 from ferbatch.core.options import EvaluateOptions
 from ferbatch.core.records import NONE
 from ferbatch.report.build import Subject, System
@@ -52,7 +52,7 @@ def judge(options: EvaluateOptions, truth: Truth, which: NDArray[np.bool_]) -> J
     )
     counts = np.bincount(chosen.codes, minlength=len(truth.labels)).tolist()
     subject = Subject(
-        truth=shown(options.source),
+        truth=name_of(options.source),
         labels=truth.labels,
         images=len(chosen.images),
         per_label=dict(zip(truth.labels, counts, strict=True)),

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, UNIT
@@ -38,9 +39,10 @@ class LabelsFile:
     @classmethod
     def read(cls, path: str) -> LabelsFile:
         """UsageError where it is missing or no labels file."""
-        if not os.path.exists(path):
+        if not is_url(path) and not os.path.exists(path):
             raise UsageError(f"no such file: {shown(path)}")
         frame = tables.read_labels(path)
+        path = name_of(path) if is_url(path) else path  # from here on it is only spoken of
         names = [str(name) for name in frame.columns]
         try:
             labels = tuple(names[names.index("confidence") + 1 : names.index("status")])
