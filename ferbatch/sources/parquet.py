@@ -13,6 +13,7 @@ from ferbatch.core import archives
 from ferbatch.core.containers import image_column
 
 IN_TABLE = "ferbatch: image"  # a column that is made of the names of a table's own images
+UNNAMED = "index"  # a frame's index that nobody named
 
 
 def read_parquet(path: str) -> pd.DataFrame:
@@ -23,12 +24,14 @@ def read_parquet(path: str) -> pd.DataFrame:
         found, schema = image_column(file), file.schema_arrow
     frame = pd.read_parquet(path, columns=[name for name in schema.names if found is None or name != found[0]])
     if found is None:
-        return frame
+        return _with_index(frame)
     for column, names in _class_names(schema.metadata or {}).items():
         if column in frame.columns:
             numbers = frame[column].fillna(-1).astype(int)
             frame[column] = [names[number] if 0 <= number < len(names) else "" for number in numbers]
-    return frame.assign(**{IN_TABLE: [os.fsdecode(name) for name in archives.look_into(os.fsencode(path))[0]]})
+    return _with_index(frame).assign(
+        **{IN_TABLE: [os.fsdecode(name) for name in archives.look_into(os.fsencode(path))[0]]}
+    )
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
@@ -37,3 +40,12 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
     return {}
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its index as columns, where that is no mere count of the rows."""
+    index = frame.index
+    if isinstance(index, pd.RangeIndex) or (index.names == [None] and pd.api.types.is_integer_dtype(index.dtype)):
+        return frame
+    names = [name if name is not None else f"{UNNAMED}{at or ''}" for at, name in enumerate(index.names)]
+    return frame.reset_index(names=names, allow_duplicates=True)

@@ -41,7 +41,6 @@ EMOTIONS = {  # what the numbers in a table of pixels mean: FER2013's, and CK+'s
     "7": "contempt",
 }
 LOOKED_AT = 20  # values by which a column is known to hold names of images
-UNNAMED = "index"  # a frame's index that nobody named
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +184,6 @@ def read_table(path: str) -> Table:
     if not os.path.exists(path):
         raise UsageError(f"no such file: {shown(path)}")
     layout, frame = _parsed(path, object)
-    frame = _with_index(frame)
     if not len(frame.columns):
         raise UsageError(f"{shown(path)} has no columns")
     names = [str(name).strip() for name in frame.columns]
@@ -209,15 +207,6 @@ def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
     parts = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
     rows = len(next(iter(texts.values())))
     return [os.path.join(parts[row].strip() if parts else "", pixel_rows.NAME.format(row)) for row in range(rows)]
-
-
-def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its index as columns, where that is no mere count of the rows."""
-    index = frame.index
-    if isinstance(index, pd.RangeIndex) or (index.names == [None] and pd.api.types.is_integer_dtype(index.dtype)):
-        return frame
-    names = [name if name is not None else f"{UNNAMED}{at or ''}" for at, name in enumerate(index.names)]
-    return frame.reset_index(names=names, allow_duplicates=True)
 
 
 def _holds(column: pd.Series[Any]) -> str | None:
