@@ -127,11 +127,14 @@ class TableOptions:
     of_pixels: str | None = None  # those to take of a table of pixels that has such, where `split` does not say which
     source_column: str = "source"  # that says what collection an image is of
     classes: str | None = None  # what its labels mean: NAME=LABEL,...
+    other_tables: bool = False  # whether there are votes or slices, which `path_column` may be of
 
     @property
     def of_truth(self) -> tuple[str, ...]:
         """The options in use that speak of the table that holds the truth, and of no other."""
         asked = {"--label-column": self.label_column, "--images": self.images, "--split": self.split}
+        if not self.other_tables:
+            asked["--path-column"] = self.path_column
         return tuple(name for name, value in asked.items() if value is not None)
 
 

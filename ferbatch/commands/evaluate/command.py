@@ -101,7 +101,7 @@ def evaluate(
         others=others,
         votes=votes,
         slices=slices,
-        table=TableOptions(path_column, label_column, images, split),
+        table=TableOptions(path_column, label_column, images, split, other_tables=bool(votes or slices)),
         strip_prefix=strip_prefix,
         rules=shared.rules(hidden, exclude, follow_links),
         min_confidence=min_confidence,

@@ -143,7 +143,7 @@ def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
 def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     """UsageError for a row that cannot be what a model said."""
     if not len(frame):
-        raise UsageError(f"{shown(path)} has no rows")
+        raise UsageError(f"{shown(path)} has no rows: a labels file has one for each image")
     given = frame["label"] != ""
     numbers = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     for wrong, what in (

@@ -70,7 +70,7 @@ def train(
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
     own = None if labels is None else split_labels(labels)
     rules = shared.rules(hidden, exclude, follow_links)
-    table = TableOptions(path_column, label_column, images, classes=classes)
+    table = TableOptions(path_column, label_column, images, classes=classes, other_tables=votes is not None)
     options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, rules, table, device)
     existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
