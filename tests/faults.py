@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
 from ferbatch.core import ahead, known, remote, urls, web
@@ -80,7 +81,20 @@ def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, 
     patch.setattr(urls, "secret", {})
 
 
-# The disk
+# The disk, and databases
+
+
+@fault
+def killed_at_statement(patch: Patch, number: int) -> None:
+    """The process is killed right before a database gets its statement, or commit, of this number (from 1)."""
+    steps = itertools.count(1)
+
+    def step(*_: object) -> None:
+        if next(steps) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for name in ("before_cursor_execute", "commit"):
+        event.listen(Engine, name, step)
 
 
 @fault

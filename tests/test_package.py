@@ -132,6 +132,13 @@ def test_the_guides_examples_of_label_run(scene: dict[str, str], tmp_path: Path)
     assert outputs <= set(os.listdir(tmp_path))
 
 
+def test_the_guides_databases_are_filled(scene: dict[str, str], tmp_path: Path) -> None:
+    for line in filter(None, block(page("databases.md"), "sh").splitlines()):
+        done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=scene, capture_output=True, text=True)
+        assert done.returncode == 0, (line, done.stderr)
+    assert {"labels.db", "all.db"} <= set(os.listdir(tmp_path))
+
+
 def test_the_guides_evaluations_run(scene: dict[str, str], tmp_path: Path) -> None:
     for name in ("surprise", "neutral"):
         shutil.copytree(tmp_path / "test/sad", tmp_path / "test" / name)

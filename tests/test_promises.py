@@ -19,7 +19,7 @@ from PIL import Image
 from support import ENVIRONMENT, Ferbatch, crossed, depth, draw_face, drawn, face_file, made_once, rows_of, some
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.commands.label.output import plan
+from ferbatch.commands.label.plan import plan
 from ferbatch.core.batch import Batch
 from ferbatch.core.options import Existing, Options
 from ferbatch.core.records import UNIT, Decoding, Workers

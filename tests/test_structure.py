@@ -38,6 +38,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 300, 40  # lines
 MOST_PARAMETERS = 6  # self and cls aside
 TALK = {"shell.log", "commands.bench.peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
+HEAVY |= {"sqlalchemy", "psycopg"}
 
 
 def imports_of(module: str, *, typing: bool = False) -> dict[str, int]:
@@ -118,8 +119,10 @@ def test_modules_and_functions_are_short(module: str) -> None:
 
 
 OF_BATCHES = {"core.batch", "core.rows", "core.writers"}  # which are arrays
-OF_PLACES = {"core.archives", "core.known", "core.web"}  # whose indexes are arrays, and whose client is a package
-LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in {"core.locks", *OF_BATCHES, *OF_PLACES}]
+OF_DATABASES = {"core.database", "core.label_tables"}  # which SQLAlchemy is for
+OF_PLACES = {"core.known", "core.web"}  # whose index is of arrays, and whose client is a package
+HEAVIER = {"core.locks", *OF_DATABASES, *OF_BATCHES, *OF_PLACES}
+LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in HEAVIER]
 LIGHT += ["images.formats", "commands.train.recipe", "shell.log"]
 
 

@@ -11,20 +11,22 @@ import os
 import posixpath
 import stat
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator
-
-import numpy as np
 
 from ferbatch.core.containers import CONTAINERS, ArchiveError, Container, Place, damages
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 
 IN_ONE = -1  # in place of the number of links to a file: it is in an archive
+TABLE = b".parquet"
 OPENED = 4  # archives that a process keeps open
 CODES = {"key": "q", **dict.fromkeys(Place._fields, "q"), "method": "h"}  # of the columns of an index
 
 
 _open_ones: dict[bytes, Archive] = {}  # of this process, the one that was used last at the end
+
+_of_parents: list[Container] = []
 
 
 def suffix_of(path: bytes) -> bytes | None:
@@ -36,6 +38,17 @@ def suffix_of(path: bytes) -> bytes | None:
 def is_archive(path: bytes) -> bool:
     """Whether it is a file that is called like an archive."""
     return suffix_of(path) is not None and os.path.isfile(path)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder, or an archive of files, which counts as one."""
+    name = os.fsencode(path)
+    return os.path.isdir(name) or (is_archive(name) and suffix_of(name) != TABLE)
+
+
+def is_table(file: bytes) -> bool:
+    """Whether it is a member of a table, of which each is an image by the column that it stands in."""
+    return TABLE + b"/" in file.lower()
 
 
 def look_into(path: bytes) -> tuple[list[bytes], bool]:
@@ -104,9 +117,10 @@ class Archive:
                 names.append(name)
             for column, value in zip(columns.values(), (hash(name), *place), strict=True):
                 column.append(value)
-        values = [np.array(column, column.typecode) for column in columns.values()]
-        order = values[0].argsort(kind="stable")
-        self.keys, *self.places = (column[order] for column in values)  # hashes of names, ascending
+        order = sorted(range(len(columns["key"])), key=columns["key"].__getitem__)
+        self.keys, *self.places = (  # hashes of names, ascending
+            array(column.typecode, (column[at] for at in order)) for column in columns.values()
+        )
 
     def _members(self) -> Iterator[tuple[bytes, Place]]:
         """The files in it, by cleaned names and in its order, but for folders, links and the like."""
@@ -121,18 +135,18 @@ class Archive:
 
     def place(self, name: bytes) -> Place:
         """Where a member is; FileNotFoundError where there is none such."""
-        at = int(np.searchsorted(self.keys, hash(name)))
+        at = bisect_left(self.keys, hash(name))
         if at == len(self.keys) or self.keys[at] != hash(name):
             raise FileNotFoundError
-        return Place(*(int(column[at]) for column in self.places))
+        return Place(*(column[at] for column in self.places))
 
     def read(self, place: Place) -> bytes:
         """A member's content."""
         if self.version != _version(self.path):  # another one holds other members
             raise ArchiveError("its archive was changed meanwhile")
         if self.process != os.getpid():  # where two share a stream, each moves the other's place in it
-            self.container.close()
-            self.container, self.process = CONTAINERS[suffix_of(self.path) or b""](self.path), os.getpid()
+            _of_parents.append(self.container)  # not closed: what it had open may be a number of other files here
+            self.container, self.process = _open(self.path), os.getpid()
         return self.container.read(place)
 
     def __del__(self) -> None:

@@ -22,6 +22,7 @@ CHUNK = 2**20  # bytes
 LOCAL_HEADER = 30  # bytes of what stands before a zip's member, without its name and extra field
 ENCRYPTED, DEFLATED = 0x1, 8  # a zip's flag and method
 BINARY = ("binary", "large_binary", "binary_view")  # of Arrow's types
+LOOKED_AT = 16  # values by which a column is known to hold images
 UTF8 = 0x800  # a zip's flag: names are in UTF-8
 
 
@@ -132,7 +133,11 @@ class Table:
             raise UsageError(f"{encode_path(path)} needs pyarrow: pip install 'ferbatch[parquet]'") from error
         self.file = parquet.ParquetFile(os.fsdecode(path))
         self.version = os.stat(path).st_mtime_ns
-        self.column, self.named = _image_column(path, self.file.schema_arrow)
+        found = image_column(self.file)
+        if found is None:
+            there = ", ".join(escape(name)[:40] for name in self.file.schema_arrow.names[:8])
+            raise UsageError(f"{encode_path(path)} has no column of images (bytes, or bytes and path); it has {there}")
+        self.column, self.named = found
         self.group: tuple[int, Any] = -1, None  # the one that was read last, and its images' bytes
 
     def members(self) -> Iterator[tuple[bytes, Place]]:
@@ -162,21 +167,29 @@ class Table:
         self.file.close()
 
 
-def _image_column(path: bytes, schema: Any) -> tuple[str, bool]:
-    """The name of the column that holds images, and whether they have names; UsageError where there is none."""
-    for field in schema:
-        kind = field.type
-        inner = {kind.field(at).name: kind.field(at).type for at in range(kind.num_fields)} if _is_struct(kind) else {}
-        if str(inner.get("bytes")) in BINARY:
-            return field.name, str(inner.get("path")) in ("string", "large_string")
-        if str(kind) in BINARY:
+def image_column(file: Any) -> tuple[str, bool] | None:
+    """The column of an open Parquet table that holds images, and whether it names them; None where there is none."""
+    for field in file.schema_arrow:
+        inner = {part.name: str(part.type) for part in field.type} if str(field.type).startswith("struct<") else {}
+        if inner.get("bytes") in BINARY and any(value["bytes"] for value in _first(file, field.name)):
+            return field.name, inner.get("path") in ("string", "large_string")
+        if str(field.type) in BINARY and any(map(_is_no_text, _first(file, field.name))):
             return field.name, False
-    there = ", ".join(escape(name)[:40] for name in schema.names[:8])
-    raise UsageError(f"{encode_path(path)} has no column of images (bytes, or bytes and path); it has {there}")
+    return None
 
 
-def _is_struct(kind: Any) -> bool:
-    return str(kind).startswith("struct<")
+def _first(file: Any, column: str) -> list[Any]:
+    """Some values of a column, those that are there."""
+    batch = next(file.iter_batches(batch_size=LOOKED_AT, columns=[column], use_threads=False), None)
+    return [value for value in batch.column(0).to_pylist() if value is not None] if batch else []
+
+
+def _is_no_text(value: bytes) -> bool:
+    """Whether bytes are an image's, say, rather than a name that was written as bytes."""
+    try:
+        return b"\0" in value or value.decode() is None
+    except UnicodeDecodeError:
+        return True
 
 
 def _bytes(stream: IO[bytes], offset: int, size: int) -> bytes:

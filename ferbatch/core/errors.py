@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
+MOST_OF_A_WORD = 200  # characters of a path, say, that a message shows
+MOST_OF_ALL = 1_000  # characters of a message
+LONG_WORD = re.compile(rf"\S{{{MOST_OF_A_WORD},}}")
+
 
 class FerbatchError(Exception):
-    """A run that cannot go on, said in one sentence: what, where, what would work."""
+    """A run that cannot go on, said in one sentence: what, where, what would work.
+
+    What would fill the screen is shown by its beginning and its end.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        words = LONG_WORD.sub(lambda found: _ends(found[0], MOST_OF_A_WORD), message)
+        super().__init__(_ends(words, MOST_OF_ALL))
 
 
 class UsageError(FerbatchError):
@@ -54,3 +67,8 @@ class UnreadableImageError(FerbatchError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def _ends(text: str, most: int) -> str:
+    """The text, or its first two thirds and its last third with dots between them, where it is longer than `most`."""
+    return text if len(text) < most else f"{text[: most * 2 // 3 - 3]}...{text[-(most // 3) :]}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from ferbatch.core import archives
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
@@ -63,6 +65,11 @@ def check_is_local(path: str) -> None:
         raise UsageError(f"{scheme}:// paths are read only, outputs go to files (labels.csv, say)")
 
 
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a folder, or an archive of files or a place in a store, which count as one."""
+    return is_remote(os.fsencode(path)) or archives.is_folder(path)
+
+
 def check_is_folder(path: str | os.PathLike[str]) -> None:
     """UsageError where something is there that is no folder, or it is a path into a store."""
     check_is_local(os.fspath(path))
@@ -79,6 +86,15 @@ def check_has_folder(path: str | os.PathLike[str]) -> None:
         read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
         why = "its file system is read-only" if read_only else "no permission to write in its folder"
         raise unwritten(shown(path), why)
+
+
+def check_room(path: str, needed: int) -> None:
+    """OutputError if fewer bytes than these are free where this file is to be written."""
+    with writing(shown(path)):
+        free = shutil.disk_usage(os.path.dirname(path) or ".").free
+    if free < needed:
+        room = f"at least {needed / 1e6:,.1f} MB are needed in its folder, {free / 1e6:,.1f} MB are free"
+        raise unwritten(shown(path), room)
 
 
 @contextmanager
@@ -164,7 +180,5 @@ def stat_of(file: bytes) -> os.stat_result | None:
         try:
             return os.stat(file)
         except NotADirectoryError:
-            from ferbatch.core import archives
-
             return archives.stat_of(file)
     return None

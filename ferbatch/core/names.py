@@ -20,6 +20,12 @@ def escape(text: str) -> str:
     return _ACTS.sub(lambda char: "".join(f"\\x{byte:02x}" for byte in _bytes(char[0])), text)
 
 
+def brief(text: str, most: int = 60) -> str:
+    """The text as `escape` has it, cut to so many characters: a message quotes what a file holds, not all of it."""
+    line = escape(text[: most + 1])
+    return line if len(line) <= most else f"{line[: most - 3]}..."
+
+
 def _bytes(text: str) -> bytes:
     """UTF-8 whatever the locale; odd bytes as they were. A surrogate that stands for none, as in JSON, is its three."""
     try:

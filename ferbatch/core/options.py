@@ -117,6 +117,31 @@ class Existing:
 
 
 @dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What a table of images does not say of itself."""
+
+    path_column: str | None = None
+    label_column: str | None = None
+    images: str | None = None  # the folder that its images are in
+    split: str | None = None  # the rows to take, by what their column split (or usage, subset, set) says
+    of_pixels: str | None = None  # those to take of a table of pixels that has such, where `split` does not say which
+    source_column: str = "source"  # that says what collection an image is of
+    classes: str | None = None  # what its labels mean: NAME=LABEL,...
+    other_tables: bool = False  # whether there are votes or slices, which `path_column` may be of
+
+    @property
+    def of_truth(self) -> tuple[str, ...]:
+        """The options in use that speak of the table that holds the truth, and of no other."""
+        asked = {"--label-column": self.label_column, "--images": self.images, "--split": self.split}
+        if not self.other_tables:
+            asked["--path-column"] = self.path_column
+        return tuple(name for name, value in asked.items() if value is not None)
+
+
+SAYS_ALL = TableOptions()  # of a table with the usual columns, beside its images
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluateOptions:
     """What `ferbatch evaluate` was asked to do."""
 
@@ -127,6 +152,7 @@ class EvaluateOptions:
     others: bool = False
     votes: str | None = None  # a table of what people said of the images
     slices: str | None = None  # a table of what else is known of them
+    table: TableOptions = SAYS_ALL
     strip_prefix: str | None = None  # of the paths in `predictions`
     rules: Rules = USUAL  # where the truth is class folders
     min_confidence: float = 0.0  # 0..1
@@ -149,6 +175,8 @@ class EvaluateOptions:
             raise UsageError("--strip-prefix needs --truth and --predictions")
         if self.truth is None and self.rules != USUAL:
             raise UsageError("--hidden, --exclude and --follow-links need --truth: class folders")
+        if self.truth is None and self.table.of_truth:
+            raise UsageError(f"{self.table.of_truth[0]} needs --truth, and that a table")
         if self.thumbnails and self.report is None:
             raise UsageError("--thumbnails needs --report")
         if self.truth is None and not from_file:
@@ -188,4 +216,5 @@ class TrainOptions:
     distill: tuple[str, ...] = ()  # names of models to learn from
     labels: tuple[str, ...] | None = None  # in the order of the outputs; None: all classes of the data
     rules: Rules = USUAL  # where the data is class folders
+    table: TableOptions = SAYS_ALL
     device: str = "auto"

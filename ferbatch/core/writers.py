@@ -19,18 +19,34 @@ ROW_GROUP = 16_384  # rows of a Parquet row group
 
 
 class Writer(Protocol):
-    """Writes rows to the binary stream it was made with; the stream stays open."""
+    """Writes rows to where it was made to write; that stays open."""
 
-    stream: BinaryIO
     labels: Sequence[str]
 
     def write(self, batch: Batch) -> None: ...
+
+    def flush(self) -> None:
+        """Hand on what is written."""
 
     def close(self) -> None:
         """Write what comes after the last row."""
 
 
-class CsvWriter(Writer):
+class OfStream(Writer):
+    """A writer to a binary stream."""
+
+    stream: BinaryIO
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def type_of(column: str) -> str:
+    """The type of a column's values, where an output has types, as Arrow calls it."""
+    return "string" if column in TEXT_COLUMNS else "int32" if column in WHOLE_COLUMNS else "float64"
+
+
+class CsvWriter(OfStream):
     """RFC 4180, lines end in LF; every path and error is quoted, probabilities have four digits.
 
     A label is quoted where it must be.
@@ -45,7 +61,7 @@ class CsvWriter(Writer):
         self.stream.write(("\n".join(map(",".join, rows)) + "\n").encode())
 
 
-class JsonLinesWriter(Writer):
+class JsonLinesWriter(OfStream):
     """One JSON object a line, null where a column does not apply."""
 
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
@@ -74,7 +90,7 @@ class JsonWriter(JsonLinesWriter):
         self.stream.write(b"[\n\n]\n" if self.before == "[\n" else b"\n]\n")
 
 
-class ParquetWriter:
+class ParquetWriter(OfStream):
     """Typed columns in row groups; needs pyarrow."""
 
     def __init__(self, stream: BinaryIO, labels: Sequence[str]) -> None:
@@ -82,14 +98,10 @@ class ParquetWriter:
         import pyarrow.parquet as pq
 
         self.stream, self.labels = stream, labels
-        self.schema = pa.schema([(name, self._type(name)) for name in columns(labels)])
+        self.schema = pa.schema([(name, type_of(name)) for name in columns(labels)])
         self.table = pa.Table
         self.file = pq.ParquetWriter(stream, self.schema)
         self.waiting: dict[str, list[Any]] = {name: [] for name in columns(labels)}
-
-    @staticmethod
-    def _type(name: str) -> str:
-        return "string" if name in TEXT_COLUMNS else "int32" if name in WHOLE_COLUMNS else "float64"
 
     def write(self, batch: Batch) -> None:
         for name, values in columns_of(batch, self.labels, AS_VALUES).items():

@@ -26,6 +26,7 @@ from ferbatch.images import damage, heif, jpeg, jpeg_damage
 from ferbatch.images.formats import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray
 from ferbatch.images.limits import MAX_EXIF_BYTES, MAX_READS, Reader, check_file, check_image
+from ferbatch.images.pixel_rows import read_row
 
 RUN_OUT = re.compile(
     "not enough image data|not large enough|cannot load|incomplete|expected to read|reached eof|end of file|too small",
@@ -48,7 +49,7 @@ class GrayImage:
 
 
 def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
-    """A file's content; UnreadableImageError where it is gone, forbidden, no regular file, or over MAX_BYTES.
+    """A file's content, or a table's row of pixels; UnreadableImageError where it is gone, forbidden or over MAX_BYTES.
 
     `info` is what os.stat said of it, where it was asked already.
     """
@@ -62,15 +63,17 @@ def read_bytes(file: bytes, info: os.stat_result | None = None) -> bytes:
             raise UnreadableImageError("unsupported", "not a regular file")
         _check_size(info.st_size)
         if info.st_nlink == archives.IN_ONE:
-            data = archives.read(file)
-            _check_size(len(data))
-            return data
+            member = archives.read(file)
+            _check_size(len(member))
+            return member
         with open(file, "rb", buffering=0) as stream:
             data = stream.read(info.st_size) or b""
             while len(data) < info.st_size and (more := stream.read(info.st_size - len(data))):  # from a network
                 data += more
             return data
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, NotADirectoryError) and (data := read_row(file)) is not None:
+            return data
         raise UnreadableImageError("not_found", "no such file") from error
     except PermissionError as error:
         raise UnreadableImageError("permission", "permission denied") from error

@@ -73,7 +73,10 @@ def _best_and_worst(found: Measures) -> str:
         return f"It finds {percent(most)} of the images of {'each label' if len(found_in) > 1 else best}."
     text = f"It finds {best} best ({percent(most)} of those images) and {worst} worst ({percent(least)})"
     (most, best), (least, worst) = max(right_for), min(right_for)
-    return f"{text}; its label {best} is right in {percent(most)} of the cases, its label {worst} in {percent(least)}."
+    text += f"; its label {best} is right in {percent(most)} of the cases"
+    return (
+        f"{text}, its label {worst} in {percent(least)}." if len(right_for) > 1 else f"{text}, and it gives no other."
+    )
 
 
 def _commonest(found: Measures, agreed: Agreement | None) -> str:

@@ -58,6 +58,18 @@ Exclude = Annotated[
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Follow links to folders below the one that is given.")
 ]
+PathColumn = Annotated[
+    str | None,
+    typer.Option("--path-column", help="The table's column that names the images.  [default: path, file, image, …]"),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", help="The table's column that holds the label.  [default: label, class, …]"),
+]
+Images = Annotated[
+    str | None,
+    typer.Option("--images", help="The folder that holds the table's images.  [default: the table's own]"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]
 

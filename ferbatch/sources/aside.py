@@ -38,13 +38,15 @@ REASONS: dict[str, Said] = {
     "unfinished_files": Said("not finished", "unfinished file"),
     "excluded": Said("excluded by {}", "", " excluded"),
     "own_folders": Said("written by ferbatch", "folder", " written by ferbatch"),
+    "archives": Said("archive", "archive", " (name one to label what it holds)"),
     "other_files": Said("not an image", "other file"),
     "links": Said("link not followed", "link", " to folders not followed (--follow-links)"),
     "loops": Said("loop", "link", " back to a folder above not followed"),
 }
 TAKEN, LISTED, OTHER_SHARE, BELOW = (Reason(kind) for kind in ("taken", "listed", "other_shares", "below"))
 HIDDEN_FILE, HIDDEN_FOLDER, UNFINISHED_FILE = map(Reason, ("hidden_files", "hidden_folders", "unfinished_files"))
-OWN_FOLDER, OTHER_FILE, LINK, LOOP = (Reason(kind) for kind in ("own_folders", "other_files", "links", "loops"))
+OWN_FOLDER, ARCHIVE, OTHER_FILE = (Reason(kind) for kind in ("own_folders", "archives", "other_files"))
+LINK, LOOP = Reason("links"), Reason("loops")
 BY_HIDDEN = frozenset(["hidden_files", "hidden_folders", "program_folders", "unfinished_files"])  # what --hidden takes
 
 # Folders that programs keep beside the user's own, whose names nobody gives a folder of faces; in whatever case. Names

@@ -10,10 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import decode_path, escape, listed, shown
+from ferbatch.core.names import brief, count, escape, listed, shown
+from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import MOST_VALUES
 from ferbatch.scoring.agreement import Votes
 from ferbatch.sources import tables
+from ferbatch.sources.finding import brief_path
 from ferbatch.sources.labels import OTHER_ANSWERS, label_of
 from ferbatch.sources.matching import UNMATCHED, Match, match
 from ferbatch.sources.truth import Truth
@@ -36,10 +38,20 @@ class Matched:
     surplus: int  # rows without an image
     surplus_example: str | None
     ambiguous: int  # images that more than one row could speak of
+    by_spelling: int = 0  # of those matched by what both paths end in, the ones that the row spells otherwise
+    notes: tuple[str, ...] = ()  # how the table was read, a sentence each
 
 
-def matched(path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Series[str]) -> Matched:
-    """What a report says of a match; images are missing where they have a label and no row."""
+def matched(
+    path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Series[str], notes: tuple[str, ...] = ()
+) -> Matched:
+    """What a report says of a match; images are missing where they have a label and no row.
+
+    path: of the table.
+    match: how it met the images of `truth`.
+    names: of the images in its rows, as printed.
+    notes: how it was read.
+    """
     missing = match.missing[truth.has_label[match.missing]]
     return Matched(
         file=shown(path),
@@ -51,29 +63,34 @@ def matched(path: str, match: Match, truth: Truth, names: Sequence[str] | pd.Ser
         surplus=len(match.surplus),
         surplus_example=list(names)[int(match.surplus[0])] if len(match.surplus) else None,
         ambiguous=match.ambiguous,
+        by_spelling=match.by_spelling,
+        notes=notes,
     )
 
 
-def _read_about(path: str, truth: Truth) -> tuple[pd.DataFrame, str, Match, Matched]:
+def _read_about(path: str, truth: Truth, choice: TableOptions) -> tuple[pd.DataFrame, str, Match, Matched]:
     """A table about images, its column that names them, and how it met the images; UsageError if it met none."""
-    frame = tables.read_table(path)
-    key = tables.column(frame, tables.PATH_COLUMNS, path)
-    names = [escape(value) for value in frame[key]]
-    found = match([ref.file for ref in truth.images], list(truth.below), [decode_path(v) for v in frame[key]])
+    table = tables.read_table(path)
+    key = table.path_column(choice.path_column, must=False)
+    names = [escape(value) for value in table.frame[key]]
+    found = match([ref.file for ref in truth.images], list(truth.below), table.paths(key))
     if not (found.rows != UNMATCHED).any():
-        example = f"; its first row is {names[0]}, the first image {truth.images[0].path}" if names else ""
-        ambiguous = f" ({found.ambiguous:,} could be more than one)" if found.ambiguous else ""
-        raise UsageError(f"{shown(path)} speaks of none of the images{ambiguous}{example}")
-    return frame, key, found, matched(path, found, truth, names)
+        example = f"; its first row is {brief_path(names[0])}, the first image" if names else "; the first image is"
+        ambiguous = f", {found.ambiguous:,} could be more than one" if found.ambiguous else ""
+        raise UsageError(
+            f"{shown(path)} speaks of none of the images ({count(len(names), 'row')},"
+            f" {count(len(truth.images), 'image')}{ambiguous}){example} {brief_path(truth.images[0].path)}"
+        )
+    return table.frame, key, found, matched(path, found, truth, names, table.notes)
 
 
-def read_votes(path: str, truth: Truth) -> tuple[Votes, Matched]:
+def read_votes(path: str, truth: Truth, choice: TableOptions = SAYS_ALL) -> tuple[Votes, Matched]:
     """People's votes for the images of `truth`: a column `votes_ANSWER` (or `ANSWER`) for each answer.
 
     Columns whose answers mean the same label are added up. UsageError where a label has no column, a value is no
     number of votes, or no row speaks of an image.
     """
-    frame, _, found, about = _read_about(path, truth)
+    frame, _, found, about = _read_about(path, truth, choice)
     if {"confidence", "status"} <= set(frame.columns):
         raise UsageError(f"{shown(path)} is a labels file, not people's votes")
     prefixed = [name for name in frame.columns if name.casefold().startswith(VOTES_PREFIX)]
@@ -97,7 +114,7 @@ def _numbers(frame: pd.DataFrame, name: str, path: str) -> NDArray[np.float64]:
     fit = (values >= 0) & (values < MOST_VOTES)
     if not fit.all():
         wrong = frame[name].iloc[int(np.argmin(fit))]
-        raise UsageError(f"{shown(path)}, column {escape(name)}: '{escape(wrong)}' is no number of votes")
+        raise UsageError(f"{shown(path)}, column {brief(name, 40)}: '{brief(wrong, 40)}' is no number of votes")
     return values
 
 
@@ -114,12 +131,14 @@ class Slices:
         return Slices(columns, self.left_out)
 
 
-def read_values(path: str, column: str, truth: Truth) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
+def read_values(
+    path: str, column: str, truth: Truth, choice: TableOptions = SAYS_ALL
+) -> tuple[tuple[str, ...], NDArray[np.int64]] | None:
     """The values of one column of a table about the images of `truth`, and for each image which of them is its own.
 
     The column's name may be in any case; None where the table has none such.
     """
-    frame, _, found, _ = _read_about(path, truth)
+    frame, _, found, _ = _read_about(path, truth, choice)
     name = next((name for name in frame.columns if name.casefold() == column.casefold()), None)
     return None if name is None else _factorised(frame[name], found)
 
@@ -131,9 +150,9 @@ def _factorised(column: pd.Series[str], found: Match) -> tuple[tuple[str, ...], 
     return tuple(map(str, different)), codes
 
 
-def read_slices(path: str, truth: Truth) -> tuple[Slices, Matched]:
+def read_slices(path: str, truth: Truth, choice: TableOptions = SAYS_ALL) -> tuple[Slices, Matched]:
     """The columns of a table about the images of `truth`; UsageError where it speaks of none of them."""
-    frame, key, found, about = _read_about(path, truth)
+    frame, key, found, about = _read_about(path, truth, choice)
     columns: dict[str, tuple[tuple[str, ...], NDArray[np.int64]]] = {}
     left_out = []
     for name in frame.columns:

@@ -4,34 +4,163 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import escape, shown
+from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
+from ferbatch.images import pixel_rows
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, layout_of, plain
+from ferbatch.sources.parquet import IN_TABLE, read_parquet
 
-# What people call the column that names the image.
-PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_name", "image_path")
+# What people call the column that names the image; of several the first counts whose values are names of images.
+PATH_COLUMNS = (
+    *("path", "file", "filename", "file_name", "filepath", "image", "image_name", "image_path", "file_path", "img"),
+    *("img_path", "img_name", "imagepath", "imagename", "pth", "subdirectory_filepath", "fname", "image_id", "img_id"),
+)
+LABEL_COLUMNS = (
+    *("truth", "label", "class", "expression", "emotion", "choice", "category", "sentiment", "labels", "emotions"),
+    *("class_name", "label_name", "target"),
+)
+SPLIT_COLUMNS = ("split", "usage", "subset", "set")
+TEXTS = ("csv", "tsv", "tab", "txt", "lst")  # suffixes of tables that are text, whatever separates their values
+SUFFIXES = (*WRITERS, *TEXTS[1:])
+EMOTIONS = {  # what the numbers in a table of pixels mean: FER2013's, and CK+'s last one
+    **{"0": "angry", "1": "disgust", "2": "fear", "3": "happy", "4": "sad", "5": "surprise", "6": "neutral"},
+    "7": "contempt",
+}
+LOOKED_AT = 20  # values by which a column is known to hold names of images
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table about images."""
+
+    path: str
+    frame: pd.DataFrame  # every value a string, '' where there is none
+    notes: tuple[str, ...] = ()  # how it was read, a sentence each
+    held: Mapping[str, str] = field(default_factory=dict)  # columns that hold images themselves -> what they hold
+    of_pixels: bool = False  # its images are its own rows, as pixel_rows has them
+    of_images: bool = False  # or as an archive has them: the column IN_TABLE names each
+    has_header: bool = True
+
+    def column(self, name: str) -> str | None:
+        """The column of this name, whatever its case."""
+        return next((str(own) for own in self.frame.columns if plain(str(own)) == plain(name)), None)
+
+    def first_of(self, names: Sequence[str]) -> str | None:
+        """The first column that goes by one of these names."""
+        return next(filter(None, map(self.column, names)), None)
+
+    def path_column(self, asked: str | None = None, *, must: bool = True) -> str:
+        """The column that names the images; UsageError where none does.
+
+        asked: by --path-column.
+        must: whether a table without that one is refused; else the usual names count in it.
+        """
+        if asked is not None and (column := self._asked("--path-column", asked, must)):
+            return self._text_in(column)
+        if self.of_images:
+            return IN_TABLE
+        known = [column for name in PATH_COLUMNS if (column := self.column(name))]
+        known = [*filter(self._names_images, known), *known]
+        if free := [column for column in known if column not in self.held]:
+            return free[0]
+        if len(found := [column for column in self.frame.columns if self._names_images(column)]) == 1:
+            return str(found[0])
+        if known or self.held:
+            return self._text_in(next(iter(known or self.held)))
+        raise UsageError(self._without("--path-column", PATH_COLUMNS, "names the image"))
+
+    def label_column(self, asked: str | None = None) -> str:
+        """The column that says what each image shows, `asked` for by --label-column; UsageError where none does."""
+        if asked is not None and (column := self._asked("--label-column", asked, must=True)):
+            return self._text_in(column)
+        if found := self.first_of(LABEL_COLUMNS):
+            return self._text_in(found)
+        if not self.has_header and len(self.frame.columns) == 2:
+            return next(str(one) for one in self.frame.columns if one != self.path_column())
+        raise UsageError(self._without("--label-column", LABEL_COLUMNS, "holds the label"))
+
+    def paths(self, column: str) -> list[bytes]:
+        r"""A column of paths, as bytes; UsageError for a NUL in one.
+
+        `\xNN` is a byte, as in every output of ferbatch's; but in a table with other backslashes, which no such output
+        has, each is what it is.
+        """
+        values = self.frame[column].tolist()
+        if any("\\" in value and _BACKSLASH.search(value) for value in values):
+            paths = [value.encode("utf-8", "surrogateescape") for value in values]
+        else:
+            paths = list(map(decode_path, values))
+        for row, path in enumerate(paths):
+            if b"\0" in path:
+                said = f"{brief(values[row], 40)} holds a NUL, which no name of a file can"
+                raise UsageError(f"{shown(self.path)}, row {row + 1:,}, column {brief(column, 40)}: {said}")
+        return paths
+
+    def _asked(self, option: str, name: str, must: bool) -> str | None:
+        found = self.column(name)
+        if found is None and must:
+            raise UsageError(f"{option}: {shown(self.path)} has no column {brief(name, 40)} ({self._there()})")
+        return found
+
+    def _text_in(self, column: str) -> str:
+        """The column itself; UsageError where it holds images in place of text."""
+        if column in self.held:
+            raise UsageError(
+                f"the column {brief(column, 40)} of {shown(self.path)} holds {self.held[column]}, which are not read:"
+                " write each to a file, and their names to a table"
+            )
+        return column
+
+    def _names_images(self, column: str) -> bool:
+        """Whether the first values are names of images, by their suffixes."""
+        some = [value for value in self.frame[column].head(LOOKED_AT) if value]
+        return bool(some) and all(type_of_name(value.encode("utf-8", "replace")) for value in some)
+
+    def _without(self, option: str, names: Sequence[str], what: str) -> str:
+        return (
+            f"{shown(self.path)} has none of the columns {listed(names, 8)} ({self._there()}); {option} NAME says which"
+            f" column {what}"
+        )
+
+    def _there(self) -> str:
+        columns = [brief(str(name), 24) for name in self.frame.columns]
+        header = "" if self.has_header else "no header, so they go by their numbers; "
+        return f"{header}it has: {brief(listed(columns, 20), 120)}"
+
+
+_BACKSLASH = re.compile(r"\\(?!x[0-9a-f]{2})")  # one that is not the beginning of a byte's spelling
 
 
 def read_labels(path: str) -> pd.DataFrame:
-    """The rows of a csv, json, jsonl or parquet labels file; '' and NaN where a column does not apply.
+    """The rows of a csv, json, jsonl or parquet labels file, or of a database; '' and NaN where nothing applies.
 
     A file of schema 1 has the columns that came later as well: of each face they are NaN.
 
     UsageError where the suffix names no format, or what the format needs is not installed.
     """
-    frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
+    if is_url(path):
+        frame = _of_database(path)
+    else:
+        if (suffix := _suffix(path)) not in TEXTS:
+            check_format(suffix)
+        _, frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
-        raise UsageError(f"{shown(path)} is no labels file: no column {', '.join(sorted(missing))}")
+        raise UsageError(f"{name_of(path)} is no labels file: no column {', '.join(sorted(missing))}")
     for name in frame.columns:
         if name in TEXT_COLUMNS:
             frame[name] = frame[name].fillna("").astype("str")
@@ -43,68 +172,123 @@ def read_labels(path: str) -> pd.DataFrame:
     return frame
 
 
-def read_table(path: str) -> pd.DataFrame:
-    """The rows of any csv, json, jsonl or parquet table, every value a string ('' where there is none).
+def _of_database(url: str) -> pd.DataFrame:
+    database_at(url)  # says what is not installed
+    from ferbatch.core.label_tables import read_rows  # imports SQLAlchemy, which is an extra
 
-    UsageError where it cannot be read.
-    """
+    return read_rows(url)
+
+
+def read_table(path: str) -> Table:
+    """The rows of any table in one of the formats in SUFFIXES; UsageError where it cannot be read."""
     if not os.path.exists(path):
         raise UsageError(f"no such file: {shown(path)}")
-    if os.path.splitext(path)[1].lstrip(".").lower() not in WRITERS:
-        raise UsageError(f"{shown(path)} is no table: tables are {', '.join(WRITERS)}")
-    frame = _parsed(path, object)
+    layout, frame = _parsed(path, object)
     if not len(frame.columns):
         raise UsageError(f"{shown(path)} has no columns")
     names = [str(name).strip() for name in frame.columns]
     if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise UsageError(f"{shown(path)} has two columns called {escape(twice[0])}")
-    texts = {name: [_text(value) for value in frame[own]] for name, own in zip(names, frame.columns, strict=True)}
-    return pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in texts.items()})
+        raise UsageError(f"{shown(path)} has two columns called {brief(twice[0])}")
+    texts, held = dict[str, list[str]](), dict[str, str]()
+    for name, own in zip(names, frame.columns, strict=True):
+        if what := _holds(frame[own]):
+            held[name] = what
+        texts[name] = [""] * len(frame) if what else [_text(value) for value in frame[own]]
+    if of_pixels := bool(layout and layout.of_pixels):
+        texts["path"] = _row_names(texts)
+    read = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in texts.items()})
+    has_header, of_images = layout is None or layout.header is not None, IN_TABLE in texts
+    return Table(path, read, _notes(path, layout), held, of_pixels, of_images, has_header)
+
+
+def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
+    """Names for rows that are images: their part, as the column Usage says it, and their number."""
+    columns = {plain(name): values for name, values in texts.items()}
+    parts = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
+    rows = len(next(iter(texts.values())))
+    return [os.path.join(parts[row].strip() if parts else "", pixel_rows.NAME.format(row)) for row in range(rows)]
+
+
+def _holds(column: pd.Series[Any]) -> str | None:
+    """What a column holds in place of text, if it is images: bytes, or as Hugging Face has them, bytes and a name."""
+    value = next((one for one in column if not _is_missing(one)), None)
+    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
+        return "images (the bytes and the path of each)"
+    if isinstance(value, bytes) and (type_of_bytes(value[:SIGNATURE_BYTES]) or b"\0" in value):
+        return "images (the bytes of each)"
+    return None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _text(value: Any) -> str:
     """A table's value as it was written; a whole number that stood beside an empty value is no fraction."""
-    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+    if _is_missing(value):
         return ""
+    if isinstance(value, bytes):  # which some writers of Parquet make of text
+        return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, dict) and isinstance(value.get("path"), str):  # Hugging Face's, of an image that is a file
+        return str(value["path"])
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def column(frame: pd.DataFrame, names: Sequence[str], path: str) -> str:
-    """The first column that goes by one of these names, whatever its case; UsageError if there is none."""
-    spelled = {str(name).casefold().replace(" ", "_"): str(name) for name in reversed(frame.columns)}
-    found = next((spelled[name] for name in names if name in spelled), None)
-    if found is None:
-        there = ", ".join(escape(str(name)) for name in frame.columns[:20])
-        separated = (
-            "; values must be separated by commas" if len(frame.columns) == 1 and set(there) & {";", "\\"} else ""
-        )
-        raise UsageError(f"{shown(path)} has none of the columns {', '.join(names)} (it has: {there}){separated}")
-    return found
+def _notes(path: str, layout: Layout | None) -> tuple[str, ...]:
+    """What is said of how a table was read."""
+    if layout is None:
+        return ()
+    said = []
+    if layout.separator != "," and layout.width > 1:
+        said.append(f"{shown(path)}: {SEPARATORS[layout.separator]} separate the values")
+    if layout.header is None:
+        columns = count(layout.width, "column")
+        said.append(f"{shown(path)}: no header; the {columns} go by number, from 1 on")
+    return tuple(said)
 
 
-def _parsed(path: str, texts: Any) -> pd.DataFrame:
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lstrip(".").lower()
+
+
+def _parsed(path: str, texts: Any) -> tuple[Layout | None, pd.DataFrame]:
+    """A text table's layout, and the rows of any table; UsageError where it cannot be read."""
+    if (suffix := _suffix(path)) not in SUFFIXES:
+        raise UsageError(f"{shown(path)} is no table: tables are {', '.join(SUFFIXES)}")
     try:
-        return _read(path, texts)
+        if suffix in TEXTS:
+            return _read_text(path, texts)
+        if suffix == "parquet":
+            check_format(suffix)
+            return None, read_parquet(path)
+        encoding = encoding_of(path)
+        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False, precise_float=True, encoding=encoding)
+        return None, pd.DataFrame(frame)
+    except FileNotFoundError:
+        raise
     except (ValueError, OSError, pd.errors.ParserError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise UsageError(f"{shown(path)} cannot be read as a table: {escape(str(error).splitlines()[0])}") from error
+        why = brief(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
+        raise UsageError(f"{shown(path)} cannot be read as a table: {why}") from error
 
 
-def _read(path: str, texts: Any) -> pd.DataFrame:
-    """The table as pandas reads it by its suffix; `texts` says which columns of a CSV file stay text."""
-    suffix = check_format(os.path.splitext(path)[1].lstrip(".").lower())
-    if suffix == "csv":
-        with warnings.catch_warnings():  # a comma at the end of every row is no column
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            return pd.read_csv(
-                path,
-                dtype=texts,
-                index_col=False,
-                keep_default_na=False,
-                encoding="utf-8-sig",
-                encoding_errors="surrogateescape",
-            )
-    if suffix == "parquet":
-        return pd.read_parquet(path)
-    return pd.read_json(path, lines=suffix == "jsonl", dtype=False, precise_float=True)
+def _read_text(path: str, texts: Any) -> tuple[Layout, pd.DataFrame]:
+    """A text table; `texts` says which columns stay text."""
+    known = {pixel_rows.COLUMN, *PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS, *TEXT_COLUMNS}
+    layout = layout_of(path, known)
+    wanted = [name for name in layout.header or () if plain(name) != pixel_rows.COLUMN]
+    with warnings.catch_warnings():  # a comma at the end of every row is no column
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path,
+            sep=layout.separator,
+            header=0 if layout.header else None,
+            names=layout.names,
+            usecols=wanted if layout.of_pixels else None,
+            dtype=texts,
+            index_col=False,
+            keep_default_na=False,
+            skipinitialspace=layout.separator == " ",
+            encoding=layout.encoding,
+            encoding_errors=errors_of(layout.encoding),
+        )
+    return layout, frame

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,15 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.core.names import decode_path, escape, listed, shown
+from ferbatch.core.files import is_folder
+from ferbatch.core.names import brief, count, escape, listed, shown
+from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
-from ferbatch.core.urls import is_remote
 from ferbatch.sources import tables
+from ferbatch.sources.finding import Found, find
 from ferbatch.sources.labels import class_of, folded, label_of
 from ferbatch.sources.listing import Listing, found_aside, list_images
 from ferbatch.sources.matching import real_path
+from ferbatch.sources.tables import Table
 
-LABEL_COLUMNS = ("truth", "label", "class", "expression", "emotion")
+TEST_PART = "PrivateTest"  # of FER2013: what a model is held against
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Truth:
     conflicts: int = 0  # paths that a table gives two classes; not among the images
     unused: tuple[str, ...] = ()  # names in --classes that nothing is called
     aside: str = ""  # what a folder held besides images, in words
+    notes: tuple[str, ...] = ()  # how a table was read, a sentence each
+    none_is_there: bool = False  # of the images of a table: they are looked for in the wrong place
+    absent: str = ""  # how many of a table's images are there, where not all are, with an example of each side
 
     def others(self) -> Counter[str]:
         """Images per class that is no label."""
@@ -101,26 +106,39 @@ def of_labels(codes: NDArray[np.int32], labels: Sequence[str]) -> NDArray[np.int
     return np.where(codes < len(labels), codes, NONE).astype(np.int16)
 
 
-def parse_classes(text: str | None, labels: Sequence[str]) -> dict[str, str]:
-    """`0=happy,1=sad` as name in lower case -> label; UsageError where it says something else."""
+def parse_classes(text: str | None, labels: Sequence[str] | None) -> dict[str, str]:
+    """`0=happy,1=sad` as name in lower case -> label; UsageError where it says something else.
+
+    `labels` are those that a model can give; None where any name may become one.
+    """
     classes: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in (text or "").split(","))):
         name, equals, spelling = pair.partition("=")
-        label = label_of(spelling, labels)
+        label = (spelling.strip() or None) if labels is None else label_of(spelling, labels)
         if not equals or not name.strip() or label is None:
-            raise UsageError(f"--classes {escape(pair)}: say NAME=LABEL,NAME=LABEL,… with the labels {listed(labels)}")
+            which = "" if labels is None else f" with the labels {listed(labels)}"
+            raise UsageError(f"--classes {brief(pair)}: say NAME=LABEL,NAME=LABEL,…{which}")
         if classes.setdefault(folded(name), label) != label:
             raise UsageError(f"--classes says two things of {escape(name.strip())}")
     return classes
 
 
-def read_truth(path: str, labels: Sequence[str], classes: Mapping[str, str], rules: Rules = USUAL) -> Truth:
-    """The images of a folder of class folders, or of a csv, json, jsonl or parquet table with path and label.
+def read_truth(
+    path: str,
+    labels: Sequence[str],
+    classes: Mapping[str, str],
+    choice: TableOptions = SAYS_ALL,
+    rules: Rules = USUAL,
+) -> Truth:
+    """The images of a folder of class folders, or of a table with path and label.
 
-    Raises UsageError where it is neither or no image of it has a label, NoImagesError where there is no image.
-    `rules` say what counts in folders, and are none of a table's.
+    Of FER2013's own table, without --split, those of its PrivateTest alone. Raises UsageError where it is neither or
+    no image of it has a label, NoImagesError where there is no image.
+
+    choice: what a table does not say of itself.
+    rules: what counts in folders; they are none of a table's.
     """
-    truth = read_classes(path, labels, classes, rules=rules)
+    truth = read_classes(path, labels, classes, choice=replace(choice, of_pixels=TEST_PART), rules=rules)
     if not truth.has_label.any():
         _refuse(path, truth)
     return truth
@@ -130,20 +148,25 @@ def read_classes(
     path: str,
     labels: Sequence[str],
     classes: Mapping[str, str],
-    splits: Callable[[str], bool] = lambda name: False,
+    splits: Callable[[str], bool] | None = None,
+    choice: TableOptions = SAYS_ALL,
     rules: Rules = USUAL,
 ) -> Truth:
     """As `read_truth`, whether or not any image has one of the labels.
 
     splits: whether a folder of this name holds class folders, rather than being one; where a folder directly in `path`
-        does, they all do.
+        does, they all do. None: no folder does.
+    choice: what a table does not say of itself.
     """
-    if is_remote(os.fsencode(path)) or os.path.isdir(path):
+    if is_folder(path):
+        if choice.of_truth:
+            what = "an archive of folders" if os.path.isfile(path) else "a folder"
+            raise UsageError(f"{choice.of_truth[0]} needs a table, and {shown(path)} is {what}")
         truth = _of_folders(path, labels, classes, splits, rules)
     elif os.path.exists(path):
         if rules != USUAL:
             raise UsageError(f"--hidden, --exclude and --follow-links are of folders: {shown(path)} is a table")
-        truth = _of_table(path, labels, classes)
+        truth = _of_table(path, labels, classes, choice)
     else:
         raise UsageError(f"no such file or folder: {shown(path)}")
     if not len(truth.images):
@@ -153,7 +176,7 @@ def read_classes(
 
 def _refuse(path: str, truth: Truth) -> None:
     """UsageError that says why nothing there has a label, and what would help."""
-    others = [escape(name) for name, _ in truth.others().most_common(8)]
+    others = [brief(name, 20) for name, _ in truth.others().most_common(8)]
     numbers = [name for name in others if re.fullmatch(r"\d+", name)]
     if numbers:
         pairs = ",".join(f"{name}=LABEL" for name in sorted(numbers, key=int))
@@ -169,14 +192,14 @@ def _refuse(path: str, truth: Truth) -> None:
 
 
 def _of_folders(
-    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool], rules: Rules
+    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool] | None, rules: Rules
 ) -> Truth:
     """The images of class folders, each with the class of the folders that it lies in."""
     listing = list_images([path], labels, classes=classes, rules=rules)
     number = {name: index for index, name in enumerate(labels)}
     root = os.fsencode(path).rstrip(b"/") + b"/"
     tops = [prefix[len(root) :].partition(b"/") for prefix, _ in listing.folders]
-    is_split = any(splits(os.fsdecode(top)) for top, _, _ in tops)
+    is_split = splits is not None and any(splits(os.fsdecode(top)) for top, _, _ in tops)
     code_of_folder = []
     for (prefix, truth), (_, _, below_split) in zip(listing.folders, tops, strict=True):
         inside = below_split if is_split else prefix[len(root) :]
@@ -191,51 +214,86 @@ def _of_folders(
     return Truth(listing, below, codes, _shown(list(number), labels), tuple(labels), aside=listing.aside, unused=unused)
 
 
-def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str]) -> Truth:
+def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str], choice: TableOptions) -> Truth:
     """The images of a table, each path once; one that is given two classes is left out."""
-    frame = tables.read_table(path)
-    paths = [decode_path(value) for value in frame[tables.column(frame, tables.PATH_COLUMNS, path)]]
-    label_column = tables.column(frame, LABEL_COLUMNS, path)
-    given = [value.strip() for value in frame[label_column]]
-    if len(frame) and not any(given):
-        raise UsageError(f"the column {escape(label_column)} of {shown(path)} is empty")
-    if b"" in paths:
-        raise UsageError(f"row {paths.index(b'') + 1} of {shown(path)} names no image")
-    base, listing = _base(path, paths), Listing()
+    table = tables.read_table(path)
+    paths, given, notes = _rows(table, choice)
+    found = _found(table, list(dict.fromkeys(paths)), choice)
     class_: dict[bytes, str] = {}
     first: dict[bytes, bytes] = {}  # file -> the first spelling of its path
     conflicting: set[bytes] = set()
     for file, name in zip(paths, given, strict=True):
-        file = first.setdefault(real_path(os.path.join(base, file)), file)
-        name = label_of(name, labels, classes) or name
+        file = first.setdefault(real_path(found.files[file]), file)
+        meant = tables.EMOTIONS.get(name, name) if table.of_pixels else name
+        name = label_of(name, labels, classes) or label_of(meant, labels, classes) or meant
         if class_.setdefault(file, name) != name:
             conflicting.add(file)
     names = [*labels, *sorted(set(class_.values()) - {"", *labels})]
     number = {name: index for index, name in enumerate(names)} | {"": NONE}
-    numbers, below = array("i"), list[bytes]()
-    for file, name in class_.items():
-        if file in conflicting:
-            continue
-        folder, base_name = os.path.split(os.path.join(base, file))
+    chosen = {file: name for file, name in class_.items() if file not in conflicting}
+    listing = Listing()
+    for file, name in chosen.items():
+        folder, base_name = os.path.split(found.files[file])
         listing.add(folder + b"/" if folder else b"", base_name, name if name in labels else None)
-        numbers.append(number[name])
-        below.append(file)
-    unused = _unused(classes, {folded(name) for name in given})
-    codes = np.array(numbers, np.int32)
-    return Truth(listing, below, codes, _shown(names, labels), tuple(labels), len(conflicting), unused)
+    return Truth(
+        listing,
+        list(chosen),
+        np.array([number[name] for name in chosen.values()], np.int32),
+        _shown(names, labels),
+        tuple(labels),
+        conflicts=len(conflicting),
+        unused=_unused(classes, {folded(name) for name in given}),
+        notes=(*table.notes, *notes, *found.notes),
+        none_is_there=found.none,
+        absent=found.absent,
+    )
+
+
+def _rows(table: Table, choice: TableOptions) -> tuple[list[bytes], list[str], list[str]]:
+    """The paths in a table, what each is called, and what is said of the choice; UsageError where it has none."""
+    path_column, label_column = table.path_column(choice.path_column), table.label_column(choice.label_column)
+    rows, notes = _chosen_rows(table, choice)
+    every, labelled = table.paths(path_column), table.frame[label_column].tolist()
+    paths, given = [every[row] for row in rows], [labelled[row].strip() for row in rows]
+    if given and not any(given):
+        raise UsageError(f"the column {brief(label_column)} of {shown(table.path)} is empty")
+    if b"" in paths:
+        raise UsageError(f"row {rows[paths.index(b'')] + 1} of {shown(table.path)} names no image")
+    return paths, given, notes
+
+
+def _chosen_rows(table: Table, choice: TableOptions) -> tuple[Sequence[int], list[str]]:
+    """Which rows are taken, and what is said of it; UsageError where --split speaks of none."""
+    rows, part = range(len(table.frame)), choice.of_pixels if table.of_pixels else None
+    column = table.first_of(tables.SPLIT_COLUMNS)
+    if choice.split is None and (part is None or column is None):
+        return rows, []
+    if column is None:
+        raise UsageError(f"--split: {shown(table.path)} has none of the columns {', '.join(tables.SPLIT_COLUMNS)}")
+    wanted, values = folded(choice.split or part or ""), list(map(folded, table.frame[column]))
+    chosen = [row for row in rows if values[row] == wanted]
+    if choice.split is not None:
+        if not chosen:
+            there = listed([brief(value, 20) for value in dict.fromkeys(table.frame[column])], 6)
+            raise UsageError(
+                f"--split: no row of {shown(table.path)} says {brief(choice.split, 40)} (it says: {there})"
+            )
+        return chosen, []
+    said = f"{shown(table.path)}: the {count(len(chosen), 'image')} of {part} alone (--split takes another part)"
+    return (chosen, [said]) if chosen else (rows, [])
+
+
+def _found(table: Table, paths: Sequence[bytes], choice: TableOptions) -> Found:
+    """Where the images are that a table names, or that are its own rows."""
+    if table.of_pixels or (table.of_images and choice.path_column is None):
+        if choice.images is not None:
+            raise UsageError(f"--images: the images of {shown(table.path)} are in it")
+        return Found({path: os.path.join(os.fsencode(table.path), path) for path in paths})
+    return find(table.path, paths, choice.images)
 
 
 def _unused(classes: Mapping[str, str], there: set[str]) -> tuple[str, ...]:
     return tuple(escape(name) for name in classes if name not in there)
-
-
-def _base(path: str, files: Sequence[bytes]) -> bytes:
-    """The folder that a table's paths start from: its own, or the working folder where only that one has them."""
-    own = os.path.dirname(os.fsencode(path))
-    some = files[:: max(1, len(files) // 100)]
-    if not any(os.path.lexists(os.path.join(own, file)) for file in some) and any(map(os.path.lexists, some)):
-        return b""
-    return own
 
 
 def _shown(names: Sequence[str], labels: Sequence[str]) -> tuple[str, ...]:

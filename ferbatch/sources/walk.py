@@ -1,4 +1,7 @@
-"""Walks PATHS: folders in order, each path once, and of each entry whether it counts and if not, why."""
+"""Walks PATHS: folders in order, each path once, and of each entry whether it counts and if not, why.
+
+This module is long, for folders, archives and stores have to agree in what is listed once and what is left aside.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,16 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
+from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
+from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
-from ferbatch.core.records import MARKER, Rules
+from ferbatch.core.records import MARKER, MAX_BYTES, Rules
 from ferbatch.core.urls import cleaned, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (
+    ARCHIVE,
     BELOW,
     LINK,
     LISTED,
@@ -88,8 +94,12 @@ class Walk:
     def _add(self, path: bytes, last: bool) -> None:
         if is_remote(path):
             self.add_remote(path, last)
+        elif os.path.isdir(path):
+            self.add_folder(path, last)
+        elif archives.is_archive(path):
+            self.add_archive(path, last)
         else:
-            self.add_folder(path, last) if os.path.isdir(path) else self.add_file(path)
+            self.add_file(path)
 
     def add_file(self, path: bytes) -> None:
         """A file named by the user: always a row, whatever it is."""
@@ -139,9 +149,59 @@ class Walk:
                 if self._hand_on(_Folder(prefix, prefix[:-1], truth, 0), name) and not last:
                     self.named.setdefault(prefix[:-1], set()).add(name)
             else:
-                self.left[reason] += 1
-                if self.tell:
-                    self.tell(prefix + name, reason)
+                self._leave(prefix + name, reason)
+
+    def add_archive(self, path: bytes, last: bool) -> None:
+        """What an archive holds, as if it were a folder; in its own order where it is packed as a whole."""
+        names, in_order = archives.look_into(path)
+        suffix = archives.suffix_of(path) or b""
+        truth = self.truth_of(os.fsdecode(os.path.basename(path)[: -len(suffix)]))
+        root = _Folder(path + b"/", self.identity(path), truth, len(path) + 1)
+        folders: dict[bytes, tuple[_Folder, Reason]] = {b"": (root, TAKEN)}
+        for member in names if in_order else sorted(names):
+            within, name = os.path.split(member)
+            folder, reason = self._within(within, folders)
+            if reason is not TAKEN:
+                continue
+            reason = self._why_named(name, member, is_folder=False) or self._why_member(folder.prefix + name, in_order)
+            if reason is not TAKEN:
+                self._leave(folder.prefix + name, reason)
+            elif self._hand_on(folder, name) and not last:
+                self.named.setdefault(folder.key, set()).add(name)
+
+    def _within(self, path: bytes, folders: dict[bytes, tuple[_Folder, Reason]]) -> tuple[_Folder, Reason]:
+        """A folder in an archive, and whether it or one above it is left aside; `folders` are those met so far."""
+        if path not in folders:
+            (above, reason), name = self._within(os.path.dirname(path), folders), os.path.basename(path)
+            folder = self._below(above, name)
+            if reason is TAKEN:
+                reason = self._why_named(name, path, is_folder=True) or (TAKEN if self.recursive else BELOW)
+                if reason is not TAKEN:
+                    self._leave(folder.prefix, reason)
+            folders[path] = folder, reason
+        return folders[path]
+
+    def _leave(self, path: bytes, reason: Reason) -> None:
+        self.left[reason] += 1
+        if self.tell:
+            self.tell(path, reason)
+
+    def _why_named(self, name: bytes, path: bytes, *, is_folder: bool) -> Reason | None:
+        """Why what is called so, and lies there below PATH, is left aside whatever it holds."""
+        if not self.rules.hidden and (reason := by_name(name, is_folder)):
+            return reason
+        return self.globs.excluding(path, is_folder) if self.globs else None
+
+    def _why_member(self, file: bytes, in_order: bool) -> Reason:
+        """By its extension; where that is unknown by its first bytes, unless to read them would cost too much."""
+        if type_of_name(file) or archives.is_table(file):
+            return TAKEN
+        with suppress(OSError):
+            if not in_order and archives.stat_of(file).st_size <= MAX_BYTES:
+                is_image = type_of_bytes(archives.read(file)[:SIGNATURE_BYTES]) is not None
+                if is_image:
+                    return TAKEN if self.rules.hidden or not is_unfinished(file) else UNFINISHED_FILE
+        return OTHER_FILE
 
     def _entries(self, folder: _Folder, last: bool) -> Iterator[tuple[_Folder, bytes]]:
         """The images and folders directly in one folder, sorted so that whole paths come out sorted."""
@@ -181,9 +241,7 @@ class Walk:
         is_link = entry.is_symlink()
         is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
         name = entry.name + b"/" * is_folder
-        if not self.rules.hidden and (reason := by_name(entry.name, is_folder)):
-            return name, reason
-        if self.globs and (reason := self.globs.excluding((folder.prefix + entry.name)[folder.start :], is_folder)):
+        if reason := self._why_named(entry.name, (folder.prefix + entry.name)[folder.start :], is_folder=is_folder):
             return name, reason
         if not is_folder:
             return name, self._why_file(entry)
@@ -202,6 +260,8 @@ class Walk:
                 return TAKEN if entry.is_file() or not os.path.exists(entry.path) else OTHER_FILE
             except OSError:  # a link to itself, or to where we may not look: a row will say so
                 return TAKEN
+        if archives.suffix_of(entry.name):
+            return ARCHIVE
         with suppress(OSError):
             if entry.is_file():
                 with open(entry.path, "rb") as stream:
@@ -224,7 +284,7 @@ class Walk:
 
 def _check(path: bytes) -> None:
     """UsageError where one of PATHS is not there or, a folder, not to be walked."""
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and stat_of(path) is None:
         raise UsageError(f"no such file or folder: {encode_path(path)}")
     if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"{encode_path(path)} cannot be listed: permission denied")

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import orjson
@@ -36,6 +36,11 @@ LONGEST_LINE = 2**28  # bytes; a longer line is none of ours
 LINE = b'{"crc32":"%08x","batch":%b}\n'
 PLACED = b'{"crc32":"%08x","placed":%b}\n'
 OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def head_line(head: Mapping[str, Any]) -> bytes:
+    """The first line of the journal of a run of which this can be said."""
+    return json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n"
 
 
 def line_of(batch: Batch) -> bytes:
@@ -118,13 +123,13 @@ class Journal:
                     os.unlink(path)  # a link is no way to another file
                 self.stream = io.FileIO(path, "xb")
         if not end:
-            self.head(head)
+            self._write(head_line(head))
             self.sync()
             sync_folder(os.path.dirname(path) or ".")
 
     def head(self, head: Mapping[str, Any]) -> None:
         """Say anew what the run is, from here on."""
-        self._write(json.dumps({"ferbatch_journal": FORMAT, **head}).encode() + b"\n")
+        self._write(head_line(head))
 
     def add(self, batch: Batch) -> None:
         """One more batch; it is forced to the disk after a second at the latest, if more come."""
@@ -169,13 +174,16 @@ class Journal:
 class Done:
     """What a journal holds, found by an image's path. In memory: 21 bytes an image."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts."""
+    def __init__(self, path: str, stream: BinaryIO | None = None) -> None:
+        """Raises OutputError where the file cannot be read; where it is damaged, what can be read counts.
+
+        `stream`: what it is read from, where that is no file at this path.
+        """
         self.shown = shown(path)
         with writing(self.shown):
-            self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
+            self.stream = stream or open(path, "rb")  # noqa: SIM115  # for as long as the run goes on
         first = self.stream.readline(LONGEST_LINE)
-        self.head = _head(first)  # what run it is of; nothing: of one that died before it could say so
+        self.head = head_in(first)  # what run it is of; nothing: of one that died before it could say so
         # No journal at all; one that a power cut turned into zeros is one.
         self.foreign = not BEGINNING.startswith(first[: len(BEGINNING)]) and bool(first.strip(b"\0"))
         self.end = len(first) if self.head else 0  # bytes, up to the end of the last whole batch
@@ -187,7 +195,7 @@ class Done:
                 offsets.extend([at] * len(batch))
                 places.extend(range(len(batch)))
                 self.end = at + len(line)
-            elif line.startswith(BEGINNING) and (head := _head(line)):
+            elif line.startswith(BEGINNING) and (head := head_in(line)):
                 self.head, self.end = head, at + len(line)
             at += len(line)
         every = np.array(keys, np.int64)
@@ -249,11 +257,11 @@ class Done:
 def head_of(path: str) -> dict[str, Any]:
     """What a journal says, at its beginning, of its run; nothing where there is none."""
     with suppress(OSError), open(path, "rb") as stream:
-        return _head(stream.readline(LONGEST_LINE))
+        return head_in(stream.readline(LONGEST_LINE))
     return {}
 
 
-def _head(line: bytes) -> dict[str, Any]:
+def head_in(line: bytes) -> dict[str, Any]:
     """What the first line of a journal says of its run; nothing where it is none."""
     try:
         values = json.loads(line)

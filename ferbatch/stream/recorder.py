@@ -78,20 +78,22 @@ class Recorder:
         *,
         brings_up_to_date: bool = False,
         allowed: Collection[str] = (),
+        rows_stay: bool = False,
     ) -> None:
         """Begin with nothing.
 
-        writer: of the labels file.
+        writer: of the labels.
         journal: of the run; None where the labels go to stdout, which shall see them at once.
         outcomes: what the report is made from, for as many images as the listing has; None where there is no report.
         brings_up_to_date: whether rows of an earlier run are among the labels.
         allowed: kinds of errors that are no failures of the run.
+        rows_stay: whether rows that were written before are where the writer writes to, and need not be written again.
         """
         self.writer, self.journal, self.outcomes = writer, journal, outcomes
+        self.rows_stay = rows_stay
         self.tally = Tally(allowed_kinds=allowed)  # of all rows
-        self.this_run = (
-            Tally(allowed_kinds=allowed) if brings_up_to_date else self.tally
-        )  # without those of an earlier run
+        # Without those of an earlier run:
+        self.this_run = Tally(allowed_kinds=allowed) if brings_up_to_date else self.tally
 
     def add(self, batch: Batch, known: NDArray[np.bool_], old: NDArray[np.bool_]) -> None:
         """The next images.
@@ -104,9 +106,9 @@ class Recorder:
         if self.journal:
             self.journal.add(batch.where(~known))
         labels = self.writer.labels
-        self.writer.write(batch)
+        self.writer.write(batch.where(~(known | old)) if self.rows_stay else batch)
         if not self.journal:
-            self.writer.stream.flush()
+            self.writer.flush()
         if self.outcomes:
             self.outcomes.put(self.tally.images, batch, labels)
         self.tally.add(batch, labels)

@@ -689,10 +689,10 @@ def test_hostile_names_reach_every_file_as_data(
         (("--truth", "test", "--predictions", "votes.csv"), "is no labels file"),
         (("--truth", "test", "--device", "tpu"), "no device called 'tpu'"),
         (("--truth", "test", "--classes", "0:happy"), "say NAME=LABEL"),
-        (("--truth", "truth.csv"), "none of the images is there: looked for gone/1.jpg"),
+        (("--truth", "truth.csv"), "none of the 2 images of truth.csv is there: looked for gone/1.jpg"),
         (("--truth", "empty.csv"), "the column truth of empty.csv is empty"),
         (("--truth", "face.jpg"), "is no table: tables are csv, json, jsonl, parquet"),
-        (("--truth", "semicolons.csv"), "values must be separated by commas"),
+        (("--truth", "semicolons.csv"), "none of the 1 image of semicolons.csv is there"),
         (("--predictions", "report.json"), "report.json cannot be read as a table"),
         (("--predictions", "labels.csv", "--votes", "labels.csv"), "is a labels file, not people's votes"),
         (

@@ -21,6 +21,7 @@ from ferbatch.images import jpeg
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 from ferbatch.sources.listing import list_images
 from ferbatch.stream import classifier
+from ferbatch.stream.journal import FORMAT
 from ferbatch.stream.pool import Pool
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -114,6 +115,14 @@ def test_killed_at_random_moments_a_run_goes_on_to_the_same_bytes(images: Path, 
     print(f"{kills} kills, {runs} runs brought to their end")
     assert run("--resume").code == 3
     assert (tmp_path / "labels.csv").read_bytes() == wanted
+
+
+def test_failures_that_are_tried_again_are_gone_on_with_as_well(images: Path, run: Run, tmp_path: Path) -> None:
+    wanted = whole(run, tmp_path, name="labels.csv")
+    assert run("--resume", "--retry-failed", kill_at=8).code == -9
+    assert run("--resume").code in (0, 3)
+    assert (tmp_path / "labels.csv").read_bytes() == wanted
+    assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] <= 1
 
 
 def test_an_old_output_is_there_until_the_new_one_is_complete(images: Path, run: Run, tmp_path: Path) -> None:
@@ -252,7 +261,7 @@ def test_incremental_labels_only_what_is_new_and_has_exit_code_0_for_old_errors(
     assert (again.code, again.stderr) == (0, "")
     assert (tmp_path / "labels.csv").read_bytes() == before
     sidecar = json.loads((tmp_path / "labels.csv.run.json").read_text())
-    assert sidecar["this_run"] == {"images": 0, "processed": 0, "errors": {}, "gone": 0}
+    assert sidecar["this_run"] == {"images": 0, "processed": 0, "errors": {}, "allowed": {}, "gone": 0}
     assert sidecar["counts"]["errors"] == {"unreadable": 1}
     for at in range(10):
         draw_face(500 + at).save(images / f"00{at}x.jpg")
@@ -663,11 +672,11 @@ def test_a_journal_of_another_format_is_a_difference_that_is_said(
     ended = run(option)
     if option == "--resume":
         (said,) = [line for line in ended.stderr.splitlines() if not line.startswith("the last run")]
-        assert (ended.code, "(journal was 2 and is 3)" in said, "--overwrite" in said) == (2, True, True)
+        assert (ended.code, f"(journal was 2 and is {FORMAT})" in said, "--overwrite" in said) == (2, True, True)
         ended = run("--resume", "--overwrite")
     elif option == "--incremental":
         again = "every image of labels.csv is labelled again" if finished else "labels.csv is begun again"
-        assert f"{again}: journal was 2 and is 3\n" in ended.stderr
+        assert f"{again}: journal was 2 and is {FORMAT}\n" in ended.stderr
     assert ended.code == 3
     assert (tmp_path / "labels.csv").read_bytes() == wanted
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["this_run"]["processed"] == N

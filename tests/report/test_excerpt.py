@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ import rich
 from support import LABELS
 
 from ferbatch.commands.label.console import _summary
-from ferbatch.commands.label.result import Result
 from ferbatch.core.records import UNIT, ImageRef
 from ferbatch.report import build, charts, pages
 from ferbatch.report.excerpt import MOST_CURVES, MOST_IN_PAGES, MOST_ON_A_TERMINAL, excerpt
@@ -85,7 +83,7 @@ def test_differences_of_models_with_many_labels_are_those_of_their_figures() -> 
 
 def test_the_summary_names_the_commonest_labels_and_adds_up_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     tally = Tally(labels=Counter({name: 5 + (at < 30) for at, name in enumerate(MANY)}))
-    rich.print(_summary(cast(Result, SimpleNamespace(tally=tally, labels=MANY))))
+    rich.print(_summary(tally, MANY))
     rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     assert len(rows) == 1 + 30 + 1
     assert [rows[1][0], rows[30][0]] == [MANY[0], MANY[29]]

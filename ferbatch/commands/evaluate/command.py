@@ -9,7 +9,7 @@ import typer
 from ferbatch.core import process
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing, TableOptions
 from ferbatch.core.records import MIN_FACE, Search
 from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
@@ -21,7 +21,10 @@ def evaluate(
         str | None, typer.Option("--truth", help="Class folders, or a table with the columns path and label.")
     ] = None,
     predictions: Annotated[
-        str | None, typer.Option("--predictions", help="A labels file made earlier, in place of running a model.")
+        str | None,
+        typer.Option(
+            "--predictions", help="A labels file, or a database's URL, made earlier, in place of running a model."
+        ),
     ] = None,
     models_: Annotated[
         list[str] | None,
@@ -29,6 +32,16 @@ def evaluate(
     ] = None,
     classes: Annotated[
         str | None, typer.Option("--classes", help="What other class names mean: 0=happy,1=sad,2=neutral,3=surprise")
+    ] = None,
+    path_column: shared.PathColumn = None,
+    label_column: shared.LabelColumn = None,
+    images: shared.Images = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Only the rows whose column split (or usage) says so.  [default: all; of fer2013.csv PrivateTest]",
+        ),
     ] = None,
     others: Annotated[
         bool, typer.Option("--others", help='Show what the model says of other classes: "none of these".')
@@ -88,6 +101,7 @@ def evaluate(
         others=others,
         votes=votes,
         slices=slices,
+        table=TableOptions(path_column, label_column, images, split, other_tables=bool(votes or slices)),
         strip_prefix=strip_prefix,
         rules=shared.rules(hidden, exclude, follow_links),
         min_confidence=min_confidence,

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from ferbatch.core.names import count, shown
+from ferbatch.core.names import brief, count, shown
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.shell.console import Progress, RunConsole, answer, fail, is_terminal, report_text
 from ferbatch.shell.log import say
@@ -28,8 +28,10 @@ class EvaluateConsole(RunConsole):
         """What the truth holds besides the labels."""
         if self.quiet:
             return
+        for note in truth.notes:
+            say(note)
         others_there = truth.others()
-        named = ", ".join(f"{name} ({n:,})" for name, n in others_there.most_common(MOST_NAMES))
+        named = brief(", ".join(f"{brief(name, 24)} ({n:,})" for name, n in others_there.most_common(MOST_NAMES)), 200)
         if len(others_there) > MOST_NAMES:
             more = len(others_there) - MOST_NAMES
             named += f" and {more:,} {'class' if more == 1 else 'classes'} more"
@@ -50,6 +52,8 @@ class EvaluateConsole(RunConsole):
         """Which images a table says nothing of, and which of its rows speak of no image."""
         if self.quiet:
             return
+        for note in matched.notes:
+            say(note)
         parts = []
         if matched.missing:
             parts.append(f"no row for {count(matched.missing, 'image')}, {matched.missing_example} for one")
@@ -59,6 +63,8 @@ class EvaluateConsole(RunConsole):
             parts.append(f"{matched.ambiguous:,} not joined, for they could be more than one")
         if matched.by_tail and (what == "labels" or self.verbose):
             parts.append(f"{count(matched.by_tail, 'image')} joined by the end of the path")
+        if matched.by_spelling:
+            parts.append(f"{count(matched.by_spelling, 'image')} joined by a name that is spelled otherwise")
         if parts:
             say(f"{what}, {matched.file}: {'; '.join(parts)}")
 

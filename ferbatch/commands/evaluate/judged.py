@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.names import shown
+from ferbatch.core.database import name_of
 from ferbatch.core.options import EvaluateOptions
 from ferbatch.core.records import NONE
 from ferbatch.report.build import Subject, System
@@ -44,11 +44,15 @@ def judge(options: EvaluateOptions, truth: Truth, which: NDArray[np.bool_]) -> J
     """The images that a mask chooses, with their votes and slices; UsageError where a table does not speak of them."""
     seen = truth.where(which)
     chosen = seen.where(seen.has_label)
-    votes, votes_matched = read_votes(options.votes, chosen) if options.votes is not None else (None, None)
-    slices, slices_matched = read_slices(options.slices, chosen) if options.slices is not None else (None, None)
+    votes, votes_matched = (
+        read_votes(options.votes, chosen, options.table) if options.votes is not None else (None, None)
+    )
+    slices, slices_matched = (
+        read_slices(options.slices, chosen, options.table) if options.slices is not None else (None, None)
+    )
     counts = np.bincount(chosen.codes, minlength=len(truth.labels)).tolist()
     subject = Subject(
-        truth=shown(options.source),
+        truth=name_of(options.source),
         labels=truth.labels,
         images=len(chosen.images),
         per_label=dict(zip(truth.labels, counts, strict=True)),

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, decode_path, encode_path, escape, shown
+from ferbatch.core.names import brief, count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, UNIT
 from ferbatch.model.weights import unfit
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources import tables
+from ferbatch.sources.finding import brief_path
 from ferbatch.sources.labels import label_of
 from ferbatch.sources.listing import Listing
 from ferbatch.sources.matching import UNMATCHED, Match, match, stripped
@@ -37,9 +39,10 @@ class LabelsFile:
     @classmethod
     def read(cls, path: str) -> LabelsFile:
         """UsageError where it is missing or no labels file."""
-        if not os.path.exists(path):
+        if not is_url(path) and not os.path.exists(path):
             raise UsageError(f"no such file: {shown(path)}")
         frame = tables.read_labels(path)
+        path = name_of(path) if is_url(path) else path  # from here on it is only spoken of
         names = [str(name) for name in frame.columns]
         try:
             labels = tuple(names[names.index("confidence") + 1 : names.index("status")])
@@ -51,7 +54,7 @@ class LabelsFile:
             raise UsageError(f"{shown(path)} is no labels file: {why}")
         if "face" in names:  # where an image has several faces, the largest stands for it
             frame = frame[~(frame["face"] > 0)].reset_index(drop=True)
-        frame["path"] = [encode_path(decode_path(value)) for value in frame["path"]]  # safe to print
+        frame["path"] = [encode_path(_path_in(path, value)) for value in frame["path"]]  # safe to print
         _check(path, frame, labels)
         return cls(path, labels, _once(path, frame, labels))
 
@@ -84,7 +87,7 @@ class LabelsFile:
 
     def _itself(self) -> Match:
         n = len(self.frame)
-        return Match(np.arange(n), np.zeros(0, np.int64), n, 0, 0)
+        return Match(np.arange(n), np.zeros(0, np.int64), n, 0, 0, 0)
 
     def _outcomes(self, rows: NDArray[np.int64], truth: NDArray[np.int32]) -> Outcomes:
         chosen = self.frame.iloc[rows]
@@ -103,7 +106,7 @@ class LabelsFile:
             if not any(rows):
                 raise UsageError(
                     f"--strip-prefix: no path in {shown(self.path)} begins with"
-                    f" {shown(strip_prefix)}; the first is {self.frame['path'].iloc[0]}"
+                    f" {shown(strip_prefix)}; the first is {brief_path(self.frame['path'].iloc[0])}"
                 )
         return match([ref.file for ref in truth.images], list(truth.below), rows)
 
@@ -117,9 +120,15 @@ class LabelsFile:
         help_ = "; what stands below the truth folder must be the same (--strip-prefix)" if len(found.surplus) else ""
         return (
             f"{shown(self.path)} has a row for only {n:,} of {count(len(wanted), 'image')} of the truth;"
-            f" at least half are needed{ambiguous}; an image without: {truth.images[lonely].path}; a row without:"
-            f" {other}{help_}"
+            f" at least half are needed{ambiguous}; an image without: {brief_path(truth.images[lonely].path)};"
+            f" a row without: {brief_path(other)}{help_}"
         )
+
+
+def _path_in(table: str, value: str) -> bytes:
+    if b"\0" in (path := decode_path(value)):
+        raise UsageError(f"{shown(table)}: {brief(value)} holds a NUL, which no name of a file can")
+    return path
 
 
 def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
@@ -134,7 +143,7 @@ def _boxes(frame: pd.DataFrame) -> NDArray[np.int32] | None:
 def _check(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     """UsageError for a row that cannot be what a model said."""
     if not len(frame):
-        raise UsageError(f"{shown(path)} has no rows")
+        raise UsageError(f"{shown(path)} has no rows: a labels file has one for each image")
     given = frame["label"] != ""
     numbers = frame[list(labels)].apply(pd.to_numeric, errors="coerce")
     for wrong, what in (
@@ -159,4 +168,4 @@ def _once(path: str, frame: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame
 
 def _first(frame: pd.DataFrame, which: pd.Series[bool]) -> str:
     """The path of the first row that a mask chooses."""
-    return str(frame["path"].iloc[int(which.to_numpy().argmax())])
+    return brief_path(str(frame["path"].iloc[int(which.to_numpy().argmax())]))

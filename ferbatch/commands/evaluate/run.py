@@ -21,7 +21,6 @@ from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
 from ferbatch.core.records import Decoding, Doubt, Workers
-from ferbatch.core.urls import is_remote
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -107,10 +106,7 @@ def _folder(options: EvaluateOptions, existing: Existing) -> ReportFolder | None
 def _of_file(options: EvaluateOptions, file: LabelsFile, wanted: list[Gate], watcher: Watcher) -> tuple[Judged, System]:
     """What a labels file says of the images with a truth; UsageError where it or a gate does not fit them."""
     classes = parse_classes(options.classes, file.labels)
-    if options.truth is None:
-        truth = file.truth(classes)
-    else:
-        truth = read_truth(options.truth, file.labels, classes, options.rules)
+    truth = file.truth(classes) if options.truth is None else _truth(options, file.labels)
     watcher.known(truth, options.others)
     outcomes, matched, has_row = file.outcomes(truth, options.strip_prefix)
     watcher.matched("labels", matched)
@@ -135,15 +131,21 @@ def _of_models(
     device = choose_device(options.device)
     cards = _cards(options.models)
     labels = next(iter(cards.values())).labels
-    truth = read_truth(options.source, labels, parse_classes(options.classes, labels), options.rules)
+    truth = _truth(options, labels)
+    if truth.none_is_there:
+        raise UsageError(truth.absent)
+    truth = replace(truth, notes=(*truth.notes, *filter(None, [truth.absent])))
     watcher.known(truth, options.others)
     judged = _judge(options, truth, truth.has_label | (truth.is_other & options.others), watcher)
-    _check_some_are_there(truth)
     if wanted:
         unlabelled = Outcomes.unpredicted(labels, of_labels(judged.seen.codes, labels))
         gates.check(wanted, build.blank(judged.system("", unlabelled), options.min_confidence))
     loaded = [Classifier.load(model, device, precision=options.precision, tta=options.tta) for model in cards]
     return judged, dict(zip(_names(cards), loaded, strict=True))
+
+
+def _truth(options: EvaluateOptions, labels: tuple[str, ...]) -> Truth:
+    return read_truth(options.source, labels, parse_classes(options.classes, labels), options.table, options.rules)
 
 
 def _judge(options: EvaluateOptions, truth: Truth, which: NDArray[np.bool_], watcher: Watcher) -> Judged:
@@ -198,13 +200,6 @@ def _failed(system: System) -> int:
     """How many images a model could not label, those aside in which it found no face."""
     every = (system.outcomes, *system.others.values())
     return sum(int((~outcomes.labelled & ~outcomes.faceless).sum()) for outcomes in every)
-
-
-def _check_some_are_there(truth: Truth) -> None:
-    """UsageError where a look at some images of a table finds none: they are looked for in the wrong place."""
-    some = [truth.images[index] for index in range(0, len(truth.images), max(1, len(truth.images) // 100))]
-    if not any(is_remote(ref.file) or os.path.lexists(ref.file) for ref in some):
-        raise UsageError(f"none of the images is there: looked for {some[0].path}")
 
 
 def _cards(models: tuple[str, ...]) -> dict[str, Card]:

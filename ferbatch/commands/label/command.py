@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -28,11 +27,17 @@ def label(
         typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
+        str | None,
+        typer.Option(
+            "--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"
+        ),
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
     ] = None,
+    bom: Annotated[
+        bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")
+    ] = False,
     overwrite: shared.Overwrite = False,
     resume: shared.Resume = False,
     incremental: Annotated[
@@ -113,12 +118,12 @@ def label(
     verbose: shared.Verbose = False,
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
-    from ferbatch.commands.label.output import plan
+    from ferbatch.commands.label.plan import plan
 
     log.speak(log_format)
     if shard is not None and output is None:
         output = "labels.{}-of-{}.{}".format(*shard_of(shard), format_ or "csv")
-    target = plan(output, None if list_ else format_)
+    target = plan(output, None if list_ else format_, bom=bom)
     if log_file is not None:
         if target.is_mine(log_file):
             raise UsageError("--log-file is the output or one of the files beside it")
@@ -134,8 +139,8 @@ def label(
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
     if faces == "whole" and (min_score > 0 or max_turn < MOST_TURN):
         raise UsageError("--min-score and --max-turn need faces to be looked for: not --faces whole")
-    if (resume or incremental) and not target.is_file:
-        raise UsageError("--resume and --incremental need an output that is a file")
+    if (resume or incremental) and not target.lasts:
+        raise UsageError("--resume and --incremental need an output that is a file or a database")
     options = Options(
         paths=tuple(chosen),
         model=model,
@@ -207,4 +212,4 @@ def _run(
 
 def _kept(target: Output) -> str:
     """What a run that was cut short leaves, for the end of its last line."""
-    return "; --resume goes on with what is done" if target.is_file and os.path.exists(target.journal) else ""
+    return "; --resume goes on with what is done" if target.unfinished else ""

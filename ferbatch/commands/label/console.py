@@ -91,7 +91,7 @@ class LabelConsole(RunConsole):
         """How many images in which time, and what became of the others."""
         tally, aloud = result.tally, not self.quiet
         aside = f"; {result.job.work.listing.aside}" if result.job.work.listing.aside else ""
-        where = f" -> {output.shown}" if output.is_file else ""
+        where = f" -> {output.shown}" if output.lasts else ""
         part = f"{result.processed:,} of " if result.processed < tally.images else ""
         say(
             f"{part}{count(tally.images, 'image')} in {result.seconds:.1f} s ({result.images_per_second:,.0f} images/s)"
@@ -153,7 +153,7 @@ def merged(whole: Merged, *, quiet: bool) -> None:
         if whole.report is not None:
             log.show(report_text(whole.report, is_terminal(sys.stderr)) + "\n")
         log.show(as_text(_summary(tally, whole.labels), is_terminal(sys.stderr)))
-    where = f" -> {output.shown}" if output.is_file else ""
+    where = f" -> {output.shown}" if output.lasts else ""
     said = f"{count(whole.parts, 'part')}, {count(tally.images, 'image')}{where}"
     say(said, shown=not quiet, event="merged", images=tally.images, parts=whole.parts)
     if whole.report is not None and output.is_file:

@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from ferbatch.commands.label.identity import differences
-from ferbatch.commands.label.output import Output, plan
-from ferbatch.commands.label.result import counts_of, report_of, unscored, write_beside
+from ferbatch.commands.label.output import Output
+from ferbatch.commands.label.plan import plan
+from ferbatch.commands.label.result import counts_of, report_of, unscored
 from ferbatch.commands.label.resume import AT_ONCE
 from ferbatch.core.batch import Batch, joined
+from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import FerbatchError, UsageError
 from ferbatch.core.files import remove, sha256_of
 from ferbatch.core.names import count, decode_path, escape, listed, shown
 from ferbatch.core.options import Existing, Options, shard_of
 from ferbatch.core.records import Doubt
-from ferbatch.core.writers import WRITERS
+from ferbatch.core.writers import Writer
 from ferbatch.model import weights
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.listing import Listing
@@ -76,12 +78,14 @@ def run(paths: Sequence[str], output: Output, existing: Existing) -> Merged:
     if any(os.path.realpath(part.output.path) == os.path.realpath(output.path) for part in parts):
         raise UsageError(f"{output.shown} is one of the parts: merge into another file")
     _check_same(parts)
-    with output.held(existing):
+    with output.held(existing, tuple(parts[0].sidecar["counts"]["labels"])):
         return _write(_Whole(parts), output)
 
 
 def _part(path: str) -> Part:
     """UsageError where it is no labels file of a finished share, as it was written."""
+    if is_url(path):
+        raise UsageError(f"{name_of(path)} is no part: parts are files, and tables are joined by SQL")
     output, name = plan(path, None), shown(path)
     if not os.path.isfile(output.path):
         raise UsageError(f"no such file: {name}")
@@ -177,34 +181,31 @@ def _write(whole: _Whole, output: Output) -> Merged:
     """The labels, the journal that an incremental run goes by, the report and the sidecar."""
     first, listing = whole.parts[0], whole.listing
     labels = tuple(first.sidecar["counts"]["labels"])
-    head = {**first.identity, "--shard": None, "incremental": False, "labels": sha256_of(output.path)}
+    head = {**first.identity, "--shard": None, "incremental": False, "labels": output.sha256_of(output.path)}
     outcomes = unscored(listing, labels)
-    with output.stream() as stream, _journal(output, head) as journal:
-        writer = WRITERS[output.format](stream, labels)
+    with _recording(output, labels, head) as (writer, journal):
         recorder = Recorder(writer, journal, outcomes, allowed=tuple(first.sidecar["options"]["allow"]))
         for batch in whole.batches():
             recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))
         writer.close()
-        stream.flush()
+        writer.flush()
         report = _report(first, listing, outcomes)
-        if output.is_file:
-            write_beside(output, report, _sidecar(whole, output, recorder.tally, labels))
-    if journal:
-        journal.finish(output.state)
+        if output.lasts:
+            output.keep(report, _sidecar(whole, output, recorder.tally, labels))
     return Merged(output, len(whole.parts), labels, listing, recorder.tally, report)
 
 
 @contextmanager
-def _journal(output: Output, head: Mapping[str, Any]) -> Iterator[Journal | None]:
-    """The journal of what is merged, which goes if that fails; none where the labels go to stdout."""
-    if not output.is_file:
-        yield None
-        return
+def _recording(
+    output: Output, labels: Sequence[str], head: Mapping[str, Any]
+) -> Iterator[tuple[Writer, Journal | None]]:
+    """What takes the rows, and the journal of what is merged, which goes if that fails."""
     try:
-        with Journal(output.journal, None, head) as journal:
-            yield journal
+        with output.recording(labels, head) as recording:
+            yield recording
     except BaseException:
-        remove(output.journal)
+        if output.is_file:
+            remove(output.journal)
         raise
 
 
@@ -227,7 +228,7 @@ def _sidecar(whole: _Whole, output: Output, tally: Tally, labels: Sequence[str])
     return {
         **first,
         "options": {**first["options"], "shard": None, "output": output.shown, "format": output.format},
-        "sha256": sha256_of(output.part),
+        "sha256": output.sha256_of(output.part),
         "this_run": {
             "images": sum(one["this_run"]["images"] for one in every),
             "processed": processed,

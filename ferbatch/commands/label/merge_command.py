@@ -16,7 +16,10 @@ from ferbatch.shell.exits import exits
 def merge(
     parts: Annotated[list[str], typer.Argument(metavar="PARTS", help="The labels files of all shares.")],
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="The file to write, or - for stdout.  [default: labels.csv]")
+        str | None,
+        typer.Option(
+            "--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"
+        ),
     ] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
@@ -25,7 +28,7 @@ def merge(
     quiet: shared.Quiet = False,
 ) -> None:
     """Join what `ferbatch label --shard` wrote to the file that one run writes, to the byte."""
-    from ferbatch.commands.label.output import plan
+    from ferbatch.commands.label.plan import plan
 
     target, existing = plan(output, format_), Existing(overwrite=overwrite)
     target.check(existing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +14,6 @@ import torch
 from ferbatch.commands.label.identity import shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.resume import Work
-from ferbatch.core.files import remove, replace_file, sha256_of
 from ferbatch.core.names import escape
 from ferbatch.core.options import Options, failures_allowed
 from ferbatch.core.records import NONE, SCHEMA
@@ -130,19 +128,6 @@ def _others(listing: Listing) -> Counter[str]:
     return found
 
 
-def write_beside(output: Output, report: Mapping[str, Any] | None, sidecar: Mapping[str, Any]) -> None:
-    """The report, or none in place of that of labels which were replaced, and the sidecar."""
-    if report is None:
-        for path in output.report_files:
-            remove(path)
-    else:
-        from ferbatch.report import pages  # draws with matplotlib
-
-        pages.write(report, output.report)
-    with replace_file(output.sidecar) as stream:
-        stream.write((json.dumps(sidecar, indent=2) + "\n").encode())
-
-
 def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
     """What a sidecar says of all rows."""
     return {
@@ -180,7 +165,7 @@ def sidecar_of(result: Result) -> dict[str, Any]:
         | {"paths": shown_paths(job.options), "output": job.output.shown, "format": job.output.format}
         | {"device": str(classifier.device), "precision": classifier.precision}
         | {name: job.identity[name] for name in ("decoder", "detector")},
-        "sha256": sha256_of(job.output.part),
+        "sha256": job.output.sha256_of(job.output.part),
         "this_run": {
             "images": this_run.images,
             "processed": result.processed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,11 @@ from ferbatch.commands.label.identity import HIDDEN_ONES, OLD_RULES, differences
 from ferbatch.commands.label.output import Output
 from ferbatch.core.batch import Batch, References, joined
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import sha256_of, versions_of
+from ferbatch.core.files import versions_of
 from ferbatch.core.names import count
 from ferbatch.core.options import Existing
 from ferbatch.sources.listing import Listing
-from ferbatch.stream.journal import Done, head_of
+from ferbatch.stream.journal import Done
 
 RETRIED = frozenset({"permission", "unreachable"})  # errors that may be over though the file is as it was
 NOT_UPDATED = "cannot be brought up to date; --overwrite, in place of --incremental, replaces it"
@@ -29,8 +28,8 @@ FRESH = 0  # of an image that no journal speaks of
 
 def said_before(output: Output, existing: Existing) -> Mapping[str, Any]:
     """What the run that this one may go on from says of itself, of an unfinished one first; nothing where none is."""
-    going_on = output.is_file and (existing.resume or existing.incremental)
-    heads = map(head_of, (output.journal, output.state) if going_on else ())
+    going_on = output.lasts and (existing.resume or existing.incremental)
+    heads = map(output.head_of, (output.journal, output.state) if going_on else ())
     return next(filter(None, heads), {})
 
 
@@ -40,9 +39,9 @@ class Past:
     def __init__(self, output: Output, existing: Existing) -> None:
         """Read their journals, where this run is to go on from one; OutputError where that cannot be done."""
         self.output, self.existing = output, existing
-        going_on = output.is_file and (existing.resume or existing.incremental)
+        going_on = output.lasts and (existing.resume or existing.incremental)
         paths = (output.journal, output.state)
-        self.begun, self.finished = (Done(path) if going_on and os.path.exists(path) else None for path in paths)
+        self.begun, self.finished = (output.done(path) if going_on else None for path in paths)
         # What the run that this one goes on from says of itself; nothing where there is none.
         self.head: Mapping[str, Any] = next((done.head for done in (self.begun, self.finished) if done is not None), {})
         self.journal: Done | None = None  # of an unfinished run, to go on with
@@ -78,7 +77,7 @@ class Past:
         """As `claim`, but for the rules."""
         if self.begun is not None:
             self._go_on(self.begun, identity)
-        if not os.path.exists(self.output.path):
+        if not self.output.exists:
             return True
         finished = self.finished if self.finished is not None and self.finished.head else None
         changed = {} if finished is None else differences(finished.head, identity)
@@ -97,7 +96,7 @@ class Past:
         """The journal of a run that was killed or stopped."""
         name, changed = self.output.shown, differences(begun.head, identity)
         if begun.foreign and not self.existing.overwrite:
-            raise UsageError(f"{name}.journal is no journal of ferbatch's; --overwrite replaces it")
+            raise UsageError(f"{self.output.of_journal} is no journal of ferbatch's; --overwrite replaces it")
         self._check_untouched(begun.head.get("labels"))
         if begun.head and not changed:
             self.journal = begun
@@ -107,7 +106,7 @@ class Past:
             self.notes.append(f"an unfinished run of {name} is begun again: {named(changed)}")
         elif begun.head and not self.existing.overwrite:
             raise UsageError(
-                f"{name}.journal is of an unfinished run with other options ({named(changed)});"
+                f"{self.output.of_journal} is of an unfinished run with other options ({named(changed)});"
                 " --resume goes on with the same ones, --overwrite begins again"
             )
 
@@ -116,7 +115,7 @@ class Past:
         name = self.output.shown
         if self.begun is None:
             if finished is None:
-                raise UsageError(f"{name}.run.jsonl is not ferbatch's or gone: {name} {NOT_UPDATED}")
+                raise UsageError(f"{self.output.of_state} is not ferbatch's or gone: {name} {NOT_UPDATED}")
             self._check_untouched(None)
         if "PATHS" in changed:
             raise UsageError(f"{name} is of other images ({named(changed)}) and {NOT_UPDATED}")
@@ -132,16 +131,16 @@ class Past:
             if changed.keys() <= OLD_RULES.keys():
                 helps = f"--incremental brings it up to date, {helps}"
             raise UsageError(f"{name} exists and is of another run ({named(changed)}); {helps}")
-        if not changed and self.existing.retry_failed:
+        again = self.existing.retry_failed or self.output.is_marked_otherwise()
+        if not changed and again:
             self._check_untouched(None)
             self.base = finished
-        return bool(changed) or self.existing.retry_failed
+        return bool(changed) or again
 
     def _check_untouched(self, begun_on: str | None) -> None:
         """UsageError where the labels are not those of their sidecar, nor those that a run was begun on (a sha256)."""
         output, existing = self.output, self.existing
-        there = sha256_of(output.path)
-        if there not in (None, begun_on, output.read_sidecar().get("sha256")) and not existing.overwrite:
+        if output.is_changed(begun_on) and not existing.overwrite:
             so = f" and {NOT_UPDATED}" if existing.incremental else "; --overwrite, in place of --resume, replaces it"
             raise UsageError(f"{output.shown} is not as ferbatch wrote it{so}")
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,16 +14,14 @@ import torch
 from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
 from ferbatch.commands.label.identity import identity_of, rules_of, spelled_as_before, where
 from ferbatch.commands.label.output import Output
-from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored, write_beside
+from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored
 from ferbatch.commands.label.resume import AT_ONCE, FRESH, Past, Work, said_before
 from ferbatch.core.batch import Batch, Images
 from ferbatch.core.errors import FerbatchError, NoImagesError, UsageError
-from ferbatch.core.files import sha256_of, writing
 from ferbatch.core.options import Existing, Options, shard_of
 from ferbatch.core.process import signals_deferred, stopped
 from ferbatch.core.records import Decoding, Prediction, Workers
 from ferbatch.core.rows import predictions
-from ferbatch.core.writers import WRITERS
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -112,7 +108,7 @@ def run(
     listing = _list_some(options, card, listed)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
     listing = own.listing if own else listing
-    with output.held(existing) as dead:
+    with output.held(existing, card.labels) as dead:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         past = Past(output, existing)
@@ -135,8 +131,7 @@ def run(
 def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
     """The folders that files about faces go to; UsageError where they may not."""
     named = {"--crops": options.search.crops, "--annotate": options.annotate}
-    owner = os.path.abspath(output.path) if output.is_file else output.path
-    folders = [FaceFolder(path, option, owner) for option, path in named.items() if path is not None]
+    folders = [FaceFolder(path, option, output.owner) for option, path in named.items() if path is not None]
     for folder in folders:
         folder.check(existing)
     return folders
@@ -159,30 +154,30 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
     """Label what there is to label, and put every file in its place."""
     options, output, work, labels = job.options, job.output, job.work, job.classifier.card.labels
     with ExitStack() as stack:
-        stream = stack.enter_context(output.stream())
-        journal = stack.enter_context(_journal(job, existing)) if output.is_file else None
+        recording = output.recording(labels, _head(job, existing), work.journal, work.base)
+        writer, journal = stack.enter_context(recording)
+        if journal and work.journal and job.new_rules:
+            journal.head({**work.journal.head, **rules_of(options)})
         labelled = _stream(job.classifier, work, options, by_pillow=job.identity["decoder"] == jpeg.PILLOW)
         if options.annotate is not None:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
-        writer = WRITERS[output.format](stream, labels)
         outcomes = None if job.share else unscored(work.listing, labels)  # that of a share would say little
-        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=bool(work.base), allowed=options.allow)
+        stay, anew = output.lasts and not output.is_file, bool(work.base)
+        recorder = Recorder(writer, journal, outcomes, brings_up_to_date=anew, allowed=options.allow, rows_stay=stay)
         with signals_deferred(), closing(labelled):
             _record(job, labelled, recorder, watcher)
         assert recorder.tally.images == len(work.listing)  # or a signal was raised
         writer.close()
-        stream.flush()
+        writer.flush()
         seconds = time.perf_counter() - start
         card = job.classifier.card
-        gone, report = _gone(work, options), report_of(options, card.name, card, work.listing, outcomes)
+        gone, report = _gone(job), report_of(options, card.name, card, work.listing, outcomes)
         result = Result(job, recorder.tally, recorder.this_run, *gone, seconds, report)
-        if output.is_file:  # before the labels appear under their name
-            write_beside(output, report, sidecar_of(result))
+        if output.lasts:  # before the labels appear under their name
+            output.keep(report, sidecar_of(result))
         if journal and job.share:
             _place(journal, job.share)
-    if journal:
-        journal.finish(output.state)
     return result
 
 
@@ -194,18 +189,11 @@ def _place(journal: Journal, own: Share) -> None:
         journal.place(Placed(references.paths, references.truths, own.at[part], own.total, own.digest))
 
 
-def _journal(job: Job, existing: Existing) -> Journal:
-    """The journal, to go on with or a new one; it says which labels file was there, and is as private."""
-    output, before = job.output, job.work.journal
-    head = {**job.identity, **rules_of(job.options), "incremental": existing.incremental}
-    head["labels"] = sha256_of(output.path)
-    journal = Journal(output.journal, before.end if before else None, head)
-    if before and job.new_rules:
-        journal.head({**before.head, **rules_of(job.options)})
-    with writing(journal.shown):
-        if os.path.exists(output.path):
-            os.chmod(output.journal, stat.S_IMODE(os.stat(output.path).st_mode))
-    return journal
+def _head(job: Job, existing: Existing) -> Mapping[str, Any]:
+    """What the journal says of the run: which labels file was there, too, and whether its rows are kept."""
+    kept = existing.incremental or bool(job.work.base)
+    labels = job.output.sha256_of(job.output.path)
+    return {**job.identity, **rules_of(job.options), "incremental": kept, "labels": labels}
 
 
 def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) -> None:
@@ -234,11 +222,12 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
             watcher.progressed(batch.where(known == FRESH))
 
 
-def _gone(work: Work, options: Options) -> tuple[int, str]:
+def _gone(job: Job) -> tuple[int, str]:
     """How many images are gone since an earlier run, and the path of one; the files about their faces go as well."""
     n, example = 0, ""
-    for path in work.gone():
+    for path in job.work.gone():
         n, example = n + 1, example or path
-        face_files.write_crops(options.search.crops, path)
-        remove_copy(options.annotate, path)
+        job.output.forget(path)
+        face_files.write_crops(job.options.search.crops, path)
+        remove_copy(job.options.annotate, path)
     return n, example

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, listed, shown
+from ferbatch.core.names import brief, count, listed, shown
 from ferbatch.core.records import NONE
 from ferbatch.model import weights
 from ferbatch.sources.labels import LABELS, folded, in_order
@@ -48,7 +48,7 @@ def with_every_class(data: Path, images: Truth, chosen: NDArray[np.bool_]) -> Tr
 
 def left_out(images: Truth, asked: Sequence[str] | None) -> list[str]:
     """What is said of the classes: those that were left out, and those beside the study's that were not."""
-    notes = [images.aside] if images.aside else []
+    notes = [*images.notes, *filter(None, (images.absent, images.aside))]
     if others := images.others():
         notes.append(
             f"left out, for they are no labels: {listed([f'{name} ({n:,})' for name, n in others.most_common()])}"
@@ -57,6 +57,11 @@ def left_out(images: Truth, asked: Sequence[str] | None) -> list[str]:
         notes.append(f"{count(nowhere, 'image')} without a label left out")
     if images.conflicts:
         notes.append(f"{count(images.conflicts, 'path')} with two different labels left out")
+    if all(map(str.isdigit, images.labels)):
+        pairs = ",".join(f"{label}=NAME" for label in images.labels[:3])
+        notes.append(f"the labels are numbers: --classes {pairs},… gives them names")
+    if images.unused:
+        notes.append(f"--classes: nothing is called {brief(', '.join(images.unused), 120)}")
     if asked is None and set(images.labels) > set(LABELS):
         more = listed([label for label in images.labels if label not in LABELS])
         notes.append(f"labels as well, being classes of the data: {more} (--labels {','.join(LABELS)} leaves them out)")

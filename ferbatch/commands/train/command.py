@@ -40,6 +40,12 @@ def train(
     votes: Annotated[
         Path | None, typer.Option("--votes", help="A table of what several people saw: image, votes_ANSWER.")
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", help="What the data's class names mean: 1=surprise,4=happy,5=sad")
+    ] = None,
+    path_column: shared.PathColumn = None,
+    label_column: shared.LabelColumn = None,
+    images: shared.Images = None,
     distill: Annotated[
         list[str] | None, typer.Option("--distill", help="A model to learn from as well; can be given several times.")
     ] = None,
@@ -58,13 +64,14 @@ def train(
     with process.importing():
         from ferbatch.commands.train import console, run
         from ferbatch.commands.train.recipe import choose
-        from ferbatch.core.options import Existing, TrainOptions
+        from ferbatch.core.options import Existing, TableOptions, TrainOptions
         from ferbatch.sources.labels import split_labels
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
     own = None if labels is None else split_labels(labels)
     rules = shared.rules(hidden, exclude, follow_links)
-    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, rules, device)
+    table = TableOptions(path_column, label_column, images, classes=classes, other_tables=votes is not None)
+    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, rules, table, device)
     existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
     run.run(options, chosen, existing, console.TrainConsole(quiet=quiet))

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,10 @@ from sklearn.model_selection import train_test_split
 
 from ferbatch.commands.train.classes import left_out, with_every_class
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
+from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import count, escape, listed, shown
-from ferbatch.core.options import TrainOptions
+from ferbatch.core.names import brief, count, escape, listed, shown
+from ferbatch.core.options import TableOptions, TrainOptions
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
@@ -26,15 +27,11 @@ from ferbatch.sources.labels import LABELS
 from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_values, read_votes
 from ferbatch.sources.truth import Truth
 
-SPLIT_COLUMNS = ("split", "usage", "subset", "set")
 # What folders, or values of the columns above, are called.
 TRAIN_WORDS = frozenset(["train", "training"])
 VALIDATION_WORDS = frozenset(["validation", "valid", "val", "dev", "publictest"])
-FRAMINGS_OF = {
-    "whole": ("whole",),
-    "levelled": ("levelled",),
-    "both": ("whole", "levelled"),
-}  # a recipe's word -> views
+# A recipe's word -> views.
+FRAMINGS_OF = {"whole": ("whole",), "levelled": ("levelled",), "both": ("whole", "levelled")}
 Mask = NDArray[np.bool_]
 Sources = tuple[tuple[str, ...], NDArray[np.int64]]  # names; for each image which of them is its own
 
@@ -46,9 +43,8 @@ class Split:
     views: Pixels  # (V, N, size, size), the same images framed in V ways; in a file that is gone when nothing uses it
     labels: NDArray[np.int64]  # (N,) index into `names`
     votes: NDArray[np.float32]  # (N, labels) people's votes for each label; zeros where there are none
-    commonest: NDArray[
-        np.int64
-    ]  # (N,) index of people's commonest answer, NONE without one; past the labels: none of them
+    # (N,) index of people's commonest answer, NONE without one; past the labels: none of them
+    commonest: NDArray[np.int64]
     sources: NDArray[np.int64]  # (N,) index into Data.sources; zeros where there are none
     names: tuple[str, ...] = LABELS  # what the labels are called, in the order of the outputs
 
@@ -119,14 +115,18 @@ def list_splits(options: TrainOptions, holdout: float, seed: int, source_column:
     all are, where they are None. UsageError where that cannot be made of it.
     """
     data, votes, labels = options.data, options.votes, options.labels
-    images = truth.read_classes(str(data), LABELS if labels is None else labels, {}, _is_split, options.rules)
-    if data.is_dir():
+    table = replace(options.table, source_column=source_column)
+    known, classes = LABELS if labels is None else labels, truth.parse_classes(table.classes, labels)
+    images = truth.read_classes(str(data), known, classes, _is_split, table, options.rules)
+    if archives.is_folder(data):
         train, validation = _splits_of_folders(data, images)
     else:
-        train, validation, votes = _splits_of_table(data, images, votes)
+        train, validation, votes = _splits_of_table(data, images, votes, table)
     if labels is None:
         images = with_every_class(data, images, train | validation)
     notes = left_out(images.where(train | validation), labels)
+    if images.none_is_there:
+        raise UsageError(images.absent)
     if not validation.any():
         train, validation, note = _held_out(data, images, train & images.has_label, holdout, seed)
         notes.append(note)
@@ -134,18 +134,19 @@ def list_splits(options: TrainOptions, holdout: float, seed: int, source_column:
         notes.append(f"{count(unused, 'image')} in neither split left out")
     chosen = images.has_label & (train | validation)
     images, train, validation = images.where(chosen), train[chosen], validation[chosen]
-    cast = _votes(votes, images, notes) if votes and len(images.codes) else None
+    cast = _votes(votes, images, notes, table) if votes and len(images.codes) else None
     parts = [(images.where(part), cast.where(part) if cast else None) for part in (train, validation)]
-    names, codes = _sources_of_table(data, source_column, images, notes)
+    names, codes = _sources_of_table(data, images, notes, table)
     return Splits((parts[0], parts[1]), notes, names, (codes[train], codes[validation]))
 
 
-def _sources_of_table(data: Path, column: str, images: Truth, notes: list[str]) -> Sources:
+def _sources_of_table(data: Path, images: Truth, notes: list[str], table: TableOptions) -> Sources:
     """The collections that a table's column says the images are of; no names where it does not tell them apart."""
+    column = table.source_column
     nothing = (), np.zeros(len(images.codes), np.int64)
-    if data.is_dir() or not len(images.codes):
+    if archives.is_folder(data) or not len(images.codes):
         return nothing
-    found = read_values(str(data), column, images)
+    found = read_values(str(data), column, images, table)
     if found and len(found[0]) > MOST_VALUES:
         notes.append(f"the column {escape(column)} has {len(found[0]):,} values: they are not taken for sources")
     return found if found and len(found[0]) <= MOST_VALUES else nothing
@@ -165,17 +166,19 @@ def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
     return (train if train.any() else np.ones(len(tops), bool)), validation
 
 
-def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mask, Mask, Path | None]:
+def _splits_of_table(
+    path: Path, images: Truth, votes: Path | None, choice: TableOptions
+) -> tuple[Mask, Mask, Path | None]:
     """Which images the table's column for it puts in which split, and where votes are: in the table, if it has some."""
-    frame = tables.read_table(str(path))
+    table = tables.read_table(str(path))
+    frame = table.frame
     if votes is None and any(name.casefold().startswith(VOTES_PREFIX) for name in frame.columns):
         votes = path
     nothing = np.zeros(len(images.codes), bool)
-    by_name = {name.casefold(): name for name in frame.columns}
-    column = next((by_name[name] for name in SPLIT_COLUMNS if name in by_name), None)
+    column = table.first_of(tables.SPLIT_COLUMNS)
     if column is None or set(frame[column].str.strip().str.casefold()) <= TRAIN_WORDS:
         return ~nothing, nothing, votes
-    slices, _ = read_slices(str(path), images)
+    slices, _ = read_slices(str(path), images, choice)
     if column not in slices.columns:  # it has one value only, or very many
         raise UsageError(f"the column {escape(column)} of {shown(path)} names no training and validation images")
     values, codes = slices.columns[column]
@@ -184,7 +187,7 @@ def _splits_of_table(path: Path, images: Truth, votes: Path | None) -> tuple[Mas
     for part, each in zip((train, validation), words, strict=True):
         if not part.any():
             said = f"the column {escape(column)} of {shown(path)} says {' or '.join(sorted(each))}"
-            raise UsageError(f"{said} of no image (it says: {', '.join(values)})")
+            raise UsageError(f"{said} of no image (it says: {brief(listed(values, 6), 120)})")
     return train, validation, votes
 
 
@@ -216,8 +219,9 @@ def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int)
     return np.isin(numbers, kept), np.isin(numbers, held), note
 
 
-def _votes(path: Path, images: Truth, notes: list[str]) -> Votes:
-    votes, matched = read_votes(str(path), images)
+def _votes(path: Path, images: Truth, notes: list[str], table: TableOptions) -> Votes:
+    votes, matched = read_votes(str(path), images, table)
+    notes.extend(note for note in matched.notes if note not in notes)
     if matched.missing:
         notes.append(f"no votes for {count(matched.missing, 'image')}, {matched.missing_example} for one")
     if matched.ambiguous:

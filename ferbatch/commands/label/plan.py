@@ -1,0 +1,50 @@
+"""Which output --output and --format mean together."""
+
+from __future__ import annotations
+
+import os
+
+from ferbatch.commands.label.output import STDOUT, Output
+from ferbatch.core.database import database_at, is_url
+from ferbatch.core.errors import UsageError
+from ferbatch.core.files import check_is_local
+from ferbatch.core.names import shown
+from ferbatch.core.writers import WRITERS, check_format
+
+
+def plan(path: str | None, format_name: str | None, *, bom: bool = False) -> Output:
+    """The Output that --output, --format and --bom mean together; UsageError where they disagree."""
+    output = _plan(path, format_name)
+    if bom and output.format != "csv":
+        raise UsageError(f"--bom is for csv, which spreadsheets read, and not for {output.format}")
+    output.bom = bom
+    return output
+
+
+def _plan(path: str | None, format_name: str | None) -> Output:
+    if format_name is not None:
+        check_format(format_name)
+    if path is None:
+        path = f"labels.{format_name or 'csv'}"
+    if not path:
+        raise UsageError("--output is empty")
+    check_is_local(path)
+    if is_url(path):
+        from ferbatch.commands.label.database import DatabaseOutput
+
+        if format_name is not None:
+            raise UsageError(
+                f"--format is of a file, and --output a database ({database_at(path).shown}): leave it out"
+            )
+        return DatabaseOutput(database_at(path))
+    if path == STDOUT:
+        return Output(STDOUT, check_format(format_name or "csv"))
+    if os.path.islink(path):  # write where the link points, not over the link
+        path = os.path.realpath(path)
+    suffix = os.path.splitext(path)[1].lstrip(".").lower()
+    if suffix in WRITERS and format_name not in (None, suffix):
+        raise UsageError(f"--output {shown(path)} and --format {format_name} disagree")
+    if suffix not in WRITERS and format_name is None:
+        known = ", ".join(f".{name}" for name in WRITERS)
+        raise UsageError(f"{shown(path)} has no known suffix ({known}); or say --format")
+    return Output(path, check_format(format_name or suffix))
