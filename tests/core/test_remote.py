@@ -6,6 +6,7 @@ import asyncio
 import tracemalloc
 from calendar import timegm
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from time import strptime
 from urllib.parse import quote
 
@@ -146,6 +147,7 @@ def test_processes_fetch_with_connections_of_their_own(store: Store, compute: bo
         for entry in page:
             assert entry.version
             known.index.add(b"s3://faces/" + entry.name, entry.version)
+    forkserver._forkserver._stop()  # one that another test started has its environment, in which there is no store
     listed = [version_of(file) for file in FILES]
     store.faults["007.jpg"] = Fault(other=face_file(500))  # another one by the time that it is fetched
     workers, images = Workers(2, isolate=True), Listed()
