@@ -157,14 +157,21 @@ def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
     """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF.
 
     A byte order mark is no part of the first path, unless a file is called so; after that of UTF-16, as PowerShell
-    writes it, the list is read as that. UsageError where a path holds a NUL, which none can.
+    writes it, the list is read as that. Backslashes are slashes where only so a file is there. UsageError where a path
+    holds a NUL, which none can.
     """
     paths = _split(_chunks(stream, separator), separator)
     for path in itertools.chain([_without_mark(next(paths))], paths):
         if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
             path = path[:-1]
         if path:
-            yield path
+            yield _of_windows(path) if b"\\" in path else path
+
+
+def _of_windows(path: bytes) -> bytes:
+    """A path whose backslashes are slashes, where that leads to a file and the path as it stands does not."""
+    other = path.replace(b"\\", b"/")
+    return other if not os.path.lexists(path) and os.path.lexists(other) else path
 
 
 def _without_mark(path: bytes) -> bytes:

@@ -53,3 +53,11 @@ def test_a_long_list_in_utf16_is_read_across_its_pieces() -> None:
 def test_a_list_that_cannot_be_read_is_told_why(data: bytes, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         list(read_list(BytesIO(data), b"\n"))
+
+
+def test_backslashes_of_windows_are_slashes_where_only_so_a_file_is_there() -> None:
+    for name in ("sub/a.jpg", "sub/b.jpg", "sub\\b.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    lines = b"sub\\a.jpg\r\nsub\\b.jpg\r\nsub\\none.jpg\r\n"
+    assert list(read_list(BytesIO(lines), b"\n")) == [b"sub/a.jpg", b"sub\\b.jpg", b"sub\\none.jpg"]
