@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -500,6 +501,8 @@ def test_what_is_not_installed_is_said(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == module else find(name, *rest))
+    monkeypatch.setitem(sys.modules, module, None)  # to import it fails
+    monkeypatch.delitem(sys.modules, "ferbatch.commands.label.database", raising=False)
     ended = run("-o", f"{scheme}:///labels.db")
     assert ended.code == 2
     assert f"needs {module}: pip install 'ferbatch[sql]'" in ended.stderr

@@ -30,13 +30,12 @@ def _plan(path: str | None, format_name: str | None) -> Output:
         raise UsageError("--output is empty")
     check_is_local(path)
     if is_url(path):
-        from ferbatch.commands.label.database import DatabaseOutput
+        database = database_at(path)  # says what is not installed
+        from ferbatch.commands.label.database import DatabaseOutput  # imports SQLAlchemy, which is an extra
 
         if format_name is not None:
-            raise UsageError(
-                f"--format is of a file, and --output a database ({database_at(path).shown}): leave it out"
-            )
-        return DatabaseOutput(database_at(path))
+            raise UsageError(f"--format is of a file, and --output a database ({database.shown}): leave it out")
+        return DatabaseOutput(database)
     if path == STDOUT:
         return Output(STDOUT, check_format(format_name or "csv"))
     if os.path.islink(path):  # write where the link points, not over the link
