@@ -455,7 +455,7 @@ def test_a_password_is_in_nothing_that_is_said_or_kept(
             "postgresql:/u:sekret@h",
         ),
         *("postgresql://h/db?password=sekret&nonsense=1", "postgres://us/er:sekret@h/db", "postgresql:u:sekret@h/db"),
-        *("postgresql://u:%sekret@h/db", "mysql://u:sekret@host/db", "foo://u:sekret@host", "s3://sekret/labels.csv"),
+        *("postgresql://u:%sekret@h/db", "mysql://u:sekret@host/db", "foo://u:sekret@host"),
         *("sqlite:/labels.db", "sqlite://labels.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a.db?mode=ro"),
         *("sqlite:///a.db?table=", "sqlite:///a.db?table=a;b", "sqlite:///no/such/folder/a.db", "sqlite:///images"),
     ],
