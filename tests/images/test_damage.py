@@ -200,6 +200,11 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
         "unreadable",
     ),
     "an AVIF of which the second half is zeros": (lambda: half_zeros(saved(GRAY, "AVIF")), "truncated"),
+    "a WebP of which the second half is zeros": (lambda: half_zeros(saved(GRAY, "WEBP")), "truncated"),
+    "a lossless WebP of which the second half is zeros": (
+        lambda: half_zeros(saved(GRAY, "WEBP", lossless=True)),
+        "truncated",
+    ),
     "a QOI of which the second half is zeros": (lambda: half_zeros(saved(GRAY.convert("RGB"), "QOI")), "truncated"),
     "a GIF of which the second half is zeros": (lambda: half_zeros(saved(GRAY, "GIF")), "truncated"),
 }
