@@ -67,6 +67,12 @@ def depth(usual: int, thorough: int) -> int:
     return thorough if Depth.thorough else usual
 
 
+def parquet_tools() -> tuple[Any, Any]:
+    """pyarrow and its module of Parquet; skips where they are not installed."""
+    why = "pyarrow is installed with ferbatch[parquet]"
+    return pytest.importorskip("pyarrow", reason=why), pytest.importorskip("pyarrow.parquet", reason=why)
+
+
 # Places that are made once, however many processes run the tests.
 
 

@@ -121,7 +121,7 @@ class Tar:
         self.stream.close()
 
 
-class Table:
+class Parquet:
     """A Parquet table with a column of images: bytes, or `{bytes, path}` as Hugging Face's datasets have it."""
 
     in_order = True  # by row groups
@@ -218,7 +218,7 @@ CONTAINERS: dict[bytes, Callable[[bytes], Container]] = {  # by what an archive'
     **dict.fromkeys((b".tar.bz2", b".tbz2"), _tar(bz2.open)),
     **dict.fromkeys((b".tar.xz", b".txz"), _tar(lzma.open)),
     **dict.fromkeys((b".tar.zst", b".tzst"), _tar(_zstd)),
-    b".parquet": Table,
+    b".parquet": Parquet,
 }
 
 

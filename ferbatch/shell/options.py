@@ -25,6 +25,13 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images that
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Processes.  [default: one a core, for few images none]")
 ]
+Output = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was cut short.")]
 Faces = Annotated[

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, escape, listed
+from ferbatch.core.records import Rules
+from ferbatch.images.formats import type_of_bytes
 
 
 class Reason(NamedTuple):
@@ -83,6 +85,19 @@ def by_name(name: bytes, is_folder: bool) -> Reason | None:
         return HIDDEN_FOLDER if is_folder else HIDDEN_FILE
     kept = KEPT_BY_PROGRAMS.get(name.lower()) if is_folder else None
     return Reason("program_folders", kept) if kept else None
+
+
+def by_rules(path: bytes, is_folder: bool, rules: Rules, globs: Globs | None) -> Reason | None:
+    """Why what lies at a path below PATH is left aside whatever it holds, if it is; the folders above it are not."""
+    hidden = None if rules.hidden else by_name(os.path.basename(path), is_folder)
+    return hidden or (globs.excluding(path, is_folder) if globs else None)
+
+
+def by_content(name: bytes, begins: bytes, rules: Rules) -> Reason:
+    """Whether a file counts whose name does not say what it is, by its first bytes."""
+    if type_of_bytes(begins) is None:
+        return OTHER_FILE
+    return UNFINISHED_FILE if is_unfinished(name) and not rules.hidden else TAKEN
 
 
 def is_unfinished(name: bytes) -> bool:

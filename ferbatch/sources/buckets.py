@@ -12,17 +12,15 @@ from ferbatch.core.answers import Entry, StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
-from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources.aside import (
     BELOW,
-    OTHER_FILE,
     OWN_FOLDER,
     TAKEN,
-    UNFINISHED_FILE,
     Globs,
     Reason,
-    by_name,
-    is_unfinished,
+    by_content,
+    by_rules,
 )
 
 DEEPEST = 64  # folders in one another; more is a web server's loop
@@ -115,7 +113,7 @@ class _Judge:
         unknown = [name for name, (_, reason) in judged.items() if reason is TAKEN and type_of_name(name) is None]
         begun = remote.ahead().begins([self.path + name for name in unknown], SIGNATURE_BYTES) if unknown else []
         for name, data in zip(unknown, begun, strict=True):
-            judged[name] = (judged[name][0], self._by_content(name, data))
+            judged[name] = (judged[name][0], by_content(name, data, self.rules))
         for name, (entry, reason) in judged.items():
             if reason is TAKEN and entry.version is not None:
                 known.index.add(self.path + name, entry.version)
@@ -139,14 +137,7 @@ class _Judge:
         return TAKEN
 
     def _by_name(self, path: bytes) -> Reason:
-        plain, is_folder = path.rstrip(b"/"), path.endswith(b"/")
-        hidden = None if self.rules.hidden else by_name(os.path.basename(plain), is_folder)
-        return hidden or (self.globs.excluding(plain, is_folder) if self.globs else None) or TAKEN
-
-    def _by_content(self, name: bytes, begins: bytes) -> Reason:
-        if type_of_bytes(begins) is None:
-            return OTHER_FILE
-        return UNFINISHED_FILE if is_unfinished(name) and not self.rules.hidden else TAKEN
+        return by_rules(path.rstrip(b"/"), path.endswith(b"/"), self.rules, self.globs) or TAKEN
 
 
 def _pages(path: bytes, deep: bool) -> Pages:

@@ -19,7 +19,7 @@ from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, MAX_BYTES, Rules
 from ferbatch.core.urls import cleaned, is_remote
-from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
+from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (
     ARCHIVE,
@@ -30,11 +30,10 @@ from ferbatch.sources.aside import (
     OTHER_FILE,
     OWN_FOLDER,
     TAKEN,
-    UNFINISHED_FILE,
     Globs,
     Reason,
-    by_name,
-    is_unfinished,
+    by_content,
+    by_rules,
 )
 
 LIST = b"-"  # among PATHS: the list on stdin
@@ -163,7 +162,7 @@ class Walk:
             folder, reason = self._within(within, folders)
             if reason is not TAKEN:
                 continue
-            reason = self._why_named(name, member, is_folder=False) or self._why_member(folder.prefix + name, in_order)
+            reason = by_rules(member, False, self.rules, self.globs) or self._why_member(folder.prefix + name, in_order)
             if reason is not TAKEN:
                 self._leave(folder.prefix + name, reason)
             elif self._hand_on(folder, name) and not last:
@@ -175,7 +174,7 @@ class Walk:
             (above, reason), name = self._within(os.path.dirname(path), folders), os.path.basename(path)
             folder = self._below(above, name)
             if reason is TAKEN:
-                reason = self._why_named(name, path, is_folder=True) or (TAKEN if self.recursive else BELOW)
+                reason = by_rules(path, True, self.rules, self.globs) or (TAKEN if self.recursive else BELOW)
                 if reason is not TAKEN:
                     self._leave(folder.prefix, reason)
             folders[path] = folder, reason
@@ -186,21 +185,13 @@ class Walk:
         if self.tell:
             self.tell(path, reason)
 
-    def _why_named(self, name: bytes, path: bytes, *, is_folder: bool) -> Reason | None:
-        """Why what is called so, and lies there below PATH, is left aside whatever it holds."""
-        if not self.rules.hidden and (reason := by_name(name, is_folder)):
-            return reason
-        return self.globs.excluding(path, is_folder) if self.globs else None
-
     def _why_member(self, file: bytes, in_order: bool) -> Reason:
         """By its extension; where that is unknown by its first bytes, unless to read them would cost too much."""
         if type_of_name(file) or archives.is_table(file):
             return TAKEN
         with suppress(OSError):
             if not in_order and archives.stat_of(file).st_size <= MAX_BYTES:
-                is_image = type_of_bytes(archives.read(file)[:SIGNATURE_BYTES]) is not None
-                if is_image:
-                    return TAKEN if self.rules.hidden or not is_unfinished(file) else UNFINISHED_FILE
+                return by_content(file, archives.read(file)[:SIGNATURE_BYTES], self.rules)
         return OTHER_FILE
 
     def _entries(self, folder: _Folder, last: bool) -> Iterator[tuple[_Folder, bytes]]:
@@ -241,7 +232,7 @@ class Walk:
         is_link = entry.is_symlink()
         is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
         name = entry.name + b"/" * is_folder
-        if reason := self._why_named(entry.name, (folder.prefix + entry.name)[folder.start :], is_folder=is_folder):
+        if reason := by_rules((folder.prefix + entry.name)[folder.start :], is_folder, self.rules, self.globs):
             return name, reason
         if not is_folder:
             return name, self._why_file(entry)
@@ -265,9 +256,7 @@ class Walk:
         with suppress(OSError):
             if entry.is_file():
                 with open(entry.path, "rb") as stream:
-                    is_image = type_of_bytes(stream.read(SIGNATURE_BYTES)) is not None
-                if is_image:
-                    return TAKEN if self.rules.hidden or not is_unfinished(entry.name) else UNFINISHED_FILE
+                    return by_content(entry.name, stream.read(SIGNATURE_BYTES), self.rules)
         return OTHER_FILE
 
     def _below(self, folder: _Folder, name: bytes) -> _Folder:

@@ -10,8 +10,10 @@ import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import parquet_tools
 
 from ferbatch.core import archives, containers
 from ferbatch.core.errors import UsageError
@@ -27,6 +29,10 @@ def _anew() -> None:
     archives._open_ones.clear()
 
 
+def zstandard() -> Any:
+    return pytest.importorskip("zstandard", reason="zstandard is installed with ferbatch[zstd]")
+
+
 def content(name: str) -> bytes:
     return b"" if name.startswith("empty") else random.Random(name).randbytes(5_000) + b"\0" * 5_000
 
@@ -39,7 +45,7 @@ def packed(path: Path, names: tuple[str, ...] = NAMES) -> bytes:
                 way = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)[at % 2]
                 archive.writestr(zipfile.ZipInfo(name), content(name), compress_type=way)
     elif path.suffix == ".parquet":
-        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pa, pq = parquet_tools()
         images = [{"bytes": content(name), "path": name} for name in names]
         pq.write_table(pa.table({"label": range(len(names)), "image": images}), path, row_group_size=2)
     else:
@@ -53,7 +59,7 @@ def packed(path: Path, names: tuple[str, ...] = NAMES) -> bytes:
                 tar.addfile(info, io.BytesIO(content(name)))
         data = stream.getvalue()
         if zstd:
-            data = pytest.importorskip("zstandard").ZstdCompressor().compress(data)
+            data = zstandard().ZstdCompressor().compress(data)
         path.write_bytes(data)
     return os.fsencode(path)
 
@@ -109,7 +115,7 @@ def test_folders_links_and_devices_are_no_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, suffix: str) -> None:
     if suffix.endswith("zst"):
-        pytest.importorskip("zstandard")
+        zstandard()
     path = tmp_path / f"x{suffix}"
     for data in (b"", b"no archive at all" * 100):
         path.write_bytes(data)

@@ -21,7 +21,7 @@ from ferbatch.core.files import stat_of, version_of
 from ferbatch.core.records import NO_VERSION, Decoding, Version, Workers
 from ferbatch.stream.pool import Pool
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
+pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 N = 200

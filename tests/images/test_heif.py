@@ -14,7 +14,7 @@ from ferbatch.core.errors import UnreadableImageError
 from ferbatch.images.decode import decode
 from ferbatch.images.formats import type_of_bytes, type_of_name
 
-heif = pytest.importorskip("pillow_heif")
+heif = pytest.importorskip("pillow_heif", reason="pillow_heif is installed with ferbatch[heif]")
 
 
 def written(*pictures: Image.Image, **options: object) -> bytes:

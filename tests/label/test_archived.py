@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Ferbatch, rows_of
+from support import Ferbatch, parquet_tools, rows_of
 
 KINDS = ("zip", "tar", "tar.gz", "parquet")
 Label = Callable[..., int]
@@ -48,7 +48,7 @@ def pack(folder: Path, kind: str, *, backwards: bool = False) -> Path:
             for file in files:
                 archive.write(file, file.relative_to(folder))
     elif kind == "parquet":
-        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pa, pq = parquet_tools()
         images = [{"bytes": file.read_bytes(), "path": str(file.relative_to(folder))} for file in files]
         pq.write_table(pa.table({"image": images}), path, row_group_size=7)
     else:
@@ -165,7 +165,7 @@ def test_what_is_no_archive_ends_the_run_before_anything_is_written(
         done = ferbatch_here("label", name, "-q")
         assert done.returncode == 2
         assert f"{name} cannot be read as an archive" in done.stderr.decode()
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = parquet_tools()
     pq.write_table(pa.table({"path": ["a.jpg"], "label": ["happy"]}), tmp_path / "x.parquet")
     done = ferbatch_here("label", "x.parquet", "-q")
     assert (done.returncode, b"x.parquet has no column of images" in done.stderr) == (2, True)
@@ -200,7 +200,7 @@ def test_an_archive_of_class_folders_is_a_truth(ferbatch_here: Ferbatch, label: 
 
 
 def test_a_parquet_table_of_images_and_labels_is_a_truth(ferbatch_here: Ferbatch, label: Label, tmp_path: Path) -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = parquet_tools()
     files = [file for name in ("happy", "sad") for file in sorted((tmp_path / "in" / name).rglob("0*.jpg"))]
     images = [{"bytes": file.read_bytes(), "path": None} for file in files]
     truths = [file.relative_to(tmp_path / "in").parts[0] for file in files]

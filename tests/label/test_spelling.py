@@ -20,18 +20,6 @@ def photos(faces: Callable[..., Path]) -> Path:
 Label = Callable[..., Any]
 
 
-@pytest.fixture
-def label(ferbatch_here: Ferbatch, model: Path, tmp_path: Path) -> Label:
-    """`ferbatch label photos` with the tiny model and these options -> CompletedProcess, stderr as text."""
-
-    def call(*options: str, paths: tuple[str, ...] = ("photos",)) -> Any:
-        done = ferbatch_here("label", *paths, "--model", model, "--device", "cpu", *options)
-        done.stderr = done.stderr.decode()
-        return done
-
-    return call
-
-
 def sidecar(tmp_path: Path) -> dict[str, Any]:
     return json.loads((tmp_path / "labels.csv.run.json").read_text())  # type: ignore[no-any-return]
 

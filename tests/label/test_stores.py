@@ -11,7 +11,7 @@ import pytest
 from stores import Fault, Store, serving
 from support import Ferbatch, crossed, face_file
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
+pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 LABELS = ("happy", "sad", "neutral", "surprise")
@@ -245,7 +245,7 @@ def test_outputs_go_to_files(label: Any) -> None:
 @pytest.fixture
 def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of moto's server, which is what most people test against that use S3."""
-    server = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = pytest.importorskip("moto.server", reason="moto is installed with ferbatch[test]")
     one = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     one.start()
     host, port = one.get_host_and_port()

@@ -21,7 +21,7 @@ from ferbatch.core.records import MARKER, Rules
 from ferbatch.images.decode import read_bytes
 from ferbatch.sources.listing import Listing, list_images, look_through
 
-pytest.importorskip("s3fs", reason="s3fs is not installed")
+pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")
 
 LABELS = ("happy", "sad", "neutral", "surprise")
 OBJECTS = {

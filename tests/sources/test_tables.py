@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from support import draw_face
+from support import draw_face, parquet_tools
 from test_truth import LABELS, by_name, touch
 
 from ferbatch.core.errors import UnreadableImageError, UsageError
@@ -307,7 +307,7 @@ def test_the_images_that_a_table_holds_are_its_own(held: str) -> None:
 
 
 def test_the_names_that_hugging_face_gives_numbers_are_the_labels() -> None:
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa, pq = parquet_tools()
     feature = {"label": {"names": ["angry", "Happy", "sad"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}
     metadata = {"huggingface": json.dumps({"info": {"features": feature}})}
     table = pa.table({"image": [{"bytes": picture(n), "path": None} for n in range(4)], "label": [1, 2, 0, None]})

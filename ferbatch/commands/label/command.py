@@ -26,15 +26,8 @@ def label(
         list[str] | None,
         typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
     ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
-    ] = None,
+    output: shared.Output = None,
+    format_: shared.Format = None,
     bom: Annotated[
         bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")
     ] = False,

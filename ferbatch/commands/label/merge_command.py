@@ -15,15 +15,8 @@ from ferbatch.shell.exits import exits
 @exits
 def merge(
     parts: Annotated[list[str], typer.Argument(metavar="PARTS", help="The labels files of all shares.")],
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"
-        ),
-    ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")
-    ] = None,
+    output: shared.Output = None,
+    format_: shared.Format = None,
     overwrite: shared.Overwrite = False,
     quiet: shared.Quiet = False,
 ) -> None:
