@@ -52,6 +52,7 @@ def test_the_readme_is_short_and_its_first_screen_holds_what_one_needs_first() -
     assert len(re.findall(r"^python3 -m venv \.venv && ", first, re.MULTILINE)) == 2
     assert len(re.findall(r"\]\(ferbatch/guide/\w+\.md\)", first)) == 5
     assert "(#what-it-must-not-be-used-for)" in first
+    assert ",".join(columns(("happy", "sad", "neutral", "surprise"))) in lines
 
 
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: file.stem)
