@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -196,7 +196,7 @@ class Engine:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.streams, initializer=on_one_core)
+        return ThreadPoolExecutor(self.streams, initializer=partial(on_one_core, openmp()))
 
     def _compute(self, inputs: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """(N, labels) probabilities of up to `block` inputs, from one or more arrays."""
@@ -250,10 +250,20 @@ def standardise_(x: Tensor, card: Card) -> Tensor:
     return x.sub_(card.mean).div_(card.std)
 
 
-def on_one_core() -> None:
+@cache
+def openmp() -> threadpoolctl.ThreadpoolController:
+    """What sets a thread's OpenMP threads, looked for once.
+
+    Not in a new thread: threadpoolctl before 3.7 looks with the linker's lock held, and then waits for the interpreter;
+    a thread that has that and imports a module waits for the linker's lock.
+    """
+    return threadpoolctl.ThreadpoolController()
+
+
+def on_one_core(openmp: threadpoolctl.ThreadpoolController) -> None:
     """Have this thread compute by itself. Its host's other threads go on as they did."""
     torch.get_num_threads()  # at first it sets the number itself
-    threadpoolctl.threadpool_limits(1, user_api="openmp")
+    openmp.limit(limits=1, user_api="openmp")
 
 
 def in_float64(head: nn.Module) -> nn.Module:

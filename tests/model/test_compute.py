@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import threadpoolctl
 import torch
 from forks import Forks
 from PIL import Image
@@ -17,6 +19,7 @@ from support import images_of, linked
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Workers
+from ferbatch.model.engine import openmp
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.pool import Pool, can_compute
@@ -100,6 +103,29 @@ def test_the_main_process_computes_nothing_and_leaves_its_threads_alone(
     monkeypatch.setattr(Classifier, "_compute", elsewhere)
     assert len(images_of(labelled(classifier, folder, isolate=True))) == 200
     assert torch.get_num_threads() == before
+
+
+def test_no_thread_but_the_one_that_starts_the_others_looks_for_libraries(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the linker's lock it would wait for the interpreter, which an import has that waits for the lock."""
+    looked, limited = [], set()
+    compute, look = Classifier._compute, threadpoolctl.ThreadpoolController.__init__
+
+    def looking(self: Any) -> None:
+        looked.append(threading.current_thread())
+        look(self)
+
+    def computing(self: Classifier, block: Any) -> Any:
+        limited.add((torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
+        return compute(self, block)
+
+    monkeypatch.setattr(threadpoolctl.ThreadpoolController, "__init__", looking)
+    monkeypatch.setattr(Classifier, "_compute", computing)
+    openmp.cache_clear()
+    assert len(images_of(labelled(Classifier.load("cnn-lite", "cpu"), folder, isolate=False, number=0))) == 200
+    assert looked == [threading.main_thread()]
+    assert limited == {(1, False)}
 
 
 def test_a_network_without_numbers_is_said_as_anywhere(folder: Path, fault: Callable[..., None]) -> None:
