@@ -796,7 +796,7 @@ def test_a_photo_that_is_turned_by_quarters_has_the_upright_ones_labels_in_its_r
     assert {(row["happy"], row["face_score"], row["face_blur"]) for row in rows} == {
         (rows[0]["happy"], rows[0]["face_score"], rows[0]["face_blur"])
     }
-    assert b"4 faces, 3 of them lying or hanging" in done.stderr
+    assert b"4 faces (3 lying or hanging)" in done.stderr
     assert json.loads((tmp_path / "labels.csv.run.json").read_text())["counts"]["faces_turned"] == 3
     ferbatch_here("label", "photos", "--max-turn", "45", "-o", "few.csv", "-q")
     assert [row["status"] for row in written(tmp_path / "few.csv")] == ["ok", *["uncertain"] * 3]

@@ -62,7 +62,7 @@ class LabelConsole(RunConsole):
         if tally.searched:
             found = f"{count(tally.searched, 'image')} searched: {count(tally.faces, 'face')}"
             none = f", none in {tally.no_face:,} of them" if tally.no_face else ""
-            turned = f", {tally.turned:,} of them lying or hanging" if tally.turned else ""
+            turned = f" ({tally.turned:,} lying or hanging)" if tally.turned else ""
             whole = f"; {count(tally.whole, 'image')} taken whole" if tally.whole else ""
             missed = f", {tally.missed:,} of them small without a face" if tally.missed else ""
             say(f"{found}{turned}{none}{whole}{missed}", shown=not self.quiet)
