@@ -7,6 +7,7 @@ itself reads when it starts is that of the process that was forked.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import io
@@ -20,6 +21,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import weakref
@@ -30,6 +32,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 300  # seconds that a run may take
@@ -109,9 +113,9 @@ class Forks:
         return self._answer(request)
 
     def _answer(self, request: dict[str, Any]) -> Any:
-        if not self.pipe.poll(LONGEST):
+        if not self.pipe.poll(2 * LONGEST):  # or the process that forks hangs itself
             self.process.kill()
-            raise TimeoutError(f"no answer to {request} within {LONGEST} s")
+            raise TimeoutError(f"no answer to {request}")
         return self.pipe.recv()
 
     def __call__(self, folder: Path, *argv: str | bytes | Path, **how: Any) -> Ended:
@@ -227,6 +231,8 @@ def _become(request: dict[str, Any], streams: list[int], events: Events) -> NoRe
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.chdir(request["cwd"])
     code = 1
+    faulthandler.enable(2)  # on the stderr of the fork
+    tqdm.set_lock(threading.RLock())  # its own is shared by all forks: one that is killed may have it
     try:
         events.watch(request)
         _switch_on(request.get("faults", {}))
@@ -248,6 +254,14 @@ def _switch_on(faults: dict[str, dict[str, Any]]) -> None:
 
     for name, settings in faults.items():
         known.switch_on(pytest.MonkeyPatch(), name, **settings)
+
+
+def _end_of(child: int) -> int:
+    """How a child ended, which it has to within LONGEST; it is aborted then, and says where it was."""
+    with open(os.pidfd_open(child)) as ended:
+        if not wait([ended], LONGEST):
+            os.kill(child, signal.SIGABRT)
+    return os.waitpid(child, 0)[1]
 
 
 class Server:
@@ -335,7 +349,7 @@ class Server:
             if "kill_after" in request:
                 time.sleep(request["kill_after"])
                 os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
+            status = _end_of(child)
             for one in streams:
                 one.seek(0)
             _, out, err = [one.read() for one in streams]
@@ -343,7 +357,11 @@ class Server:
 
 
 def warm_up() -> None:
-    """Import now what every command would import in its fork. Nothing is computed: no thread outlives a fork."""
+    """Import now what every command would import in its fork.
+
+    No thread is left: a fork would have the locks that one holds, and wait for them for ever.
+    """
+    os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow's memory
     import faults  # noqa: F401
     import rich.table  # noqa: F401
     from typer.testing import CliRunner
@@ -354,6 +372,7 @@ def warm_up() -> None:
     for module in pkgutil.walk_packages(ferbatch.__path__, "ferbatch."):
         if not module.name.startswith(LATER):
             importlib.import_module(module.name)
+    monitor_interval, tqdm.monitor_interval = tqdm.monitor_interval, 0
     columns = f"path,truth,label,confidence,{','.join(LABELS)},status,error_kind,error"
     rows = [f"{at}.jpg,{label},{label},0.7,0.7,0.1,0.1,0.1,ok,," for at, label in enumerate(LABELS)]
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -364,6 +383,8 @@ def warm_up() -> None:
         ):
             done = CliRunner().invoke(app, argv)
             assert done.exit_code == 0, done.output
+    tqdm.monitor_interval = monitor_interval  # in the forks
+    assert len(os.listdir("/proc/self/task")) == 1
     gc.collect()
     gc.freeze()  # what is there already need not be copied to be looked through
 
