@@ -64,11 +64,20 @@ class Ahead:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """What comes of it, in the thread of the connections."""
-        start = time.monotonic()
+        start, coming = time.monotonic(), self.begin(work)
         try:
-            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+            return coming.result()
         finally:
+            coming.cancel()  # a signal may have come first
             self.waited += time.monotonic() - start
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Have it done, in that thread."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def ask(self, do: Callable[[], Awaitable[T]]) -> T:
+        """What a store says, asked again where it fails for now; StoreError where it does not say it."""
+        return self.wait(_tried(do, patience.attempts))
 
     def close(self) -> None:
         """Let the connections go, at the end of the process."""

@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
@@ -95,9 +95,20 @@ def told() -> Iterator[None]:
         raise _meant(error) from None
 
 
+def refuses_create(error: Exception) -> Literal["there", "unknown"] | None:
+    """What an exception says of the wish to put an object only where there is none.
+
+    There is one; or the store, or its package, knows no such wish. None: it is of something else.
+    """
+    status = _status_of(error)
+    if isinstance(error, FileExistsError) or status in (409, 412):
+        return "there"
+    return "unknown" if status in (400, 405, 501) or type(error).__name__ == "ParamValidationError" else None
+
+
 def _meant(error: Exception) -> StoreError:
     """What an exception of a store's package means."""
-    status = _status(error) or _status_of_botocore(error) or _status_of_botocore(error.__cause__)
+    status = _status_of(error)
     if status is not None and status >= 300:
         try:
             check(status)
@@ -112,6 +123,10 @@ def _meant(error: Exception) -> StoreError:
     if type(error).__name__ in ("InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"):
         return StoreError("not_found", "there can be no such object")
     return StoreError("unreachable", f"the store does not answer ({type(error).__name__})", passing=True)
+
+
+def _status_of(error: BaseException) -> int | None:
+    return _status(error) or _status_of_botocore(error) or _status_of_botocore(error.__cause__)
 
 
 def _status(error: BaseException) -> int | None:

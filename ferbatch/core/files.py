@@ -59,10 +59,10 @@ def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def check_is_local(path: str) -> None:
-    """UsageError where it is a path into a store, to which nothing is written."""
+    """UsageError where it is a path into a store, to which labels alone are written."""
     if is_remote(os.fsencode(path)):
         scheme = path.partition("://")[0]
-        raise UsageError(f"{scheme}:// paths are read only, outputs go to files (labels.csv, say)")
+        raise UsageError(f"{scheme}:// takes no folders of ferbatch's, labels alone: say a folder of this machine")
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

@@ -45,14 +45,15 @@ class Holder:
 
 
 @contextmanager
-def locked(path: str) -> Iterator[Holder | None]:
+def locked(path: str, name: str | None = None) -> Iterator[Holder | None]:
     """Hold the lock beside `path`; yields who held it and died without letting go, if so.
 
     LockedError if another run has it. The lock is the kernel's and ends with its process; its file says whose it is.
+    `name`: what messages call what is locked, where that is not `path`.
     """
     file = f"{path}.lock"
     lock = FileLock(file, timeout=0)
-    _acquire(lock, path)
+    _acquire(lock, name or shown(path))
     before = _holder(file)
     signed = _sign(file, before)
     try:
@@ -64,16 +65,15 @@ def locked(path: str) -> Iterator[Holder | None]:
         lock.release()
 
 
-def check_free(path: str) -> None:
-    """LockedError if another run holds `path`."""
+def check_free(path: str, name: str | None = None) -> None:
+    """LockedError if another run holds `path`, which messages call `name`, if that is said."""
     if os.path.lexists(f"{path}.lock"):
         lock = FileLock(f"{path}.lock", timeout=0)
-        _acquire(lock, path)
+        _acquire(lock, name or shown(path))
         lock.release()
 
 
-def _acquire(lock: FileLock, path: str, *, again: bool = True) -> None:
-    name = shown(path)
+def _acquire(lock: FileLock, name: str, *, again: bool = True) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file system without locks gets filelock's own, which is enough
@@ -84,7 +84,7 @@ def _acquire(lock: FileLock, path: str, *, again: bool = True) -> None:
             if holder and holder.is_dead and again:
                 with suppress(OSError):
                     os.unlink(lock.lock_file)
-                return _acquire(lock, path, again=False)
+                return _acquire(lock, name, again=False)
             if not holder:
                 raise unwritten(f"{name}.lock", error.strerror) from error
         raise LockedError(f"another run is writing {name}" + (f": {holder}" if holder else "")) from error

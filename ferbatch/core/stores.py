@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from ferbatch.core import known, urls
-from ferbatch.core.answers import Entry, Fetched, StoreError, told, version_in, version_listed
+from ferbatch.core.answers import Entry, Fetched, StoreError, refuses_create, told, version_in, version_listed
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
 from ferbatch.core.signing import Bucket, Keys
@@ -23,6 +24,7 @@ from ferbatch.core.web import CONNECT, READ, Web
 S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
 PROBED = 20  # seconds that a store may take to say whether a path is there
+PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way
 TALKATIVE = (
     "s3fs",
     "aiobotocore",
@@ -102,6 +104,54 @@ class Stores:
                 return await self.web.begins(url, n)
             return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
 
+    async def put(self, local: str, file: bytes) -> None:
+        """Have a file as an object: whole, or as what was there before. A large one is put in parts."""
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
+        how = {"max_concurrency": PARTS} if scheme in AZURE else {"chunksize": PART}
+        if scheme in S3:
+            how["max_concurrency"] = PARTS
+        with told():
+            system = await self._system(url)
+            await system._put_file(local, system._strip_protocol(url), **how)
+        kept, size = (await self.look(file)).size, os.path.getsize(local)
+        if kept != size:
+            raise StoreError("unreadable", f"the store has {kept:,} bytes of {size:,}", passing=True)
+
+    async def write(self, file: bytes, data: bytes) -> None:
+        """Have a small object, in place of what was there."""
+        with told():
+            await self._call(urls.scheme_of(file) or "", "pipe_file", urls.whole(file), data)
+
+    async def create(self, file: bytes, data: bytes) -> bool | None:
+        """Have a small object where there is none.
+
+        False where there is one, None where the store does not take that condition.
+        """
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
+        only: dict[str, Any] = {"overwrite": False} if scheme in AZURE else {"mode": "create"}
+        with told():
+            try:
+                await self._call(scheme, "pipe_file", url, data, **only)
+            except Exception as error:  # whatever the package says of it
+                refused = refuses_create(error)
+                if refused is None:
+                    raise
+                return None if refused == "unknown" else False
+        return True
+
+    async def get(self, file: bytes, local: str) -> None:
+        """Have an object as a file, however large it is."""
+        with told():
+            await self._call(urls.scheme_of(file) or "", "get_file", urls.whole(file), local)
+        size, whole = os.path.getsize(local), (await self.look(file)).size
+        if size != whole:
+            raise StoreError("unreadable", f"the store sends {size:,} bytes and says {whole:,}", passing=True)
+
+    async def remove(self, file: bytes) -> None:
+        """Take an object away, if it is there."""
+        with told(), suppress(FileNotFoundError):
+            await self._call(urls.scheme_of(file) or "", "rm_file", urls.whole(file))
+
     async def is_page(self, url: str) -> bool:
         """Whether a page of the web is there, rather than a file."""
         with told():
@@ -175,14 +225,14 @@ class Stores:
                 await _settle(self.systems[known_as])
         return self.systems[known_as]
 
-    async def _call(self, scheme: str, name: str, url: str, **more: Any) -> Any:
+    async def _call(self, scheme: str, name: str, url: str, *values: Any, **more: Any) -> Any:
         """A method of a scheme's filesystem, in this loop if it can, else in a thread."""
         system = await self._system(url)
         path = system._strip_protocol(url)
         if system.async_impl:
-            return await getattr(system, f"_{name}")(path, **more)
+            return await getattr(system, f"_{name}")(path, *values, **more)
         return await asyncio.get_running_loop().run_in_executor(
-            self.threads, lambda: getattr(system, name)(path, **more)
+            self.threads, lambda: getattr(system, name)(path, *values, **more)
         )
 
     async def _get_signed(self, scheme: str, url: str) -> Fetched | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from ferbatch.core.names import count, escape, shown
+from ferbatch.core.names import count, escape
 from ferbatch.core.records import LARGE_SIDE
 from ferbatch.model.weights import UNKNOWN_ACCURACY
 from ferbatch.shell import log
@@ -143,7 +143,7 @@ class LabelConsole(RunConsole):
             named = f" ({', '.join(f'{name} {n:,}' for name, n in others.items())})" if others else ""
             say(f"{count(result.tally.without_truth, 'image')} without truth, not scored{named}")
         if output.is_file:
-            say(f"report: {shown(output.report)}.html, .md, .json")
+            say(f"report: {output.of_report}.html, .md, .json")
 
 
 def merged(whole: Merged, *, quiet: bool) -> None:
@@ -157,7 +157,7 @@ def merged(whole: Merged, *, quiet: bool) -> None:
     said = f"{count(whole.parts, 'part')}, {count(tally.images, 'image')}{where}"
     say(said, shown=not quiet, event="merged", images=tally.images, parts=whole.parts)
     if whole.report is not None and output.is_file:
-        say(f"report: {shown(output.report)}.html, .md, .json", shown=not quiet)
+        say(f"report: {output.of_report}.html, .md, .json", shown=not quiet)
     if tally.failed:
         said = f"{tally.failed:,} of {count(tally.images, 'image')} could not be labelled; each has its row"
         say(f"{said}, {tally.failed_example} for one", log.WARNING, event="failed", images=tally.failed)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -20,18 +21,18 @@ from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.plan import plan
 from ferbatch.commands.label.result import counts_of, report_of, unscored
 from ferbatch.commands.label.resume import AT_ONCE
+from ferbatch.commands.label.store_output import StoreOutput
 from ferbatch.core.batch import Batch, joined
 from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import FerbatchError, UsageError
-from ferbatch.core.files import remove, sha256_of
+from ferbatch.core.files import sha256_of
 from ferbatch.core.names import count, decode_path, escape, listed, shown
 from ferbatch.core.options import Existing, Options, shard_of
 from ferbatch.core.records import Doubt
-from ferbatch.core.writers import Writer
 from ferbatch.model import weights
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources.listing import Listing
-from ferbatch.stream.journal import Done, Journal, placed_in
+from ferbatch.stream.journal import Done, placed_in
 from ferbatch.stream.recorder import Recorder, Tally
 
 OF_ITS_OWN = {"--shard": None, "incremental": None, "labels": None}  # what a journal says of one part alone
@@ -74,19 +75,28 @@ def run(paths: Sequence[str], output: Output, existing: Existing) -> Merged:
 
     UsageError where they are not all parts of one whole, OutputError or LockedError where it cannot be written.
     """
-    parts = sorted((_part(path) for path in paths), key=lambda part: part.number)
-    if any(os.path.realpath(part.output.path) == os.path.realpath(output.path) for part in parts):
-        raise UsageError(f"{output.shown} is one of the parts: merge into another file")
-    _check_same(parts)
-    with output.held(existing, tuple(parts[0].sidecar["counts"]["labels"])):
-        return _write(_Whole(parts), output)
+    with TemporaryDirectory(prefix="ferbatch-") as fetched:
+        found = (_part(path, os.path.join(fetched, str(number))) for number, path in enumerate(paths))
+        parts = sorted(found, key=lambda part: part.number)
+        if any(os.path.realpath(part.output.owner) == os.path.realpath(output.owner) for part in parts):
+            raise UsageError(f"{output.shown} is one of the parts: merge into another file")
+        _check_same(parts)
+        with output.held(existing, tuple(parts[0].sidecar["counts"]["labels"])):
+            return _write(_Whole(parts), output)
 
 
-def _part(path: str) -> Part:
-    """UsageError where it is no labels file of a finished share, as it was written."""
+def _part(path: str, folder: str) -> Part:
+    """UsageError where it is no labels file of a finished share, as it was written.
+
+    `folder`: to make, and to fetch it into, where it is in a store.
+    """
     if is_url(path):
         raise UsageError(f"{name_of(path)} is no part: parts are files, and tables are joined by SQL")
     output, name = plan(path, None), shown(path)
+    if isinstance(output, StoreOutput):
+        output = StoreOutput(output.url, output.format, folder)
+        os.makedirs(folder)
+        output.fetch()
     if not os.path.isfile(output.path):
         raise UsageError(f"no such file: {name}")
     if os.path.exists(output.journal):
@@ -183,29 +193,27 @@ def _write(whole: _Whole, output: Output) -> Merged:
     labels = tuple(first.sidecar["counts"]["labels"])
     head = {**first.identity, "--shard": None, "incremental": False, "labels": output.sha256_of(output.path)}
     outcomes = unscored(listing, labels)
-    with _recording(output, labels, head) as (writer, journal):
-        recorder = Recorder(writer, journal, outcomes, allowed=tuple(first.sidecar["options"]["allow"]))
-        for batch in whole.batches():
-            recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))
-        writer.close()
-        writer.flush()
-        report = _report(first, listing, outcomes)
-        if output.lasts:
-            output.keep(report, _sidecar(whole, output, recorder.tally, labels))
+    with _dropped_if_it_fails(output):
+        with output.recording(labels, head) as (writer, journal):
+            recorder = Recorder(writer, journal, outcomes, allowed=tuple(first.sidecar["options"]["allow"]))
+            for batch in whole.batches():
+                recorder.add(batch, np.zeros(len(batch), bool), np.zeros(len(batch), bool))
+            writer.close()
+            writer.flush()
+            report = _report(first, listing, outcomes)
+            if output.lasts:
+                output.keep(report, _sidecar(whole, output, recorder.tally, labels))
+        output.put()
     return Merged(output, len(whole.parts), labels, listing, recorder.tally, report)
 
 
 @contextmanager
-def _recording(
-    output: Output, labels: Sequence[str], head: Mapping[str, Any]
-) -> Iterator[tuple[Writer, Journal | None]]:
-    """What takes the rows, and the journal of what is merged, which goes if that fails."""
+def _dropped_if_it_fails(output: Output) -> Iterator[None]:
+    """Nobody can go on with what was merged to a part."""
     try:
-        with output.recording(labels, head) as recording:
-            yield recording
+        yield
     except BaseException:
-        if output.is_file:
-            remove(output.journal)
+        output.drop()
         raise
 
 

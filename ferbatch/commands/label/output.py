@@ -54,6 +54,8 @@ class Output:
         self.report = f"{path}.report"  # what the names of the report's files begin with
         self.report_files = [f"{self.report}.{suffix}" for suffix in REPORT_SUFFIXES]
         self.of_journal, self.of_state = f"{self.shown}.journal", f"{self.shown}.run.jsonl"  # safe to print
+        self.of_report = f"{self.shown}.report"
+        self.notes: list[str] = []  # what a user should hear of it, once it is held
         self.owner = os.path.abspath(path) if self.is_file else path  # of folders of faces
         self.files = (self.journal, self.part, self.path, self.state, self.sidecar, *self.report_files)
 
@@ -171,6 +173,14 @@ class Output:
             if os.path.exists(self.path):
                 os.chmod(self.journal, stat.S_IMODE(os.stat(self.path).st_mode))
         return journal
+
+    def put(self) -> None:
+        """Have what was recorded where it belongs, if that is elsewhere than it was written."""
+
+    def drop(self) -> None:
+        """Let go of an unfinished run, with which nobody can go on."""
+        if self.is_file:
+            remove(self.journal)
 
     def forget(self, path: str) -> None:
         """The rows of an image that is gone go, where they do not by themselves."""

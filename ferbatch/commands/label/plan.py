@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from ferbatch.commands.label.output import STDOUT, Output
+from ferbatch.core import objects
 from ferbatch.core.database import database_at, is_url
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import check_is_local
 from ferbatch.core.names import shown
+from ferbatch.core.urls import is_remote
 from ferbatch.core.writers import WRITERS, check_format
 
 
@@ -28,7 +29,11 @@ def _plan(path: str | None, format_name: str | None) -> Output:
         path = f"labels.{format_name or 'csv'}"
     if not path:
         raise UsageError("--output is empty")
-    check_is_local(path)
+    if is_remote(os.fsencode(path)):
+        from ferbatch.commands.label.store_output import StoreOutput
+
+        url = objects.check(path)
+        return StoreOutput(url, _format_of(url, format_name))
     if is_url(path):
         database = database_at(path)  # says what is not installed
         from ferbatch.commands.label.database import DatabaseOutput  # imports SQLAlchemy, which is an extra
@@ -40,10 +45,15 @@ def _plan(path: str | None, format_name: str | None) -> Output:
         return Output(STDOUT, check_format(format_name or "csv"))
     if os.path.islink(path):  # write where the link points, not over the link
         path = os.path.realpath(path)
+    return Output(path, _format_of(path, format_name))
+
+
+def _format_of(path: str, format_name: str | None) -> str:
+    """What --format says, else the suffix of --output; UsageError where they disagree or say nothing."""
     suffix = os.path.splitext(path)[1].lstrip(".").lower()
     if suffix in WRITERS and format_name not in (None, suffix):
         raise UsageError(f"--output {shown(path)} and --format {format_name} disagree")
     if suffix not in WRITERS and format_name is None:
         known = ", ".join(f".{name}" for name in WRITERS)
         raise UsageError(f"{shown(path)} has no known suffix ({known}); or say --format")
-    return Output(path, check_format(format_name or suffix))
+    return check_format(format_name or suffix)

@@ -115,7 +115,7 @@ def run(
         identity = identity_of(options, card, past.head)
         if not past.claim(identity, rules_of(options), listing.hides):
             return None
-        for note in past.notes:
+        for note in (*output.notes, *past.notes):
             watcher.warned(note)
         _check_kept(folders if past.any else [], output)
         output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
@@ -178,6 +178,7 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
             output.keep(report, sidecar_of(result))
         if journal and job.share:
             _place(journal, job.share)
+    output.put()
     return result
 
 

@@ -1,0 +1,119 @@
+"""Objects that outputs are: put, fetched and taken away, each whole, and what a store has against it in a sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from ferbatch.core import remote, urls
+from ferbatch.core.answers import StoreError
+from ferbatch.core.errors import OutputError, UsageError
+from ferbatch.core.files import unwritten, writing
+from ferbatch.core.names import shown
+from ferbatch.core.records import Version
+
+WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
+ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+
+T = TypeVar("T")
+
+
+def check(path: str) -> str:
+    """The path of an object that may be written; UsageError where it is none, or what writes it is not installed."""
+    path = os.fsdecode(urls.cleaned(os.fsencode(path)))
+    scheme, _, rest = path.partition("://")
+    if scheme.lower() not in WRITTEN:
+        raise UsageError(f"{scheme}:// paths are read only: outputs go to files, s3://, gs:// or az://")
+    bucket, _, key = rest.partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise UsageError(f"{shown(path)} names no object: {scheme}://bucket/labels.csv does")
+    urls.check_installed(scheme.lower())
+    return path
+
+
+def plain(path: str) -> str:
+    """The path of an object as it is the same for all its spellings."""
+    scheme, _, rest = path.partition("://")
+    return f"{ONE_NAME.get(scheme.lower(), scheme.lower())}://{rest}"
+
+
+def there(paths: Sequence[str]) -> dict[str, Version]:
+    """What those of these objects are that are there; OutputError where the store does not say it."""
+    from ferbatch.core.ahead import in_turn
+
+    ahead = remote.ahead()
+
+    async def look(file: bytes) -> Version | None:
+        try:
+            return await ahead.stores.look(file)
+        except StoreError as error:
+            if error.kind == "not_found":
+                return None
+            raise
+
+    def every() -> Awaitable[list[Version | None]]:
+        return in_turn(look, [os.fsencode(path) for path in paths], len(paths))
+
+    found = zip(paths, _asked(paths[0], every), strict=True)
+    return {path: version for path, version in found if version is not None}
+
+
+def put(local: str, path: str) -> None:
+    """Have a file as an object."""
+    with writing(shown(local)):  # where the file cannot be read back
+        os.stat(local)
+    _asked(path, lambda: remote.ahead().stores.put(local, os.fsencode(path)))
+
+
+def get(path: str, local: str) -> None:
+    """Have an object as a file, in place of what is there."""
+    _asked(path, lambda: remote.ahead().stores.get(os.fsencode(path), local))
+
+
+def remove(path: str) -> None:
+    """Take an object away, if it is there."""
+    _asked(path, lambda: remote.ahead().stores.remove(os.fsencode(path)))
+
+
+def begins(path: str, n: int) -> bytes | None:
+    """The first bytes of an object, `n` at the most; None where there is none."""
+    try:
+        return remote.ahead().ask(lambda: remote.ahead().stores.begins(os.fsencode(path), n))
+    except StoreError as error:
+        if error.kind == "not_found":
+            return None
+        raise refused(path, error) from None
+
+
+def write(path: str, data: bytes) -> None:
+    """Have a small object, in place of what is there."""
+    _asked(path, lambda: remote.ahead().stores.write(os.fsencode(path), data))
+
+
+def create(path: str, data: bytes) -> bool | None:
+    """Have a small object where there is none.
+
+    False where there is one, None where the store does not take that condition; UsageError where there is no bucket.
+    """
+    try:
+        return remote.ahead().ask(lambda: remote.ahead().stores.create(os.fsencode(path), data))
+    except StoreError as error:
+        if error.kind == "not_found":
+            raise UsageError(f"there is no bucket to write {shown(path)} in") from None
+        raise refused(path, error) from None
+
+
+def _asked(path: str, do: Callable[[], Awaitable[T]]) -> T:
+    try:
+        return remote.ahead().ask(do)
+    except StoreError as error:
+        raise refused(path, error) from None
+
+
+def refused(path: str, error: StoreError) -> OutputError:
+    """What a store has against it, in a sentence."""
+    why, scheme = str(error), urls.scheme_of(os.fsencode(path)) or ""
+    if error.kind == "permission":
+        why += f" (credentials come from {urls.STORES[scheme].keys})"
+    return unwritten(shown(path), "it or its bucket is gone" if error.kind == "not_found" else why)
