@@ -14,6 +14,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,7 +32,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, known, remote, urls, web
+from ferbatch.core import ahead, known, remote, store_locks, stores, urls, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -61,11 +62,14 @@ def switch_on(patch: Patch, known_as: str, /, **settings: Any) -> None:
 
 
 @fault
-def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, **environment: str) -> None:
+def store(
+    patch: Patch, address: str, first: float = 0.001, read: float = 30.0, tried: int = 3, **environment: str
+) -> None:
     """Not what goes wrong, but where: a store of `stores.py` is S3, and is asked again soon after it failed.
 
     first: seconds before it is asked again.
     read: seconds that it may take to go on with an answer.
+    tried: times that its package asks by itself, with seconds between.
     """
     keys = {
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -76,9 +80,23 @@ def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, 
         patch.setenv(name, value)
     patch.setattr(ahead.patience, "first", first)
     patch.setattr(web, "READ", read)
+    patch.setattr(stores, "TRIED", tried)
+    patch.setattr(store_locks, "SETTLES", 0.05)
     patch.setattr(known, "index", known.Index())
     patch.setattr(remote, "_ahead", None)
     patch.setattr(urls, "secret", {})
+
+
+@fault
+def parts(patch: Patch, size: int) -> None:
+    """Objects of twice so many bytes are put in parts, of so many each."""
+    patch.setattr(stores, "PART", size)
+
+
+@fault
+def other_host(patch: Patch, name: str) -> None:
+    """The machine is called so, and no number of a process of another one is known on it."""
+    patch.setattr(socket, "gethostname", lambda: name)
 
 
 # The disk, and databases

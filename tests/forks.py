@@ -369,6 +369,8 @@ def warm_up() -> None:
     import ferbatch
     from ferbatch.cli import app
 
+    with suppress(ImportError):  # stores take as long to import as all else that a command needs
+        import s3fs  # noqa: F401
     for module in pkgutil.walk_packages(ferbatch.__path__, "ferbatch."):
         if not module.name.startswith(LATER):
             importlib.import_module(module.name)

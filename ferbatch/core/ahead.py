@@ -75,9 +75,9 @@ class Ahead:
         """Have it done, in that thread."""
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
-    def ask(self, do: Callable[[], Awaitable[T]]) -> T:
+    def ask(self, do: Callable[[], Awaitable[T]], attempts: int | None = None) -> T:
         """What a store says, asked again where it fails for now; StoreError where it does not say it."""
-        return self.wait(_tried(do, patience.attempts))
+        return self.wait(_tried(do, attempts or patience.attempts))
 
     def close(self) -> None:
         """Let the connections go, at the end of the process."""

@@ -100,7 +100,7 @@ def refuses_create(error: Exception) -> Literal["there", "unknown"] | None:
 
     There is one; or the store, or its package, knows no such wish. None: it is of something else.
     """
-    status = _status_of(error)
+    status = status_of(error)
     if isinstance(error, FileExistsError) or status in (409, 412):
         return "there"
     return "unknown" if status in (400, 405, 501) or type(error).__name__ == "ParamValidationError" else None
@@ -108,7 +108,7 @@ def refuses_create(error: Exception) -> Literal["there", "unknown"] | None:
 
 def _meant(error: Exception) -> StoreError:
     """What an exception of a store's package means."""
-    status = _status_of(error)
+    status = status_of(error)
     if status is not None and status >= 300:
         try:
             check(status)
@@ -125,7 +125,8 @@ def _meant(error: Exception) -> StoreError:
     return StoreError("unreachable", f"the store does not answer ({type(error).__name__})", passing=True)
 
 
-def _status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that an exception of a store's package speaks of."""
     return _status(error) or _status_of_botocore(error) or _status_of_botocore(error.__cause__)
 
 

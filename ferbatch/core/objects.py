@@ -38,9 +38,12 @@ def plain(path: str) -> str:
     return f"{ONE_NAME.get(scheme.lower(), scheme.lower())}://{rest}"
 
 
-def there(paths: Sequence[str]) -> dict[str, Version]:
-    """What those of these objects are that are there; OutputError where the store does not say it."""
-    from ferbatch.core.ahead import in_turn
+def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
+    """What those of these objects are that are there; OutputError, of the last, where the store does not say it.
+
+    `patient`: whether work was done already that waits for the answer.
+    """
+    from ferbatch.core.ahead import AT_FIRST, in_turn, patience
 
     ahead = remote.ahead()
 
@@ -55,7 +58,7 @@ def there(paths: Sequence[str]) -> dict[str, Version]:
     def every() -> Awaitable[list[Version | None]]:
         return in_turn(look, [os.fsencode(path) for path in paths], len(paths))
 
-    found = zip(paths, _asked(paths[0], every), strict=True)
+    found = zip(paths, _asked(paths[-1], every, patience.attempts if patient else AT_FIRST), strict=True)
     return {path: version for path, version in found if version is not None}
 
 
@@ -100,13 +103,13 @@ def create(path: str, data: bytes) -> bool | None:
         return remote.ahead().ask(lambda: remote.ahead().stores.create(os.fsencode(path), data))
     except StoreError as error:
         if error.kind == "not_found":
-            raise UsageError(f"there is no bucket to write {shown(path)} in") from None
+            raise UsageError(f"there is no such bucket: {shown('/'.join(path.split('/')[:3]))}") from None
         raise refused(path, error) from None
 
 
-def _asked(path: str, do: Callable[[], Awaitable[T]]) -> T:
+def _asked(path: str, do: Callable[[], Awaitable[T]], attempts: int | None = None) -> T:
     try:
-        return remote.ahead().ask(do)
+        return remote.ahead().ask(do, attempts)
     except StoreError as error:
         raise refused(path, error) from None
 

@@ -15,7 +15,16 @@ from contextlib import suppress
 from typing import Any
 
 from ferbatch.core import known, urls
-from ferbatch.core.answers import Entry, Fetched, StoreError, refuses_create, told, version_in, version_listed
+from ferbatch.core.answers import (
+    Entry,
+    Fetched,
+    StoreError,
+    refuses_create,
+    status_of,
+    told,
+    version_in,
+    version_listed,
+)
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
 from ferbatch.core.signing import Bucket, Keys
@@ -23,6 +32,7 @@ from ferbatch.core.web import CONNECT, READ, Web
 
 S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
+TRIED = 3  # times that botocore asks for what s3fs asks for once
 PROBED = 20  # seconds that a store may take to say whether a path is there
 PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way
 TALKATIVE = (
@@ -102,7 +112,12 @@ class Stores:
         with told():
             if scheme in urls.WEB:
                 return await self.web.begins(url, n)
-            return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
+            try:
+                return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
+            except Exception as error:  # whatever the package says of it
+                if status_of(error) == 416:  # it is empty
+                    return b""
+                raise
 
     async def put(self, local: str, file: bytes) -> None:
         """Have a file as an object: whole, or as what was there before. A large one is put in parts."""
@@ -113,9 +128,14 @@ class Stores:
         with told():
             system = await self._system(url)
             await system._put_file(local, system._strip_protocol(url), **how)
-        kept, size = (await self.look(file)).size, os.path.getsize(local)
+        kept, size = 0, os.path.getsize(local)
+        try:
+            kept = (await self.look(file)).size
+        except StoreError as error:
+            if error.kind != "not_found":
+                raise
         if kept != size:
-            raise StoreError("unreadable", f"the store has {kept:,} bytes of {size:,}", passing=True)
+            raise StoreError("unreadable", f"the store keeps {kept:,} bytes of {size:,}", passing=True)
 
     async def write(self, file: bytes, data: bytes) -> None:
         """Have a small object, in place of what was there."""
@@ -212,7 +232,7 @@ class Stores:
             urls.check_installed(scheme)
             options: dict[str, Any] = {"account_name": account} if scheme in AZURE and account else {}
             if scheme in S3:
-                retries = {"max_attempts": 3}
+                retries = {"max_attempts": TRIED}
                 timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
                 options = {"config_kwargs": {"max_pool_connections": self.connections, "retries": retries, **timeouts}}
             try:

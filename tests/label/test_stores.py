@@ -235,24 +235,6 @@ def test_evaluate_reads_the_truth_from_a_store(
     assert said[0] == said[1]
 
 
-def test_outputs_go_to_files(label: Any) -> None:
-    for options in (("-o", "s3://faces/labels.csv"), ("--crops", "s3://faces/crops"), ("--annotate", "gs://x/y")):
-        done = label("s3://faces", *options)
-        assert done.returncode == 2
-        assert b"outputs go to files" in done.stderr
-
-
-@pytest.fixture
-def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of moto's server, which is what most people test against that use S3."""
-    server = pytest.importorskip("moto.server", reason="moto is installed with ferbatch[test]")
-    one = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    one.start()
-    host, port = one.get_host_and_port()
-    yield f"http://{host}:{port}"
-    one.stop()
-
-
 def test_a_real_server_of_s3_is_read(moto: str, ferbatch_in: Ferbatch, tmp_path: Path, model: Path) -> None:
     import boto3
 

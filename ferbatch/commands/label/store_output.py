@@ -60,7 +60,7 @@ class StoreOutput(Output):
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         self._check_spools()
-        found = self._found()
+        found = self._found(patient=False)
         if existing.overwrite:
             return
         going_on, begun = existing.resume or existing.incremental, self.unfinished
@@ -84,9 +84,9 @@ class StoreOutput(Output):
         except OSError as error:
             raise unwritten(shown(folder), f"{error.strerror}; {SPOOL} names another folder") from error
 
-    def _found(self) -> dict[str, Version]:
+    def _found(self, *, patient: bool = True) -> dict[str, Version]:
         """The files whose objects are there, and what those are."""
-        found = objects.there([self.url_of(file) for file in self.objects])
+        found = objects.there([self.url_of(file) for file in self.objects], patient=patient)
         return {file: found[url] for file in self.objects if (url := self.url_of(file)) in found}
 
     def _is_sidecar_ours(self) -> bool:
