@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -59,6 +60,7 @@ class Ahead:
         self.begun = self.taken = 0
         self.typical = TYPICAL
         self.full = False  # whether what waits could be begun but for HELD
+        weakref.finalize(self, int)  # what packages do so at the end comes after `close` by that
         atexit.register(self.close)
         threading.Thread(target=self.loop.run_forever, daemon=True, name="ahead").start()
 

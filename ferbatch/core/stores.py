@@ -75,6 +75,8 @@ class Stores:
         for system in self.systems.values():
             if hasattr(system, "_s3creator"):
                 await system._s3creator.__aexit__(None, None, None)
+            if hasattr(system, "service_client"):
+                await system.service_client.close()
 
     async def fetch(self, file: bytes) -> Fetched:
         """An object's content."""
@@ -287,7 +289,9 @@ def _lasts(bucket: Bucket | None) -> bool:
 def _opened(scheme: str, options: Mapping[str, Any]) -> Any:
     """A filesystem of fsspec's, for the loop that runs."""
     fsspec = importlib.import_module("fsspec")
-    asynchronous = {"asynchronous": True} if fsspec.get_filesystem_class(scheme).async_impl else {}
+    # One of Azure's wants a loop at the end to close itself with, be there something to close or not.
+    works = fsspec.get_filesystem_class(scheme).async_impl and scheme not in AZURE
+    asynchronous = {"asynchronous": True} if works else {}
     return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options)
 
 
