@@ -97,9 +97,9 @@ def load_model(
 
 
 def read_labels(path: str | os.PathLike[str]) -> pandas.DataFrame:
-    """A labels file of any format, or a database's URL, as a DataFrame: text columns hold '' where empty, numbers NaN.
+    """A labels file of any format, in a bucket too, or a database's URL, as a DataFrame.
 
-    A file called `NA.jpg` or a person called `null` stays a text.
+    Text columns hold '' where empty, numbers NaN. A file called `NA.jpg` or a person called `null` stays a text.
     """
     from ferbatch.sources import tables
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, known, remote, store_locks, stores, urls, web
+from ferbatch.core import ahead, known, puts, remote, store_locks, stores, urls, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -90,7 +90,7 @@ def store(
 @fault
 def parts(patch: Patch, size: int) -> None:
     """Objects of twice so many bytes are put in parts, of so many each."""
-    patch.setattr(stores, "PART", size)
+    patch.setattr(puts, "PART", size)
 
 
 @fault

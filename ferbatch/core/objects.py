@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from ferbatch.core import remote, urls
+from ferbatch.core import puts, remote, urls
 from ferbatch.core.answers import StoreError
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import unwritten, writing
+from ferbatch.core.files import writing
 from ferbatch.core.names import shown
 from ferbatch.core.records import Version
 
@@ -24,7 +26,7 @@ def check(path: str) -> str:
     path = os.fsdecode(urls.cleaned(os.fsencode(path)))
     scheme, _, rest = path.partition("://")
     if scheme.lower() not in WRITTEN:
-        raise UsageError(f"{scheme}:// paths are read only: outputs go to files, s3://, gs:// or az://")
+        raise UsageError(f"{scheme}:// paths are of images alone: labels lie in files, s3://, gs:// or az://")
     bucket, _, key = rest.partition("/")
     if not bucket or not key or key.endswith("/"):
         raise UsageError(f"{shown(path)} names no object: {scheme}://bucket/labels.csv does")
@@ -58,25 +60,46 @@ def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
     def every() -> Awaitable[list[Version | None]]:
         return in_turn(look, [os.fsencode(path) for path in paths], len(paths))
 
-    found = zip(paths, _asked(paths[-1], every, patience.attempts if patient else AT_FIRST), strict=True)
-    return {path: version for path, version in found if version is not None}
+    answers = _asked(paths[-1], every, "looked at", patience.attempts if patient else AT_FIRST)
+    return {path: version for path, version in zip(paths, answers, strict=True) if version is not None}
 
 
 def put(local: str, path: str) -> None:
     """Have a file as an object."""
     with writing(shown(local)):  # where the file cannot be read back
         os.stat(local)
-    _asked(path, lambda: remote.ahead().stores.put(local, os.fsencode(path)))
+    _asked(path, lambda: puts.put(remote.ahead().stores, local, os.fsencode(path)))
 
 
 def get(path: str, local: str) -> None:
     """Have an object as a file, in place of what is there."""
-    _asked(path, lambda: remote.ahead().stores.get(os.fsencode(path), local))
+    _asked(path, lambda: puts.get(remote.ahead().stores, os.fsencode(path), local), "read")
+
+
+@contextmanager
+def fetched(path: str) -> Iterator[str]:
+    """The path of a file with what an object holds, or of this very file where it is none, until the block ends.
+
+    UsageError where it cannot be had.
+    """
+    if not urls.is_remote(os.fsencode(path)):
+        yield path
+        return
+    path = check(path)
+    with TemporaryDirectory(prefix="ferbatch-") as folder:
+        try:
+            local = os.path.join(folder, f"object{os.path.splitext(path)[1]}")
+            if path not in there([path], patient=False):
+                raise UsageError(f"no such file: {shown(path)}")
+            get(path, local)
+        except OutputError as error:
+            raise UsageError(str(error)) from error
+        yield local
 
 
 def remove(path: str) -> None:
     """Take an object away, if it is there."""
-    _asked(path, lambda: remote.ahead().stores.remove(os.fsencode(path)))
+    _asked(path, lambda: puts.remove(remote.ahead().stores, os.fsencode(path)))
 
 
 def begins(path: str, n: int) -> bytes | None:
@@ -86,12 +109,12 @@ def begins(path: str, n: int) -> bytes | None:
     except StoreError as error:
         if error.kind == "not_found":
             return None
-        raise refused(path, error) from None
+        raise refused(path, error, "read") from None
 
 
 def write(path: str, data: bytes) -> None:
     """Have a small object, in place of what is there."""
-    _asked(path, lambda: remote.ahead().stores.write(os.fsencode(path), data))
+    _asked(path, lambda: puts.write(remote.ahead().stores, os.fsencode(path), data))
 
 
 def create(path: str, data: bytes) -> bool | None:
@@ -100,23 +123,24 @@ def create(path: str, data: bytes) -> bool | None:
     False where there is one, None where the store does not take that condition; UsageError where there is no bucket.
     """
     try:
-        return remote.ahead().ask(lambda: remote.ahead().stores.create(os.fsencode(path), data))
+        return remote.ahead().ask(lambda: puts.create(remote.ahead().stores, os.fsencode(path), data))
     except StoreError as error:
         if error.kind == "not_found":
             raise UsageError(f"there is no such bucket: {shown('/'.join(path.split('/')[:3]))}") from None
         raise refused(path, error) from None
 
 
-def _asked(path: str, do: Callable[[], Awaitable[T]], attempts: int | None = None) -> T:
+def _asked(path: str, do: Callable[[], Awaitable[T]], done: str = "written", attempts: int | None = None) -> T:
     try:
         return remote.ahead().ask(do, attempts)
     except StoreError as error:
-        raise refused(path, error) from None
+        raise refused(path, error, done) from None
 
 
-def refused(path: str, error: StoreError) -> OutputError:
-    """What a store has against it, in a sentence."""
+def refused(path: str, error: StoreError, done: str = "written") -> OutputError:
+    """What a store has against it, in a sentence; `done`: what could not be done with the object."""
     why, scheme = str(error), urls.scheme_of(os.fsencode(path)) or ""
     if error.kind == "permission":
         why += f" (credentials come from {urls.STORES[scheme].keys})"
-    return unwritten(shown(path), "it or its bucket is gone" if error.kind == "not_found" else why)
+    why = "it or its bucket is gone" if error.kind == "not_found" else why
+    return OutputError(f"{shown(path)} could not be {done}: {why}")

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ferbatch.core import objects, remote
+from ferbatch.core import objects, puts, remote
 from ferbatch.core.answers import StoreError
 from ferbatch.core.errors import FerbatchError, LockedError, UsageError
 from ferbatch.core.locks import LOCK_BYTES, Holder
@@ -133,7 +133,7 @@ class StoreLock:
             await asyncio.sleep(RENEWED)
             with suppress(StoreError):  # it is tried again, and looked at before anything is put
                 if self._is_mine(_claim_in(await stores.begins(file, LOCK_BYTES))):
-                    await stores.write(file, self._said())
+                    await puts.write(stores, file, self._said())
 
 
 def _claim_in(data: bytes) -> Claim | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -19,7 +18,6 @@ from ferbatch.core.answers import (
     Entry,
     Fetched,
     StoreError,
-    refuses_create,
     status_of,
     told,
     version_in,
@@ -34,7 +32,6 @@ S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
 TRIED = 3  # times that botocore asks for what s3fs asks for once
 PROBED = 20  # seconds that a store may take to say whether a path is there
-PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way
 TALKATIVE = (
     "s3fs",
     "aiobotocore",
@@ -84,7 +81,7 @@ class Stores:
         with told():
             fetched = await (self.web.get(url) if scheme in urls.WEB else self._get_signed(scheme, url))
             if fetched is None:
-                data = bytes(await self._call(scheme, "cat_file", url))
+                data = bytes(await self.call(scheme, "cat_file", url))
                 listed = known.version_of(file)
                 fetched = Fetched(data, listed if listed and listed.size == len(data) else await self.look(file))
         listed = known.version_of(file)
@@ -103,7 +100,7 @@ class Stores:
         with told():
             if scheme in urls.WEB:
                 return await self.web.look(url)
-            info = await self._call(scheme, "info", url)
+            info = await self.call(scheme, "info", url)
             if info.get("type") == "directory":
                 raise StoreError("not_found", "no such object")
             return version_in(info, info.get("size"))
@@ -115,64 +112,11 @@ class Stores:
             if scheme in urls.WEB:
                 return await self.web.begins(url, n)
             try:
-                return bytes(await self._call(scheme, "cat_file", url, start=0, end=n))[:n]
+                return bytes(await self.call(scheme, "cat_file", url, start=0, end=n))[:n]
             except Exception as error:  # whatever the package says of it
                 if status_of(error) == 416:  # it is empty
                     return b""
                 raise
-
-    async def put(self, local: str, file: bytes) -> None:
-        """Have a file as an object: whole, or as what was there before. A large one is put in parts."""
-        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
-        how = {"max_concurrency": PARTS} if scheme in AZURE else {"chunksize": PART}
-        if scheme in S3:
-            how["max_concurrency"] = PARTS
-        with told():
-            system = await self._system(url)
-            await system._put_file(local, system._strip_protocol(url), **how)
-        kept, size = 0, os.path.getsize(local)
-        try:
-            kept = (await self.look(file)).size
-        except StoreError as error:
-            if error.kind != "not_found":
-                raise
-        if kept != size:
-            raise StoreError("unreadable", f"the store keeps {kept:,} bytes of {size:,}", passing=True)
-
-    async def write(self, file: bytes, data: bytes) -> None:
-        """Have a small object, in place of what was there."""
-        with told():
-            await self._call(urls.scheme_of(file) or "", "pipe_file", urls.whole(file), data)
-
-    async def create(self, file: bytes, data: bytes) -> bool | None:
-        """Have a small object where there is none.
-
-        False where there is one, None where the store does not take that condition.
-        """
-        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
-        only: dict[str, Any] = {"overwrite": False} if scheme in AZURE else {"mode": "create"}
-        with told():
-            try:
-                await self._call(scheme, "pipe_file", url, data, **only)
-            except Exception as error:  # whatever the package says of it
-                refused = refuses_create(error)
-                if refused is None:
-                    raise
-                return None if refused == "unknown" else False
-        return True
-
-    async def get(self, file: bytes, local: str) -> None:
-        """Have an object as a file, however large it is."""
-        with told():
-            await self._call(urls.scheme_of(file) or "", "get_file", urls.whole(file), local)
-        size, whole = os.path.getsize(local), (await self.look(file)).size
-        if size != whole:
-            raise StoreError("unreadable", f"the store sends {size:,} bytes and says {whole:,}", passing=True)
-
-    async def remove(self, file: bytes) -> None:
-        """Take an object away, if it is there."""
-        with told(), suppress(FileNotFoundError):
-            await self._call(urls.scheme_of(file) or "", "rm_file", urls.whole(file))
 
     async def is_page(self, url: str) -> bool:
         """Whether a page of the web is there, rather than a file."""
@@ -181,7 +125,7 @@ class Stores:
 
     async def flat(self, path: bytes, deep: bool) -> AsyncIterator[list[Entry]]:
         """What S3 has below a path ending in a slash, in order, some at a time; `deep`: in folders, too."""
-        system = await self._system(path.decode("utf-8", "surrogateescape"))
+        system = await self.system(path.decode("utf-8", "surrogateescape"))
         bucket, _, prefix = path.partition(b"://")[2].decode("utf-8", "surrogateescape").partition("/")
         start, page = len(f"{bucket}/{prefix}"), list[Entry]()
         with told():
@@ -199,16 +143,16 @@ class Stores:
         """StoreError where a store does not answer soon, whatever patience its package has."""
         scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
         with told(), suppress(FileNotFoundError):
-            await asyncio.wait_for(self._call(scheme, "info", url), PROBED)
+            await asyncio.wait_for(self.call(scheme, "info", url), PROBED)
 
     async def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder, whose path ends in a slash, in no order."""
         scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
         on_web, entries = scheme in urls.WEB, dict[bytes, Entry]()
         with told():
-            system = await self._system(url)
+            system = await self.system(url)
             inner = url if on_web else f"{system._strip_protocol(url)}/"
-            found = await self._call(scheme, "ls", url, detail=True)
+            found = await self.call(scheme, "ls", url, detail=True)
         for info in found:
             below = info["name"].removeprefix(inner)
             name = below.rstrip("/")
@@ -225,7 +169,7 @@ class Stores:
         self._web = self._web or Web(self.connections)
         return self._web
 
-    async def _system(self, url: str) -> Any:
+    async def system(self, url: str) -> Any:
         """The filesystem that a path is in."""
         scheme, _, rest = url.partition("://")
         scheme, account = scheme.lower(), rest.partition("/")[0].partition("@")[2].partition(".")[0]
@@ -247,9 +191,9 @@ class Stores:
                 await _settle(self.systems[known_as])
         return self.systems[known_as]
 
-    async def _call(self, scheme: str, name: str, url: str, *values: Any, **more: Any) -> Any:
+    async def call(self, scheme: str, name: str, url: str, *values: Any, **more: Any) -> Any:
         """A method of a scheme's filesystem, in this loop if it can, else in a thread."""
-        system = await self._system(url)
+        system = await self.system(url)
         path = system._strip_protocol(url)
         if system.async_impl:
             return await getattr(system, f"_{name}")(path, *values, **more)
@@ -277,7 +221,7 @@ class Stores:
 
     async def _bucket(self, scheme: str, name: str) -> Bucket | None:
         if name not in self.buckets:
-            self.buckets[name] = await Bucket.of(await self._system(f"{scheme}://{name}"), name)
+            self.buckets[name] = await Bucket.of(await self.system(f"{scheme}://{name}"), name)
         return self.buckets[name]
 
 

@@ -27,7 +27,11 @@ Workers = Annotated[
 ]
 Output = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="The file to write, a database's URL, or - for stdout.  [default: labels.csv]"),
+    typer.Option(
+        "--output",
+        "-o",
+        help="The file to write, s3://bucket/labels.csv, a database's URL, or - for stdout.  [default: labels.csv]",
+    ),
 ]
 Format = Annotated[
     str | None, typer.Option("--format", help="csv, json, jsonl or parquet; else the output's suffix tells.")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ferbatch.core import objects
 from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
@@ -146,9 +147,9 @@ _BACKSLASH = re.compile(r"\\(?!x[0-9a-f]{2})")  # one that is not the beginning 
 
 
 def read_labels(path: str) -> pd.DataFrame:
-    """The rows of a csv, json, jsonl or parquet labels file, or of a database; '' and NaN where nothing applies.
+    """The rows of a csv, json, jsonl or parquet labels file, in a store too, or of a database.
 
-    A file of schema 1 has the columns that came later as well: of each face they are NaN.
+    '' and NaN stand where nothing applies. A file of schema 1 has the columns that came later too, of each face NaN.
 
     UsageError where the suffix names no format, or what the format needs is not installed.
     """
@@ -157,7 +158,8 @@ def read_labels(path: str) -> pd.DataFrame:
     else:
         if (suffix := _suffix(path)) not in TEXTS:
             check_format(suffix)
-        _, frame = _parsed(path, dict.fromkeys(TEXT_COLUMNS, "str"))
+        with objects.fetched(path) as file:
+            _, frame = _parsed(file, dict.fromkeys(TEXT_COLUMNS, "str"))
     missing = TEXT_COLUMNS - set(frame.columns)
     if missing:
         raise UsageError(f"{name_of(path)} is no labels file: no column {', '.join(sorted(missing))}")

@@ -328,8 +328,12 @@ def test_a_run_that_lost_its_lock_puts_nothing(run: Run, bucket: Any, proxy: Pro
         ("s3://bucket/labels.txt", 2, "has no known suffix"),
         ("s3://bucket/labels.csv --format json", 2, "disagree"),
         ("s3://key:hush/more@bucket/labels.csv", 2, "holds a name, a password or keys"),
-        ("hf://datasets/a/b/labels.csv", 2, "hf:// paths are read only: outputs go to files, s3://, gs:// or az://"),
-        ("https://example.org/labels.csv", 2, "https:// paths are read only"),
+        (
+            "hf://datasets/a/b/labels.csv",
+            2,
+            "hf:// paths are of images alone: labels lie in files, s3://, gs:// or az://",
+        ),
+        ("https://example.org/labels.csv", 2, "https:// paths are of images alone"),
     ],
 )
 def test_what_is_no_place_for_labels_is_said(url: str, code: int, said: str, run: Run, tmp_path: Path) -> None:
@@ -412,6 +416,27 @@ def test_parts_are_merged_from_a_store_into_a_store(
     parts[1] = "s3://bucket/parts/none.csv"
     ended = merge("-o", "whole.csv")
     assert (ended.code, "no such file: s3://bucket/parts/none.csv" in ended.stderr) == (2, True), ended.stderr
+
+
+def test_labels_in_a_store_are_read_and_evaluated(
+    run: Run, bucket: Any, proxy: Proxy, faces: Callable[..., Path], forks: Forks, tmp_path: Path
+) -> None:
+    for name in ("happy", "sad"):
+        faces(f"images/{name}", 6)
+    faults = {"store": {"address": proxy.address, "tried": 1, "FERBATCH_SPOOL": str(tmp_path / "spools" / "here")}}
+    said = []
+    for output in ("local.csv", URL):
+        assert run("-o", output).code == 3
+        ended = forks(tmp_path, "evaluate", "--predictions", output, "--format", "json", "-q", faults=faults)
+        assert ended.code == 0, ended.stderr
+        said.append(ended.stdout.replace(URL.encode(), b"local.csv"))
+    assert said[0] == said[1]
+    for path, why in ((f"{URL[:-4]}.json", "no such file: "), ("s3://nowhere/labels.csv", "no such file: ")):
+        ended = forks(tmp_path, "evaluate", "--predictions", path, faults=faults)
+        assert (ended.code, why in ended.stderr) == (2, True), ended.stderr
+    proxy.wrong.append(Wrong("HEAD", "/labels.csv", status=403))
+    ended = forks(tmp_path, "evaluate", "--predictions", URL, faults=faults)
+    assert (ended.code, "could not be looked at: the store refuses it (403)" in ended.stderr) == (2, True), ended.stderr
 
 
 def test_no_secret_is_written_anywhere(run: Run, bucket: Any, proxy: Proxy, tmp_path: Path) -> None:

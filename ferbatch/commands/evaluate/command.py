@@ -23,7 +23,7 @@ def evaluate(
     predictions: Annotated[
         str | None,
         typer.Option(
-            "--predictions", help="A labels file, or a database's URL, made earlier, in place of running a model."
+            "--predictions", help="A labels file, in a bucket too, or a database's URL, in place of running a model."
         ),
     ] = None,
     models_: Annotated[

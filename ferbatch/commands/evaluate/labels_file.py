@@ -14,6 +14,7 @@ from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, UNIT
+from ferbatch.core.urls import is_remote
 from ferbatch.model.weights import unfit
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources import tables
@@ -39,7 +40,7 @@ class LabelsFile:
     @classmethod
     def read(cls, path: str) -> LabelsFile:
         """UsageError where it is missing or no labels file."""
-        if not is_url(path) and not os.path.exists(path):
+        if not (is_url(path) or is_remote(os.fsencode(path)) or os.path.exists(path)):
             raise UsageError(f"no such file: {shown(path)}")
         frame = tables.read_labels(path)
         path = name_of(path) if is_url(path) else path  # from here on it is only spoken of

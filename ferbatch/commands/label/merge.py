@@ -24,7 +24,7 @@ from ferbatch.commands.label.resume import AT_ONCE
 from ferbatch.commands.label.store_output import StoreOutput
 from ferbatch.core.batch import Batch, joined
 from ferbatch.core.database import is_url, name_of
-from ferbatch.core.errors import FerbatchError, UsageError
+from ferbatch.core.errors import FerbatchError, OutputError, UsageError
 from ferbatch.core.files import sha256_of
 from ferbatch.core.names import count, decode_path, escape, listed, shown
 from ferbatch.core.options import Existing, Options, shard_of
@@ -96,7 +96,10 @@ def _part(path: str, folder: str) -> Part:
     if isinstance(output, StoreOutput):
         output = StoreOutput(output.url, output.format, folder)
         os.makedirs(folder)
-        output.fetch()
+        try:
+            output.fetch()
+        except OutputError as error:
+            raise UsageError(str(error)) from error
     if not os.path.isfile(output.path):
         raise UsageError(f"no such file: {name}")
     if os.path.exists(output.journal):
