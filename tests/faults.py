@@ -94,6 +94,12 @@ def parts(patch: Patch, size: int) -> None:
 
 
 @fault
+def soon_renewed(patch: Patch, seconds: float) -> None:
+    """The lock of an output in a store is renewed so often."""
+    patch.setattr(store_locks, "RENEWED", seconds)
+
+
+@fault
 def other_host(patch: Patch, name: str) -> None:
     """The machine is called so, and no number of a process of another one is known on it."""
     patch.setattr(socket, "gethostname", lambda: name)

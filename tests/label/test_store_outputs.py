@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_an_incremental_run_of_another_machine_goes_by_the_objects(
 def test_a_killed_run_goes_on_from_its_spool(run: Run, bucket: Any, local: bytes, tmp_path: Path) -> None:
     steps = run("-o", URL).events
     bucket.objects.all().delete()
-    for at in some(range(2, steps + 1), 8):
+    for at in some(range(2, steps + 1), 6):
         ended = run("-o", URL, kill_at=at)
         assert ended.code == -9
         put = [name for name in there(bucket) if name != "labels.csv.lock"]
@@ -183,6 +184,23 @@ def test_a_run_that_is_killed_while_it_puts_goes_on(
     assert run("-o", URL, again).code == 0
     assert (there(bucket)["labels.csv"], [*there(bucket)]) == (local, NAMES)
     assert not spooled(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_while_it_puts_lets_go_of_its_lock(
+    number: int, run: Run, bucket: Any, local: bytes, proxy: Proxy, tmp_path: Path
+) -> None:
+    pids: list[int] = []
+    proxy.wrong.append(Wrong("PUT", "/labels.csv", status=503, then=lambda: os.kill(pids[0], number)))
+    running = run("-o", URL, starts=True)
+    pids.append(running.pid)
+    _, said = running.communicate()
+    assert (running.returncode, said.count(b"\n")) == (128 + number, 1), said
+    assert said.endswith(b"; --resume goes on with what is done\n")
+    assert not {"labels.csv", "labels.csv.lock"} & {*there(bucket)}
+    proxy.wrong.clear()
+    assert run("-o", URL, "--resume").code == 0
+    assert (there(bucket)["labels.csv"], [*there(bucket)]) == (local, NAMES)
 
 
 FAILS = [
@@ -253,6 +271,23 @@ def test_a_second_run_is_told_of_the_first(on: str, run: Run, bucket: Any, local
     assert second.stderr.startswith(f"ferbatch: another run is writing {URL}: process ")
     assert f"on {socket.gethostname()}, since 20" in second.stderr
     assert (there(bucket)["labels.csv"], [*there(bucket)]) == (local, NAMES)
+
+
+def test_a_lock_is_renewed_for_as_long_as_its_run_goes_on(run: Run, bucket: Any, proxy: Proxy) -> None:
+    putting, goes_on = Event(), Event()
+    proxy.wrong.append(Wrong("PUT", ".run.json", times=1, then=lambda: (putting.set(), goes_on.wait(60))))
+    running = run("-o", URL, starts=True, faults={"soon_renewed": {"seconds": 0.1}})
+    assert putting.wait(60)
+    first = now = json.loads(there(bucket)["labels.csv.lock"])
+    deadline = time.monotonic() + 60
+    while now["until"] == first["until"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+        now = json.loads(there(bucket)["labels.csv.lock"])
+    goes_on.set()
+    assert now["until"] > first["until"]
+    assert {**now, "until": ""} == {**first, "until": ""}
+    assert running.wait() == 3
+    assert [*there(bucket)] == NAMES
 
 
 def locks(**said: Any) -> bytes:

@@ -51,6 +51,7 @@ class StoreOutput(Output):
         self.of_state, self.of_report = f"{self.shown}.run.jsonl", f"{self.shown}.report"
         self.origin = os.path.join(self.spool, "origin.json")
         self.lock: StoreLock | None = None  # while it is held
+        self.found: Mapping[str, Version] = {}  # what was there when it was looked at last
         # The labels come last: when they are there, all is.
         self.objects = [*self.report_files, self.sidecar, self.state, self.path]
 
@@ -60,7 +61,7 @@ class StoreOutput(Output):
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         self._check_spools()
-        found = self._found(patient=False)
+        self._look(patient=held)
         if existing.overwrite:
             return
         going_on, begun = existing.resume or existing.incremental, self.unfinished
@@ -68,10 +69,10 @@ class StoreOutput(Output):
             if not held:
                 check_free(self.spool, self.shown)  # or the run is not unfinished, but going on
             raise UsageError(f"{shown(self.spool)} {BEGUN}")
-        if going_on and (begun or self.path in found or self._is_sidecar_ours()):
+        if going_on and (begun or self.path in self.found or self._is_sidecar_ours()):
             return
         for file in (self.path, self.state, self.sidecar, *self.report_files):
-            if file in found:
+            if file in self.found:
                 raise UsageError(f"{shown(self.url_of(file))} {THERE if file == self.path else EXISTS}")
 
     def _check_spools(self) -> None:
@@ -84,10 +85,10 @@ class StoreOutput(Output):
         except OSError as error:
             raise unwritten(shown(folder), f"{error.strerror}; {SPOOL} names another folder") from error
 
-    def _found(self, *, patient: bool = True) -> dict[str, Version]:
-        """The files whose objects are there, and what those are."""
+    def _look(self, *, patient: bool = True) -> None:
+        """Find the files whose objects are there, and what those are."""
         found = objects.there([self.url_of(file) for file in self.objects], patient=patient)
-        return {file: found[url] for file in self.objects if (url := self.url_of(file)) in found}
+        self.found = {file: found[url] for file in self.objects if (url := self.url_of(file)) in found}
 
     def _is_sidecar_ours(self) -> bool:
         with suppress(ValueError, RecursionError):
@@ -115,9 +116,9 @@ class StoreOutput(Output):
 
     def _begin(self, existing: Existing) -> None:
         """Have in the spool what the run goes on from, and nothing else."""
-        going_on, found = existing.resume or existing.incremental, self._found()
+        going_on = existing.resume or existing.incremental
         if going_on and self.unfinished:
-            if self._is_of(found):
+            if self._is_begun_on_these():
                 if not os.path.exists(self.journal):  # it was finished, and could not be put
                     self.put()
                 return
@@ -129,25 +130,26 @@ class StoreOutput(Output):
         with writing(shown(self.spool)):
             os.makedirs(self.spool, mode=0o700)
         if going_on:
-            self.fetch(found)
-        self._note(found.get(self.path))
+            self._fetch()
+        self._note(self.found.get(self.path))
 
-    def _is_of(self, found: Mapping[str, Version]) -> bool:
+    def _is_begun_on_these(self) -> bool:
         """Whether the labels that are there are those that the run in the spool began on, or its own."""
-        if self._said_at_origin()["labels"] == _as_json(found.get(self.path)):
+        if self._said_at_origin()["labels"] == _as_json(self.found.get(self.path)):
             return True
         with suppress(OSError), open(self.sidecar, "rb") as stream:
             return stream.read() == objects.begins(self.url_of(self.sidecar), MOST_SIDECAR)
         return False
 
-    def fetch(self, found: Mapping[str, Version] | None = None) -> None:
-        """The objects that a run goes by as files of the spool; the report is written anew by every run.
+    def fetch(self) -> None:
+        """Have in the spool what is there; OutputError where it cannot be had."""
+        self._look(patient=False)
+        self._fetch()
 
-        `found`: what is there, where that was asked.
-        """
-        found = self._found() if found is None else found
-        files = [file for file in (self.sidecar, self.state, self.path) if file in found]
-        check_room(self.path, sum(found[file].size for file in files))
+    def _fetch(self) -> None:
+        """The objects that a run goes by as files of the spool; the report is written anew by every run."""
+        files = [file for file in (self.sidecar, self.state, self.path) if file in self.found]
+        check_room(self.path, sum(self.found[file].size for file in files))
         for file in files:
             objects.get(self.url_of(file), file)
 
@@ -174,13 +176,13 @@ class StoreOutput(Output):
         """Have the files of a finished run as objects; what they replace and has none of its own goes."""
         if self.lock is not None:
             self.lock.check()
-        found = self._found()
         for file in self.objects:
             if os.path.exists(file):
                 objects.put(file, self.url_of(file))
-            elif file in found:
+            elif file in self.found:
                 objects.remove(self.url_of(file))
-        self._note(objects.there([self.url]).get(self.url))
+        self._look()
+        self._note(self.found.get(self.path))
 
     def drop(self) -> None:
         self._clear()
