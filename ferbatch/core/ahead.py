@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import os
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -20,9 +21,11 @@ from ferbatch.core.answers import Entry, Fetched, StoreError
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
 from ferbatch.core.stores import Stores
+from ferbatch.core.urls import host_of
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
 AT_FIRST = 3  # times that a store is asked for a listing before the run ends
+SILENT = 3  # objects in a row that a host does not answer for, after which it is taken to be gone
 TYPICAL = 2**14  # bytes of an object whose size is not known, until some have come
 
 T = TypeVar("T")
@@ -58,6 +61,7 @@ class Ahead:
         # Bytes of them and of those that are here, and of those that were asked for: each is counted by one thread.
         self.begun = self.taken = 0
         self.typical = TYPICAL
+        self.silent: Counter[bytes] = Counter()  # host -> objects in a row that it did not answer for
         self.full = False  # whether what waits could be begun but for HELD
         atexit.register(self.close)
         threading.Thread(target=self.loop.run_forever, daemon=True, name="ahead").start()
@@ -109,12 +113,26 @@ class Ahead:
         future = self.coming[file]
         return NO_VERSION if future.exception() else future.result().version
 
+    async def patiently(self, do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
+        """What comes of asking a store, again where it fails for now; UnreadableImageError where it does not come.
+
+        A host that has been silent to several objects in a row is asked once for each of the others, until it answers.
+        """
+        host = host_of(file)
+        try:
+            found = await _tried(lambda: do(file), lambda: 1 if self.silent[host] >= SILENT else patience.attempts)
+        except StoreError as error:
+            self.silent[host] = self.silent[host] + 1 if error.silent else 0
+            raise UnreadableImageError(error.kind, str(error)) from None
+        self.silent.pop(host, None)
+        return found
+
     def versions(self, files: Sequence[bytes]) -> list[Version]:
         """What these objects are, many looked at at once; NO_VERSION of those that cannot be had."""
 
         async def look(file: bytes) -> Version:
             try:
-                return await patiently(self.stores.look, file)
+                return await self.patiently(self.stores.look, file)
             except UnreadableImageError:
                 return NO_VERSION
 
@@ -125,7 +143,7 @@ class Ahead:
 
         async def begin(file: bytes) -> bytes:
             try:
-                return await patiently(lambda one: self.stores.begins(one, n), file)
+                return await self.patiently(lambda one: self.stores.begins(one, n), file)
             except UnreadableImageError:
                 return b""
 
@@ -201,7 +219,7 @@ class Ahead:
     async def _fetch(self, file: bytes, size: int, future: Future[Fetched]) -> None:
         data = b""
         try:
-            fetched = await patiently(self.stores.fetch, file)
+            fetched = await self.patiently(self.stores.fetch, file)
             data = fetched.data
             self.typical += (len(data) - self.typical) // 8
             future.set_result(fetched)
@@ -226,21 +244,13 @@ async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], a
     return [results[at] for at in range(len(files))]
 
 
-async def patiently(do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
-    """What comes of asking a store, again where it fails for now; UnreadableImageError where it does not come."""
-    try:
-        return await _tried(lambda: do(file), patience.attempts)
-    except StoreError as error:
-        raise UnreadableImageError(error.kind, str(error)) from None
-
-
-async def _tried(do: Callable[[], Awaitable[T]], attempts: int = AT_FIRST) -> T:
+async def _tried(do: Callable[[], Awaitable[T]], attempts: Callable[[], int] = lambda: AT_FIRST) -> T:
     """What comes of it, tried so often where it fails for now; StoreError where it does not come."""
-    for attempt in range(1, attempts + 1):
+    for attempt in itertools.count(1):
         try:
             return await do()
         except StoreError as error:
-            if not error.passing or attempt == attempts:
+            if not error.passing or attempt >= attempts():
                 raise
             pause = min(patience.longest, patience.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
             await asyncio.sleep(max(pause, min(error.after, patience.longest)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ferbatch.core.errors import UsageError
 
@@ -52,6 +54,11 @@ def is_remote(path: bytes) -> bool:
     return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None
 
 
+def host_of(path: bytes) -> bytes:
+    """The beginning of a path that says who is asked: scheme, and host or bucket."""
+    return path[: path.find(b"/", path.find(b"://") + 3)]
+
+
 def is_ordered(path: bytes) -> bool:
     """Whether its store lists all that is below a path in the bytewise order of whole keys."""
     bucket = path.partition(b"://")[2].partition(b"/")[0]
@@ -93,6 +100,32 @@ def check_installed(scheme: str) -> None:
     """UsageError where what reads the paths of a scheme is not there."""
     if importlib.util.find_spec(STORES[scheme].package) is None:
         raise UsageError(not_installed(scheme))
+
+
+@lru_cache(maxsize=len(STORES))
+def check_once(scheme: str) -> None:
+    """As `check_installed`, which has to look at the disk each time."""
+    check_installed(scheme)
+
+
+def fetchable(path: bytes) -> bytes:
+    """A path of a list as `cleaned` has it; UsageError where what reads its store is not installed, too."""
+    if not is_remote(path):
+        return path
+    check_once(scheme_of(path) or "")
+    return cleaned(path)
+
+
+def below(base: bytes, path: bytes) -> bytes:
+    """The URL of what a relative path leads to from the URL of a folder; what signs that signs this as well.
+
+    On the web a path is a name, of which no character is a delimiter: spaces, `?` and `%` are encoded.
+    """
+    path, query = os.path.normpath(path), b""
+    if scheme_of(base) in WEB:
+        base, mark, query = base.partition(b"?")
+        path, query = quote(path).encode(), mark + query
+    return base.rstrip(b"/") + b"/" + path + query
 
 
 def not_installed(scheme: str) -> str:

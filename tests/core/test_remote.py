@@ -15,6 +15,7 @@ from stores import Fault, Store, serving
 from support import face_file
 
 from ferbatch.core import ahead, known, remote, signing, urls
+from ferbatch.core.answers import StoreError
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import stat_of, version_of
@@ -188,3 +189,22 @@ def test_an_error_of_a_store_repeats_nothing_that_its_package_says(store: Store)
     with pytest.raises(UnreadableImageError, match=r"^the store answers 503$"):
         remote.read(FILES[1])
     assert store.asked["GET /faces/001.jpg"] == ahead.patience.attempts
+
+
+def test_a_host_that_is_gone_is_not_asked_again_and_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, asked = [b"http://gone.test/%d.jpg" % at for at in range(30)], list[bytes]()
+    one = remote.ahead(connections=1)
+
+    async def fetch(file: bytes) -> object:
+        asked.append(file)
+        if file.startswith(b"http://gone.test"):
+            raise StoreError("unreachable", "no answer", passing=True, silent=True)
+        raise StoreError("unreachable", "busy", passing=True)
+
+    monkeypatch.setattr(one.stores, "fetch", fetch)
+    for files, times in ((gone, 3 * 6 + 27), (FILES[:5], 5 * 6), (gone[:2], 2)):
+        asked.clear()
+        for file in files:
+            with pytest.raises(UnreadableImageError):
+                remote.read(file)
+        assert len(asked) == times
