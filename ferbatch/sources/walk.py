@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, MAX_BYTES, Rules
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.urls import fetchable, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (
@@ -36,7 +36,6 @@ from ferbatch.sources.aside import (
     by_rules,
 )
 
-LIST = b"-"  # among PATHS: the list on stdin
 Take = Callable[[bytes, bytes, str | None], None]  # an image's folder as printed, its name, its truth
 Tell = Callable[[bytes, Reason], None]  # a path, a folder's with a slash at its end, and why it is taken or left aside
 
@@ -73,17 +72,17 @@ class Walk:
         self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
         self.named: dict[bytes, set[bytes]] = {}  # folder -> names given one by one
 
-    def add_all(self, paths: Sequence[bytes], listed: Iterable[bytes] | None) -> None:
-        """Each of PATHS; with `listed`, `-` stands for the paths in it.
+    def add_all(self, paths: Sequence[bytes], lists: Mapping[bytes, Iterable[bytes]]) -> None:
+        """Each of PATHS; those of `lists`, `-` for one, stand for the paths in them.
 
         UsageError where one of PATHS cannot be walked, before any is.
         """
         for path in paths:
-            if not is_remote(path) and (path != LIST or listed is None):
+            if not is_remote(path) and path not in lists:
                 _check(path)
         for at, path in enumerate(paths):
-            if path == LIST and listed is not None:
-                for one in map(cleaned, listed):
+            if path in lists:
+                for one in map(fetchable, lists[path]):
                     # Most stores would have to be asked each time whether a name is that of a folder.
                     is_one = is_remote(one) and not one.endswith(b"/")
                     self.add_file(one) if is_one else self._add(one, last=False)
