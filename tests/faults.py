@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, known, remote, urls, web
+from ferbatch.core import ahead, archives, known, remote, urls, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -79,6 +79,9 @@ def store(patch: Patch, address: str, first: float = 0.001, read: float = 30.0, 
     patch.setattr(known, "index", known.Index())
     patch.setattr(remote, "_ahead", None)
     patch.setattr(urls, "secret", {})
+    patch.setattr(urls, "streams", set())
+    patch.setattr(known, "packed", {})
+    patch.setattr(archives, "_streamed", {})
 
 
 # The disk, and databases

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,12 +19,14 @@ from typing import Any, TypeVar
 from ferbatch.core import known
 from ferbatch.core.answers import Entry, Fetched, StoreError
 from ferbatch.core.errors import UnreadableImageError
+from ferbatch.core.members import beside
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
 from ferbatch.core.stores import Stores
 from ferbatch.core.urls import host_of
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
 AT_FIRST = 3  # times that a store is asked for a listing before the run ends
+MOST_TOGETHER = 500  # members of an archive
 SILENT = 3  # objects in a row that a host does not answer for, after which it is taken to be gone
 TYPICAL = 2**14  # bytes of an object whose size is not known, until some have come
 
@@ -68,9 +70,13 @@ class Ahead:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """What comes of it, in the thread of the connections."""
+        return self.waited_for(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def waited_for(self, future: Future[T]) -> T:
+        """What comes of what was begun in that thread."""
         start = time.monotonic()
         try:
-            return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+            return future.result()
         finally:
             self.waited += time.monotonic() - start
 
@@ -138,6 +144,10 @@ class Ahead:
 
         return self.wait(in_turn(look, files, self.connections))
 
+    def looked_at(self, file: bytes) -> Version:
+        """What an object is; UnreadableImageError where it cannot be had."""
+        return self.wait(self.patiently(self.stores.look, file))
+
     def begins(self, files: Sequence[bytes], n: int) -> list[bytes]:
         """The first `n` bytes of these objects, many at once; nothing of those that cannot be had."""
 
@@ -148,6 +158,11 @@ class Ahead:
                 return b""
 
         return self.wait(in_turn(begin, files, self.connections))
+
+    def span(self, file: bytes, start: int, end: int, version: Version) -> Future[bytes]:
+        """Begin to fetch the bytes from `start` to `end` of an object that is of this version."""
+        work = self.patiently(lambda one: self.stores.span(one, start, end, version), file)
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def pages(self, path: bytes, deep: bool) -> Iterator[list[Entry]]:
         """What `stores.flat` says, page by page; StoreError where it cannot be had."""
@@ -208,26 +223,38 @@ class Ahead:
             self._begin(self.waiting.popleft())
 
     def _begin(self, file: bytes) -> None:
-        future = self.coming.get(file)
-        if future is None:  # forgotten
+        if file not in self.coming:  # forgotten
             return
-        size = self._size(file)
+        files = [file, *itertools.islice(beside(file, self.waiting), MOST_TOGETHER)]
+        for _ in files[1:]:
+            self.waiting.popleft()
+        size = sum(map(self._size, files))
         self.running += 1
         self.begun += size
-        self.loop.create_task(self._fetch(file, size, future))
+        self.loop.create_task(self._fetch({one: self.coming[one] for one in files if one in self.coming}, size))
 
-    async def _fetch(self, file: bytes, size: int, future: Future[Fetched]) -> None:
-        data = b""
+    async def _fetch(self, futures: Mapping[bytes, Future[Fetched]], size: int) -> None:
+        """Fetch one object, or members that lie beside each other in an archive."""
+        came, (file, *others) = 0, futures
         try:
-            fetched = await self.patiently(self.stores.fetch, file)
-            data = fetched.data
-            self.typical += (len(data) - self.typical) // 8
-            future.set_result(fetched)
-        except BaseException as error:  # whoever asks for the object gets it
-            future.set_exception(error)
+            if others:
+                found = await self.patiently(lambda _: self.stores.fetch_together([*futures]), file)
+            else:
+                one = await self.patiently(self.stores.fetch, file)
+                self.typical += (len(one.data) - self.typical) // 8
+                found = [one]
+            for future, fetched in zip(futures.values(), found, strict=True):
+                if isinstance(fetched, StoreError):
+                    future.set_exception(UnreadableImageError(fetched.kind, str(fetched)))
+                else:
+                    came += len(fetched.data)
+                    future.set_result(fetched)
+        except BaseException as error:  # whoever asks for the objects gets it
+            for future in futures.values():
+                future.set_exception(error)
         finally:
             self.running -= 1
-            self.begun += len(data) - size
+            self.begun += came - size
             self._go_on()
 
 

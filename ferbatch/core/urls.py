@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Container
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
@@ -39,6 +40,7 @@ _BESIDE = re.compile(
     r"(?i)^(expires|policy|key-pair-id|googleaccessid|sv|st|se|sr|sp|sip|spr|ss|srt|skoid|sktid|skt|ske|sks|skv)$"
 )
 
+streams: set[bytes] = set()  # archives in stores that are read from their beginning
 secret: dict[bytes, str] = {}  # of URLs that hold a secret: the URL without it -> as it was given
 
 
@@ -50,8 +52,23 @@ def scheme_of(path: bytes) -> str | None:
 
 
 def is_remote(path: bytes) -> bool:
-    """Whether a path leads into a store or the web."""
-    return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None
+    """Whether a path leads to an object of a store or the web, or a member of one that is fetched by itself."""
+    return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None and stream_of(path) is None
+
+
+def above(file: bytes, archives: Container[bytes]) -> bytes | None:
+    """The one of some archives that a path leads into; None where it is in none."""
+    end = file.find(b"/", file.find(b"://") + 3)
+    while end != -1:
+        if file[:end] in archives:
+            return file[:end]
+        end = file.find(b"/", end + 1)
+    return None
+
+
+def stream_of(file: bytes) -> bytes | None:
+    """The archive in a store that a path leads into, if it is one that is read from its beginning to its end."""
+    return above(file, streams) if streams else None
 
 
 def host_of(path: bytes) -> bytes:

@@ -80,6 +80,18 @@ class Web:
                 data += chunk
         return data
 
+    async def span(self, url: str, start: int, end: int, headers: Mapping[str, str] | None = None) -> Fetched:
+        """The bytes from `start` to `end` of what is there, and the version of the whole."""
+        async with self.asked(url, {**(headers or {}), "Range": f"bytes={start}-{end - 1}"}) as answer:
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if answer.status != 206 or not whole.isdecimal():
+                raise StoreError("unreadable", "its server does not send parts of a file, by which an archive is read")
+            data = await answer.content.read()
+            if len(data) != end - start:
+                said = f"the store sends {len(data):,} bytes of {end - start:,}"
+                raise StoreError("unreadable", said, passing=True)
+            return Fetched(data, version_in(answer.headers, int(whole)))
+
     async def is_page(self, url: str) -> bool:
         """Whether a page is there, rather than a file."""
         async with self.asked(url) as answer:
