@@ -210,7 +210,7 @@ class BenchOptions:
 class TrainOptions:
     """What `ferbatch train` was asked to do, but for the recipe."""
 
-    data: Path
+    data: Path | str  # a str where it is in a store
     output: Path  # .safetensors
     votes: Path | None = None  # a table
     pretrained: Path | None = None  # a file of ImageNet weights

@@ -113,6 +113,11 @@ def cleaned(path: bytes) -> bytes:
     return clean
 
 
+def without_secret(path: str) -> str:
+    """A path as `cleaned` has it, as text."""
+    return os.fsdecode(cleaned(os.fsencode(path)))
+
+
 def check_installed(scheme: str) -> None:
     """UsageError where what reads the paths of a scheme is not there."""
     if importlib.util.find_spec(STORES[scheme].package) is None:

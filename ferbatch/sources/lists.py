@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.finding import Found, base_of, based, files_of, find
 from ferbatch.sources.listing import STDIN, Lists, read_list
 
-SUFFIXES = frozenset([".csv", ".tsv", ".tab", ".txt", ".lst", ".json", ".jsonl", ".parquet"])
+PARQUET = ".parquet"  # which may hold images as well
+SUFFIXES = frozenset([".csv", ".tsv", ".tab", ".txt", ".lst", ".json", ".jsonl", PARQUET])
 LOOSE = frozenset([".txt", ".lst", ".json"])  # that hold other things as well; those that name no image are no lists
 
 
@@ -31,6 +32,9 @@ def lists_in(
     found: dict[bytes, Iterable[bytes]] = {}
     notes: list[str] = []
     for path in [os.fsdecode(path) for path in paths]:
+        if is_remote(os.fsencode(path)) and _suffix(path) in SUFFIXES - {PARQUET}:
+            where = f"copy {shown(without_secret(path))} here (its images may stay where they are)"
+            raise UsageError(f"lists are read from files: {where}")
         if _suffix(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path):
             files, said = _read(path, choice)
             if files is not None:
@@ -45,7 +49,7 @@ def lists_in(
 
 
 def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lower()
+    return os.path.splitext(path.partition("?")[0] if is_remote(os.fsencode(path)) else path)[1].lower()
 
 
 def _from(images: str, listed: Iterable[bytes]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
-from ferbatch.core.urls import cleaned
+from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
 from ferbatch.images import pixel_rows
 from ferbatch.sources.cells import holds, text_of
@@ -208,6 +208,13 @@ def read_table(path: str) -> Table:
     read = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in texts.items()})
     has_header, of_images = layout is None or layout.header is not None, IN_TABLE in texts
     return Table(path, read, _notes(path, layout), held, of_pixels, of_images, has_header)
+
+
+def check_is_local(path: str) -> None:
+    """UsageError where it is a table in a store."""
+    if is_remote(os.fsencode(path)) and _suffix(path.partition("?")[0]) in SUFFIXES:
+        where = shown(without_secret(path))
+        raise UsageError(f"tables are read from files: copy {where} here (its images may stay where they are)")
 
 
 def _row_names(texts: Mapping[str, list[str]]) -> list[str]:

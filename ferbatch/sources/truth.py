@@ -158,6 +158,7 @@ def read_classes(
         does, they all do. None: no folder does.
     choice: what a table does not say of itself.
     """
+    tables.check_is_local(path)
     if is_folder(path):
         if choice.of_truth:
             what = "an archive of folders" if os.path.isfile(path) else "a folder"

@@ -14,7 +14,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
 from ferbatch.core.records import SCHEMA, Doubt
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -73,7 +73,7 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
 def shown_images(options: Options) -> str | None:
     """--images as it may be printed."""
     images = options.table.images
-    return None if images is None else _plain(shown(os.fsdecode(cleaned(os.fsencode(images)))))
+    return None if images is None else _plain(shown(without_secret(images)))
 
 
 HIDDEN_ONES = "--hidden"
