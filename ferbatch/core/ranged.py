@@ -64,8 +64,8 @@ class Ranged(io.RawIOBase):
             if one not in self.blocks:
                 end = min((one + 1) * BLOCK, self.version.size)
                 self.blocks[one] = remote.ahead().span(self.path, one * BLOCK, end, self.version)
-        for one in [one for one in self.blocks if not number - 1 <= one <= number + KEPT][: len(self.blocks) - KEPT]:
-            self.blocks.pop(one)
+        if len(self.blocks) > KEPT:
+            self.blocks = {one: block for one, block in self.blocks.items() if one in wanted}
         self.last = number
         try:
             return remote.result_of(self.blocks[number])

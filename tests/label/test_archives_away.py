@@ -308,3 +308,28 @@ def test_evaluate_takes_the_truth_from_an_archive_in_a_store(
             assert done.returncode == 3, done.stderr
             said.append(done.stdout.replace(b"s3://faces/", b""))
         assert said[0] == said[1]
+
+
+def test_a_real_server_of_s3_gives_parts_of_archives(ferbatch_in: Ferbatch, tmp_path: Path, model: Path) -> None:
+    server = pytest.importorskip("moto.server", reason="moto is installed with ferbatch[test]")
+    import boto3
+
+    one = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    one.start()
+    try:
+        address = "http://{}:{}".format(*one.get_host_and_port())
+        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
+        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="bucket")
+        for kind in ("zip", "tar", "tar.gz", "parquet"):
+            (tmp_path / f"in.{kind}").write_bytes(packed(kind))
+            client.put_object(Bucket="bucket", Key=f"a/in.{kind}", Body=packed(kind))
+            assert (
+                ferbatch_in("label", f"in.{kind}", "-o", "local.csv", "--overwrite", "--model", model).returncode == 3
+            )
+            command = ("label", f"s3://bucket/a/in.{kind}", "-o", "there.csv", "--overwrite", "--model", model)
+            done = ferbatch_in(*command, faults={"store": {"address": address}})
+            assert done.returncode == 3, done.stderr
+            assert content(tmp_path / "there.csv", "s3://bucket/a/in") == content(tmp_path / "local.csv", "in")
+    finally:
+        one.stop()
