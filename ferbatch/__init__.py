@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.errors import FerbatchError
 from ferbatch.core.names import decode_path
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, Options
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, Options, TableOptions
 from ferbatch.core.records import MIN_FACE, MOST_TURN, Doubt, Prediction, Rules, Search
 from ferbatch.core.version import __version__
 
@@ -45,13 +45,15 @@ def label(
     hidden: bool = False,
     exclude: str | Iterable[str] = (),
     follow_links: bool = False,
+    path_column: str | None = None,
+    images: str | None = None,
     tta: bool = False,
     faces: str = "auto",
     min_face: int = MIN_FACE,
     face_margin: float = 0.0,
     largest_face: bool = False,
 ) -> Iterator[Prediction]:
-    """Yield the rows that `ferbatch label` writes for `paths` (folders and files): one per image, or one per face.
+    """Yield the rows that `ferbatch label` writes for `paths` (folders, files, tables): one per image, or one per face.
 
     `model` is a shipped model's name or the path of a .safetensors file; `device` is auto, cpu, cuda, cuda:N or mps;
     `precision` is fp32, bf16, or auto for bf16 where the device computes in it; `workers` counts decode processes
@@ -59,7 +61,8 @@ def label(
     those of faces that the detector is less sure of than `min_score` (0..1), or that are turned by more than `max_turn`
     degrees; `tta` labels each image together with its mirror image. In folders, `recursive` takes those below as well,
     `hidden` what is hidden or kept by other programs, `exclude` leaves out what its patterns match, as in .gitignore,
-    `follow_links` follows links to folders. `faces` says whether images are taken `whole`, each for one
+    `follow_links` follows links to folders. Of tables, `path_column` names the images, which start from `images`, a
+    folder or URL, else from the table's folder. `faces` says whether images are taken `whole`, each for one
     cropped face, searched for faces (`detect`), or what suits each (`auto`); faces smaller than `min_face` pixels are
     left out, `face_margin` (-0.25..1) widens their crops, `largest_face` leaves one an image. An image that cannot be
     read is a Prediction with status `error`, one without a face one with `no_face`.
@@ -78,6 +81,7 @@ def label(
         doubt=Doubt(min_confidence, min_score, max_turn),
         recursive=recursive,
         rules=Rules(hidden, (exclude,) if isinstance(exclude, str) else tuple(exclude), follow_links),
+        table=TableOptions(path_column, images=images),
         tta=tta,
         search=Search(faces, min_face, face_margin, largest_face),
     )

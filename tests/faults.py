@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, known, puts, remote, store_locks, stores, urls, web
+from ferbatch.core import ahead, archives, known, puts, remote, store_locks, stores, urls, web
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
@@ -85,6 +85,9 @@ def store(
     patch.setattr(known, "index", known.Index())
     patch.setattr(remote, "_ahead", None)
     patch.setattr(urls, "secret", {})
+    patch.setattr(urls, "streams", set())
+    patch.setattr(known, "packed", {})
+    patch.setattr(archives, "_streamed", {})
 
 
 @fault

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import sys
 import threading
 from bisect import bisect_right
@@ -15,14 +16,21 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
+RANGE = re.compile(rb"(?i)\r\nrange: *bytes=(\d+)-(\d*)")
 MODIFIED = "Tue, 02 Jan 2024 03:04:05 GMT"
 REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 500: "Internal", 503: "Slow Down"}
 CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
+
+
+@lru_cache(maxsize=4096)
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
 
 
 @dataclass
@@ -47,6 +55,8 @@ class Store:
     refuses: bool = False  # whoever asks, whatever for
     page: int = 1000  # keys of a listing that come at once
     etags: bool = True
+    ranges: bool = True  # whether parts of an object are sent
+    sent: int = 0  # bytes
     asked: Counter[str] = field(default_factory=Counter)  # how often each was: "GET /faces/a.jpg"
     at_once: int = 0  # answers that are waited for just now
     most_at_once: int = 0
@@ -78,7 +88,7 @@ class Store:
         return 200, {"Content-Type": "image/jpeg", **self.of(data)}, data
 
     def of(self, data: bytes) -> dict[str, str]:
-        etag = {"ETag": f'"{hashlib.md5(data).hexdigest()}"'} if self.etags else {}
+        etag = {"ETag": f'"{md5(data)}"'} if self.etags else {}
         return {"Last-Modified": MODIFIED, **etag}
 
     def shown(self, bucket: str, folder: str) -> tuple[int, dict[str, str], bytes]:
@@ -119,7 +129,7 @@ class Store:
                 continue
             data, fault = self.buckets[bucket][key], self.faults.get(key)
             size = fault.size if fault and fault.size is not None else len(data)
-            etag = f"<ETag>&quot;{hashlib.md5(data).hexdigest()}&quot;</ETag>" if self.etags else ""
+            etag = f"<ETag>&quot;{md5(data)}&quot;</ETag>" if self.etags else ""
             contents.append(
                 f"<Contents><Key>{quote(key) if 'encoding-type' in asked else escape(key)}</Key><Size>{size}</Size>"
                 f"<LastModified>2024-01-02T03:04:05.000Z</LastModified>{etag}"
@@ -156,13 +166,19 @@ class _Connection(asyncio.Protocol):
         while b"\r\n\r\n" in self.begun:
             head, _, self.begun = self.begun.partition(b"\r\n\r\n")
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+            span = RANGE.search(head)
             self.store.at_once += 1
             self.store.most_at_once = max(self.store.most_at_once, self.store.at_once)
-            asyncio.get_running_loop().call_later(self.store.wait, self.reply, method, target)
+            asyncio.get_running_loop().call_later(self.store.wait, self.reply, method, target, span)
 
-    def reply(self, method: str, target: str) -> None:
+    def reply(self, method: str, target: str, span: re.Match[bytes] | None) -> None:
         self.store.at_once -= 1
         status, headers, body = self.store.answer(method, target)
+        if span and status == 200 and self.store.ranges and method == "GET":
+            start, end = int(span[1]), min(int(span[2] or len(body)) + 1, len(body))
+            status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{len(body)}"
+            body = body[start:end]
+        self.store.sent += len(body) if method == "GET" else 0
         fault = self.store.faults.get(unquote(urlsplit(target).path).lstrip("/").partition("/")[2])
         if fault and fault.times and fault.hangs:
             fault.times -= 1

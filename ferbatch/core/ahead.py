@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import os
 import random
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from typing import Any, TypeVar
 from ferbatch.core import known
 from ferbatch.core.answers import Entry, Fetched, StoreError
 from ferbatch.core.errors import UnreadableImageError
+from ferbatch.core.members import beside
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
 from ferbatch.core.stores import Stores
+from ferbatch.core.urls import host_of
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
 AT_FIRST = 3  # times that a store is asked for a listing before the run ends
+MOST_TOGETHER = 500  # members of an archive
+SILENT = 3  # objects in a row that a host does not answer for, after which it is taken to be gone
 TYPICAL = 2**14  # bytes of an object whose size is not known, until some have come
 
 T = TypeVar("T")
@@ -59,6 +64,7 @@ class Ahead:
         # Bytes of them and of those that are here, and of those that were asked for: each is counted by one thread.
         self.begun = self.taken = 0
         self.typical = TYPICAL
+        self.silent: Counter[bytes] = Counter()  # host -> objects in a row that it did not answer for
         self.full = False  # whether what waits could be begun but for HELD
         weakref.finalize(self, int)  # what packages do so at the end comes after `close` by that
         atexit.register(self.close)
@@ -66,11 +72,18 @@ class Ahead:
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """What comes of it, in the thread of the connections."""
-        start, coming = time.monotonic(), self.begin(work)
+        coming = self.begin(work)
         try:
-            return coming.result()
+            return self.waited_for(coming)
         finally:
             coming.cancel()  # a signal may have come first
+
+    def waited_for(self, future: Future[T]) -> T:
+        """What comes of what was begun in that thread."""
+        start = time.monotonic()
+        try:
+            return future.result()
+        finally:
             self.waited += time.monotonic() - start
 
     def begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -79,7 +92,7 @@ class Ahead:
 
     def ask(self, do: Callable[[], Awaitable[T]], attempts: int | None = None) -> T:
         """What a store says, asked again where it fails for now; StoreError where it does not say it."""
-        return self.wait(_tried(do, attempts or patience.attempts))
+        return self.wait(_tried(do, lambda: attempts or patience.attempts))
 
     def close(self) -> None:
         """Let the connections go, at the end of the process."""
@@ -120,27 +133,50 @@ class Ahead:
         future = self.coming[file]
         return NO_VERSION if future.exception() else future.result().version
 
+    async def patiently(self, do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
+        """What comes of asking a store, again where it fails for now; UnreadableImageError where it does not come.
+
+        A host that has been silent to several objects in a row is asked once for each of the others, until it answers.
+        """
+        host = host_of(file)
+        try:
+            found = await _tried(lambda: do(file), lambda: 1 if self.silent[host] >= SILENT else patience.attempts)
+        except StoreError as error:
+            self.silent[host] = self.silent[host] + 1 if error.silent else 0
+            raise UnreadableImageError(error.kind, str(error)) from None
+        self.silent.pop(host, None)
+        return found
+
     def versions(self, files: Sequence[bytes]) -> list[Version]:
         """What these objects are, many looked at at once; NO_VERSION of those that cannot be had."""
 
         async def look(file: bytes) -> Version:
             try:
-                return await patiently(self.stores.look, file)
+                return await self.patiently(self.stores.look, file)
             except UnreadableImageError:
                 return NO_VERSION
 
         return self.wait(in_turn(look, files, self.connections))
+
+    def looked_at(self, file: bytes) -> Version:
+        """What an object is; UnreadableImageError where it cannot be had."""
+        return self.wait(self.patiently(self.stores.look, file))
 
     def begins(self, files: Sequence[bytes], n: int) -> list[bytes]:
         """The first `n` bytes of these objects, many at once; nothing of those that cannot be had."""
 
         async def begin(file: bytes) -> bytes:
             try:
-                return await patiently(lambda one: self.stores.begins(one, n), file)
+                return await self.patiently(lambda one: self.stores.begins(one, n), file)
             except UnreadableImageError:
                 return b""
 
         return self.wait(in_turn(begin, files, self.connections))
+
+    def span(self, file: bytes, start: int, end: int, version: Version) -> Future[bytes]:
+        """Begin to fetch the bytes from `start` to `end` of an object that is of this version."""
+        work = self.patiently(lambda one: self.stores.span(one, start, end, version), file)
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def pages(self, path: bytes, deep: bool) -> Iterator[list[Entry]]:
         """What `stores.flat` says, page by page; StoreError where it cannot be had."""
@@ -201,26 +237,38 @@ class Ahead:
             self._begin(self.waiting.popleft())
 
     def _begin(self, file: bytes) -> None:
-        future = self.coming.get(file)
-        if future is None:  # forgotten
+        if file not in self.coming:  # forgotten
             return
-        size = self._size(file)
+        files = [file, *itertools.islice(beside(file, self.waiting), MOST_TOGETHER)]
+        for _ in files[1:]:
+            self.waiting.popleft()
+        size = sum(map(self._size, files))
         self.running += 1
         self.begun += size
-        self.loop.create_task(self._fetch(file, size, future))
+        self.loop.create_task(self._fetch({one: self.coming[one] for one in files if one in self.coming}, size))
 
-    async def _fetch(self, file: bytes, size: int, future: Future[Fetched]) -> None:
-        data = b""
+    async def _fetch(self, futures: Mapping[bytes, Future[Fetched]], size: int) -> None:
+        """Fetch one object, or members that lie beside each other in an archive."""
+        came, (file, *others) = 0, futures
         try:
-            fetched = await patiently(self.stores.fetch, file)
-            data = fetched.data
-            self.typical += (len(data) - self.typical) // 8
-            future.set_result(fetched)
-        except BaseException as error:  # whoever asks for the object gets it
-            future.set_exception(error)
+            if others:
+                found = await self.patiently(lambda _: self.stores.fetch_together([*futures]), file)
+            else:
+                one = await self.patiently(self.stores.fetch, file)
+                self.typical += (len(one.data) - self.typical) // 8
+                found = [one]
+            for future, fetched in zip(futures.values(), found, strict=True):
+                if isinstance(fetched, StoreError):
+                    future.set_exception(UnreadableImageError(fetched.kind, str(fetched)))
+                else:
+                    came += len(fetched.data)
+                    future.set_result(fetched)
+        except BaseException as error:  # whoever asks for the objects gets it
+            for future in futures.values():
+                future.set_exception(error)
         finally:
             self.running -= 1
-            self.begun += len(data) - size
+            self.begun += came - size
             self._go_on()
 
 
@@ -237,21 +285,13 @@ async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], a
     return [results[at] for at in range(len(files))]
 
 
-async def patiently(do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
-    """What comes of asking a store, again where it fails for now; UnreadableImageError where it does not come."""
-    try:
-        return await _tried(lambda: do(file), patience.attempts)
-    except StoreError as error:
-        raise UnreadableImageError(error.kind, str(error)) from None
-
-
-async def _tried(do: Callable[[], Awaitable[T]], attempts: int = AT_FIRST) -> T:
+async def _tried(do: Callable[[], Awaitable[T]], attempts: Callable[[], int] = lambda: AT_FIRST) -> T:
     """What comes of it, tried so often where it fails for now; StoreError where it does not come."""
-    for attempt in range(1, attempts + 1):
+    for attempt in itertools.count(1):
         try:
             return await do()
         except StoreError as error:
-            if not error.passing or attempt == attempts:
+            if not error.passing or attempt >= attempts():
                 raise
             pause = min(patience.longest, patience.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
             await asyncio.sleep(max(pause, min(error.after, patience.longest)))

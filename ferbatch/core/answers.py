@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any, Literal, NamedTuple
 
 from ferbatch.core.errors import UsageError
@@ -18,6 +21,7 @@ TELLS = (  # what packages call that which changes with an object's content, the
     *("ETag", "etag", "content_md5", "md5Hash", "blob_id", "generation", "Content-MD5"),
     *("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created"),
 )
+SILENCE = re.compile("Connect|Timeout")  # in what packages call it when nobody answers
 NO_KEYS = frozenset(["NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"])
 GONE, DENIED, LATER = (404, 410), (401, 403, 407), (408, 425, 429)  # HTTP's statuses; from 500 on: later as well
 
@@ -25,16 +29,19 @@ GONE, DENIED, LATER = (404, 410), (401, 403, 407), (408, 425, 429)  # HTTP's sta
 class StoreError(Exception):
     """An object or a listing that cannot be had."""
 
-    def __init__(self, kind: str, message: str, *, passing: bool = False, after: float = 0.0) -> None:
+    def __init__(
+        self, kind: str, message: str, *, passing: bool = False, after: float = 0.0, silent: bool = False
+    ) -> None:
         """What is wrong.
 
         kind: one of records.ERROR_KINDS.
         message: for people.
         passing: whether it may be had when it is asked for again.
         after: seconds that the store wants to be left alone for.
+        silent: whether nothing at all came of asking: its host may be gone.
         """
         super().__init__(message)
-        self.kind, self.passing, self.after = kind, passing, after
+        self.kind, self.passing, self.after, self.silent = kind, passing, after, silent
 
 
 class Fetched(NamedTuple):
@@ -62,7 +69,12 @@ def version_in(said: Mapping[str, Any], size: int | None) -> Version:
     tells = next((said[name] for name in TELLS if said.get(name)), None)
     if tells is None and size is None:
         return Version(-1, random.getrandbits(63))
-    return Version(-1 if size is None else size, 0 if tells is None else number_of(str(tells)))
+    return Version(-1 if size is None else size, 0 if tells is None else number_of(_spelled(tells)))
+
+
+def _spelled(tells: Any) -> str:
+    """A time as headers have it, be it read from one or not; anything else as it stands."""
+    return format_datetime(tells.astimezone(UTC), usegmt=True) if isinstance(tells, datetime) else str(tells)
 
 
 def version_listed(info: Mapping[str, Any]) -> Version | None:
@@ -122,7 +134,9 @@ def _meant(error: Exception) -> StoreError:
         return StoreError("permission", "the store refuses it")
     if type(error).__name__ in ("InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"):
         return StoreError("not_found", "there can be no such object")
-    return StoreError("unreachable", f"the store does not answer ({type(error).__name__})", passing=True)
+    name = type(error).__name__
+    silent = SILENCE.search(name) is not None
+    return StoreError("unreachable", f"the store does not answer ({name})", passing=True, silent=silent)
 
 
 def status_of(error: BaseException) -> int | None:

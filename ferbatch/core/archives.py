@@ -10,29 +10,40 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterator
 
-from ferbatch.core.containers import CONTAINERS, ArchiveError, Container, Place, damages
-from ferbatch.core.errors import UsageError
+from ferbatch.core import known, remote, urls
+from ferbatch.core.containers import CONTAINERS, Container, Zip, damages
+from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import encode_path
+from ferbatch.core.places import ArchiveError, Place, Places
+from ferbatch.core.ranged import Ranged
+from ferbatch.core.records import Version
 
 IN_ONE = -1  # in place of the number of links to a file: it is in an archive
 TABLE = b".parquet"
 OPENED = 4  # archives that a process keeps open
-CODES = {"key": "q", **dict.fromkeys(Place._fields, "q"), "method": "h"}  # of the columns of an index
 
 
 _open_ones: dict[bytes, Archive] = {}  # of this process, the one that was used last at the end
 
+_streamed: dict[bytes, Archive] = {}  # all in stores that are read from their beginning, be they open or not
 _of_parents: list[Container] = []
 
 
 def suffix_of(path: bytes) -> bytes | None:
     """What the name of an archive ends in; None where it is no archive's."""
-    name = os.path.basename(path).lower()
+    name = _name_of(path).lower()
     return next((suffix for suffix in CONTAINERS if name.endswith(suffix)), None)
+
+
+def stem_of(path: bytes) -> bytes:
+    """The name of an archive without what it ends in."""
+    return _name_of(path)[: -len(suffix_of(path) or b"")]
+
+
+def _name_of(path: bytes) -> bytes:
+    return os.path.basename(path.partition(b"?")[0] if urls.scheme_of(path) in urls.WEB else path)
 
 
 def is_archive(path: bytes) -> bool:
@@ -57,7 +68,14 @@ def look_into(path: bytes) -> tuple[list[bytes], bool]:
     UsageError where it is no archive, or is damaged where it says what it holds.
     """
     names: list[bytes] = []
-    archive = _keep(Archive(path, names))
+    try:
+        archive = Archive(path, names)
+    except UnreadableImageError as error:  # of its store
+        raise UsageError(f"{encode_path(path)} cannot be read: {error}") from None
+    if urls.is_remote(path) and not archive.container.in_order:
+        known.packed[path] = known.Packed(archive.version, isinstance(archive.container, Zip), archive.places)
+    else:
+        _keep(archive)
     return names, archive.container.in_order
 
 
@@ -75,32 +93,39 @@ def read(file: bytes) -> bytes:
         return archive.read(place)
     except ArchiveError:
         raise
+    except UnreadableImageError:
+        archive.process = -1  # it is opened anew, for where its stream stands is not known
+        raise
     except damages() as error:
         raise ArchiveError(f"damaged in its archive: {error}") from error
 
 
 def _found(file: bytes) -> tuple[Archive, Place]:
     """The archive that a path leads into, and the member's place in it."""
-    path = os.path.dirname(file)
-    while path and not os.path.isfile(path):
+    path = urls.stream_of(file) or os.path.dirname(file)
+    while path and path not in urls.streams and not os.path.isfile(path):
         path, before = os.path.dirname(path), path
         if path == before:
             break
-    if not is_archive(path):
+    if path not in urls.streams and not is_archive(path):
         raise NotADirectoryError
     try:
-        archive = _keep(_open_ones.get(path) or Archive(path))
+        archive = _keep(_open_ones.get(path) or _streamed.get(path) or Archive(path))
     except UsageError as error:
         raise ArchiveError("in an archive that cannot be read any more") from error
-    return archive, archive.place(file[len(path) + 1 :])
+    if (place := archive.places.find(file[len(path) + 1 :])) is None:
+        raise FileNotFoundError
+    return archive, place
 
 
 def _keep(archive: Archive) -> Archive:
     """Have it at hand for the next member, and let one go that is long unused."""
     _open_ones.pop(archive.path, None)
     _open_ones[archive.path] = archive
+    if archive.path in urls.streams:
+        _streamed[archive.path] = archive
     if len(_open_ones) > OPENED:
-        _open_ones.pop(next(iter(_open_ones)))
+        _open_ones.pop(next(iter(_open_ones))).let_go()
     return archive
 
 
@@ -110,55 +135,48 @@ class Archive:
     def __init__(self, path: bytes, names: list[bytes] | None = None) -> None:
         """UsageError where it is none, or is damaged where it says what it holds; `names` gets those of its members."""
         self.path, self.version = path, _version(path)
-        self.process, self.container = os.getpid(), _open(path)
-        columns = {name: array(code) for name, code in CODES.items()}
-        for name, place in self._members():
-            if names is not None:
-                names.append(name)
-            for column, value in zip(columns.values(), (hash(name), *place), strict=True):
-                column.append(value)
-        order = sorted(range(len(columns["key"])), key=columns["key"].__getitem__)
-        self.keys, *self.places = (  # hashes of names, ascending
-            array(column.typecode, (column[at] for at in order)) for column in columns.values()
-        )
+        self.process, self.container = os.getpid(), self._open()
+        self.places = Places(self._members([] if names is None else names))
+        if urls.scheme_of(path) is not None and self.container.in_order:
+            urls.streams.add(path)
 
-    def _members(self) -> Iterator[tuple[bytes, Place]]:
+    def _members(self, names: list[bytes]) -> Iterator[tuple[bytes, Place]]:
         """The files in it, by cleaned names and in its order, but for folders, links and the like."""
         seen: dict[int, int] = {}
         try:
             for said, place in self.container.members():
                 name = posixpath.normpath(b"/" + said.replace(b"\0", b"")).lstrip(b"/")
                 times = seen[hash(name)] = seen.get(hash(name), 0) + 1
-                yield name if times == 1 else b"%b#%d" % (name, times), place
+                names.append(name if times == 1 else b"%b#%d" % (name, times))
+                yield names[-1], place
         except damages() as error:
             raise _unfit(self.path, error) from error
 
-    def place(self, name: bytes) -> Place:
-        """Where a member is; FileNotFoundError where there is none such."""
-        at = bisect_left(self.keys, hash(name))
-        if at == len(self.keys) or self.keys[at] != hash(name):
-            raise FileNotFoundError
-        return Place(*(column[at] for column in self.places))
-
     def read(self, place: Place) -> bytes:
         """A member's content."""
-        if self.version != _version(self.path):  # another one holds other members
+        if self.path not in urls.streams and self.version != _version(self.path):  # another one holds other members
             raise ArchiveError("its archive was changed meanwhile")
         if self.process != os.getpid():  # where two share a stream, each moves the other's place in it
             _of_parents.append(self.container)  # not closed: what it had open may be a number of other files here
-            self.container, self.process = _open(self.path), os.getpid()
+            self.container, self.process = self._open(), os.getpid()
         return self.container.read(place)
+
+    def let_go(self) -> None:
+        """Close it until it is read again, if it is in a store; where its members are stays known."""
+        if self.path in urls.streams and self.process == os.getpid():
+            self.container.close()
+            self.process = -1
+
+    def _open(self) -> Container:
+        try:
+            file = self.path if urls.scheme_of(self.path) is None else Ranged(self.path, self.version)
+            return CONTAINERS[suffix_of(self.path) or b""](file)
+        except damages() as error:
+            raise _unfit(self.path, error) from error
 
     def __del__(self) -> None:
         if hasattr(self, "container"):
             self.container.close()
-
-
-def _open(path: bytes) -> Container:
-    try:
-        return CONTAINERS[suffix_of(path) or b""](path)
-    except damages() as error:
-        raise _unfit(path, error) from error
 
 
 def _unfit(path: bytes, error: Exception) -> UsageError:
@@ -166,6 +184,11 @@ def _unfit(path: bytes, error: Exception) -> UsageError:
     return UsageError(f"{encode_path(path)} cannot be read as an archive: {said[:120]}")
 
 
-def _version(path: bytes) -> tuple[int, int]:
-    info = os.stat(path)
-    return info.st_size, info.st_mtime_ns
+def _version(path: bytes) -> Version:
+    if urls.scheme_of(path) is None:
+        info = os.stat(path)
+        return Version(info.st_size, info.st_mtime_ns)
+    version = remote.ahead().looked_at(path)
+    if version.size < 0:
+        raise UsageError(f"{encode_path(path)} cannot be read: its store does not say how large it is")
+    return version

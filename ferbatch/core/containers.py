@@ -13,34 +13,26 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, Protocol
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path, escape
+from ferbatch.core.places import LOCAL_HEADER, ArchiveError, Place, check_readable, data_in, inflated
+from ferbatch.core.ranged import Ranged
 
 CHUNK = 2**20  # bytes
-LOCAL_HEADER = 30  # bytes of what stands before a zip's member, without its name and extra field
-ENCRYPTED, DEFLATED = 0x1, 8  # a zip's flag and method
+ENCRYPTED = 0x1  # a zip's flag
 BINARY = ("binary", "large_binary", "binary_view")  # of Arrow's types
 LOOKED_AT = 16  # values by which a column is known to hold images
 UTF8 = 0x800  # a zip's flag: names are in UTF-8
 
 
-class Place(NamedTuple):
-    """Where a member is, and what tells it from what it was."""
-
-    offset: int  # bytes, of its data in a tar, of its header in a zip; the number of its row group in a table
-    packed: int  # bytes that it takes; its number in the row group
-    size: int  # bytes; 0 where that shows only when it is read
-    version: int  # its time (ns), or in a zip its CRC
-    method: int = 0  # of packing, in a zip; negative where it cannot be read
+File = bytes | Ranged  # a path, or what is open of a store
 
 
-class ArchiveError(OSError):
-    """A member that cannot be read: its `strerror` says why."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(None, why)
+def name_of(file: File) -> bytes:
+    """The path of an archive, wherever it is."""
+    return file if isinstance(file, bytes) else file.path
 
 
 class Container(Protocol):
@@ -62,15 +54,17 @@ class Zip:
 
     in_order = False
 
-    def __init__(self, path: bytes) -> None:
-        self.stream = open(path, "rb")  # noqa: SIM115  # for as long as the archive is read
+    def __init__(self, file: File) -> None:
+        self.stream: IO[bytes] = _opened(file)
 
     def members(self) -> Iterator[tuple[bytes, Place]]:
         with zipfile.ZipFile(self.stream) as archive:
             for info in archive.infolist():
                 if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
                     continue
-                readable = info.compress_type in (zipfile.ZIP_STORED, DEFLATED) and not info.flag_bits & ENCRYPTED
+                readable = (
+                    info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & ENCRYPTED
+                )
                 name = info.filename.encode("utf-8" if info.flag_bits & UTF8 else "cp437", "surrogateescape")
                 if b"/" not in name and info.create_system == 0:  # old programs for Windows
                     name = name.replace(b"\\", b"/")
@@ -78,16 +72,9 @@ class Zip:
                 yield name, Place(info.header_offset, info.compress_size, info.file_size, info.CRC, method)
 
     def read(self, place: Place) -> bytes:
-        if place.method < 0:
-            raise ArchiveError("encrypted, or packed in a way that is not supported")
+        check_readable(place)
         header = _bytes(self.stream, place.offset, LOCAL_HEADER)
-        before = LOCAL_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        data = _bytes(self.stream, place.offset + before, place.packed)
-        if place.method == DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, place.size + 1)  # whatever more it may hold
-        if len(data) != place.size or zlib.crc32(data) != place.version:
-            raise ArchiveError("damaged in its archive: its checksum does not fit")
-        return data
+        return inflated(_bytes(self.stream, place.offset + data_in(header), place.packed), place)
 
     def close(self) -> None:
         self.stream.close()
@@ -96,10 +83,10 @@ class Zip:
 class Tar:
     """A tar, packed or not."""
 
-    def __init__(self, path: bytes, opener: Callable[..., Any]) -> None:
-        self.path, self.opener = path, opener
-        self.in_order = opener is not open
-        self.stream: IO[bytes] = opener(path, "rb")
+    def __init__(self, file: File, opener: Callable[..., Any]) -> None:
+        self.file, self.opener = file, opener
+        self.in_order = opener is not _opened
+        self.stream: IO[bytes] = opener(file, "rb")
 
     def members(self) -> Iterator[tuple[bytes, Place]]:
         with tarfile.open(fileobj=self.stream, mode="r:") as archive:
@@ -114,7 +101,9 @@ class Tar:
     def read(self, place: Place) -> bytes:
         if self.in_order and place.offset < self.stream.tell():  # not every one of them can go back by itself
             self.stream.close()
-            self.stream = self.opener(self.path, "rb")
+            if not isinstance(self.file, bytes):
+                self.file.seek(0)
+            self.stream = self.opener(self.file, "rb")
         return _bytes(self.stream, place.offset, place.size)
 
     def close(self) -> None:
@@ -126,17 +115,18 @@ class Parquet:
 
     in_order = True  # by row groups
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, file: File) -> None:
+        name = encode_path(name_of(file))
         try:
             parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError as error:
-            raise UsageError(f"{encode_path(path)} needs pyarrow: pip install 'ferbatch[parquet]'") from error
-        self.file = parquet.ParquetFile(os.fsdecode(path))
-        self.version = os.stat(path).st_mtime_ns
+            raise UsageError(f"{name} needs pyarrow: pip install 'ferbatch[parquet]'") from error
+        self.file = parquet.ParquetFile(os.fsdecode(file) if isinstance(file, bytes) else file)
+        self.version = os.stat(file).st_mtime_ns if isinstance(file, bytes) else file.version.mtime_ns
         found = image_column(self.file)
         if found is None:
             there = ", ".join(escape(name)[:40] for name in self.file.schema_arrow.names[:8])
-            raise UsageError(f"{encode_path(path)} has no column of images (bytes, or bytes and path); it has {there}")
+            raise UsageError(f"{name} has no column of images (bytes, or bytes and path); it has {there}")
         self.column, self.named = found
         self.group: tuple[int, Any] = -1, None  # the one that was read last, and its images' bytes
 
@@ -200,20 +190,24 @@ def _bytes(stream: IO[bytes], offset: int, size: int) -> bytes:
     return data
 
 
-def _zstd(path: bytes, mode: str) -> Any:
+def _opened(file: File, mode: str = "rb") -> Any:
+    return open(file, mode) if isinstance(file, bytes) else file
+
+
+def _zstd(file: File, mode: str) -> Any:
     try:
-        return importlib.import_module("zstandard").open(path, mode)
+        return importlib.import_module("zstandard").open(file, mode)
     except ImportError as error:
-        raise UsageError(f"{encode_path(path)} needs zstandard: pip install 'ferbatch[zstd]'") from error
+        raise UsageError(f"{encode_path(name_of(file))} needs zstandard: pip install 'ferbatch[zstd]'") from error
 
 
-def _tar(opener: Callable[..., Any]) -> Callable[[bytes], Container]:
-    return lambda path: Tar(path, opener)
+def _tar(opener: Callable[..., Any]) -> Callable[[File], Container]:
+    return lambda file: Tar(file, opener)
 
 
-CONTAINERS: dict[bytes, Callable[[bytes], Container]] = {  # by what an archive's name ends in
+CONTAINERS: dict[bytes, Callable[[File], Container]] = {  # by what an archive's name ends in
     b".zip": Zip,
-    b".tar": _tar(open),
+    b".tar": _tar(_opened),
     **dict.fromkeys((b".tar.gz", b".tgz"), _tar(gzip.open)),
     **dict.fromkeys((b".tar.bz2", b".tbz2"), _tar(bz2.open)),
     **dict.fromkeys((b".tar.xz", b".txz"), _tar(lzma.open)),

@@ -15,7 +15,7 @@ from ferbatch.core import archives
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
-from ferbatch.core.urls import is_remote
+from ferbatch.core.urls import is_remote, stream_of
 
 EXISTS = "exists; --overwrite replaces it"  # said of a file that must not be replaced, after its path
 
@@ -178,7 +178,7 @@ def stat_of(file: bytes) -> os.stat_result | None:
         return remote.stat_of(file)
     with suppress(OSError, ValueError):  # ValueError: a NUL in the name
         try:
-            return os.stat(file)
+            return archives.stat_of(file) if stream_of(file) else os.stat(file)
         except NotADirectoryError:
             return archives.stat_of(file)
     return None

@@ -27,6 +27,31 @@ SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 0.001, 86_400  # seconds for an image
 
 
 @dataclass(frozen=True, slots=True)
+class TableOptions:
+    """What a table of images does not say of itself."""
+
+    path_column: str | None = None
+    label_column: str | None = None
+    images: str | None = None  # the folder that its images are in, be it in a store
+    split: str | None = None  # the rows to take, by what their column split (or usage, subset, set) says
+    of_pixels: str | None = None  # those to take of a table of pixels that has such, where `split` does not say which
+    source_column: str = "source"  # that says what collection an image is of
+    classes: str | None = None  # what its labels mean: NAME=LABEL,...
+    other_tables: bool = False  # whether there are votes or slices, which `path_column` may be of
+
+    @property
+    def of_truth(self) -> tuple[str, ...]:
+        """The options in use that speak of the table that holds the truth, and of no other."""
+        asked = {"--label-column": self.label_column, "--images": self.images, "--split": self.split}
+        if not self.other_tables:
+            asked["--path-column"] = self.path_column
+        return tuple(name for name, value in asked.items() if value is not None)
+
+
+SAYS_ALL = TableOptions()  # of a table with the usual columns, beside its images
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What `ferbatch label` or `ferbatch.label` was asked to do; goes into the sidecar.
 
@@ -42,6 +67,7 @@ class Options:
     doubt: Doubt = field(default_factory=Doubt)
     recursive: bool = True
     rules: Rules = USUAL
+    table: TableOptions = SAYS_ALL  # where PATHS are lists
     truth: bool = True
     tta: bool = False  # test-time augmentation: the mean of the image and its mirror image
     isolate: bool | None = False  # decode in processes that may die; None: where there are many images
@@ -117,31 +143,6 @@ class Existing:
 
 
 @dataclass(frozen=True, slots=True)
-class TableOptions:
-    """What a table of images does not say of itself."""
-
-    path_column: str | None = None
-    label_column: str | None = None
-    images: str | None = None  # the folder that its images are in
-    split: str | None = None  # the rows to take, by what their column split (or usage, subset, set) says
-    of_pixels: str | None = None  # those to take of a table of pixels that has such, where `split` does not say which
-    source_column: str = "source"  # that says what collection an image is of
-    classes: str | None = None  # what its labels mean: NAME=LABEL,...
-    other_tables: bool = False  # whether there are votes or slices, which `path_column` may be of
-
-    @property
-    def of_truth(self) -> tuple[str, ...]:
-        """The options in use that speak of the table that holds the truth, and of no other."""
-        asked = {"--label-column": self.label_column, "--images": self.images, "--split": self.split}
-        if not self.other_tables:
-            asked["--path-column"] = self.path_column
-        return tuple(name for name, value in asked.items() if value is not None)
-
-
-SAYS_ALL = TableOptions()  # of a table with the usual columns, beside its images
-
-
-@dataclass(frozen=True, slots=True)
 class EvaluateOptions:
     """What `ferbatch evaluate` was asked to do."""
 
@@ -209,7 +210,7 @@ class BenchOptions:
 class TrainOptions:
     """What `ferbatch train` was asked to do, but for the recipe."""
 
-    data: Path
+    data: Path | str  # a str where it is in a store
     output: Path  # .safetensors
     votes: Path | None = None  # a table
     pretrained: Path | None = None  # a file of ImageNet weights

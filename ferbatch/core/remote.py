@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
 
 from ferbatch.core import known
 from ferbatch.core.records import CONNECTIONS, NO_VERSION, Version
@@ -13,6 +14,8 @@ from ferbatch.core.urls import is_remote
 
 if TYPE_CHECKING:
     from ferbatch.core.ahead import Ahead
+
+T = TypeVar("T")
 
 REMOTE = -2  # in place of the number of links to a file: it is in a store
 
@@ -53,6 +56,11 @@ def read(file: bytes) -> bytes:
     return ahead().take(file)
 
 
+def result_of(future: Future[T]) -> T:
+    """What comes of what was begun by `ahead`; to wait for it is to wait for stores."""
+    return ahead().waited_for(future)
+
+
 def expect(files: Sequence[bytes], connections: int = CONNECTIONS) -> None:
     """Fetch what is in stores of these files, in their order, before it is asked for; by so many connections."""
     there = [file for file in files if is_remote(file)]
@@ -62,8 +70,7 @@ def expect(files: Sequence[bytes], connections: int = CONNECTIONS) -> None:
 
 def forget(files: Sequence[bytes]) -> None:
     """Let go of what is done with, or was expected and will not be asked for."""
-    for file in files if known.told else ():
-        known.told.pop(file, None)
+    known.forget(files)
     if _ahead is not None and _ahead.process == os.getpid():
         _ahead.forget(files)
 

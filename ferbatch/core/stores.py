@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from ferbatch.core import known, urls
+from ferbatch.core import known, members, urls
 from ferbatch.core.answers import (
     Entry,
     Fetched,
@@ -77,9 +77,12 @@ class Stores:
 
     async def fetch(self, file: bytes) -> Fetched:
         """An object's content."""
+        if (member := known.member_of(file)) is not None:
+            place = member.place
+            return Fetched(await members.content(self.span, member), Version(place.size, place.version))
         scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
-            fetched = await (self.web.get(url) if scheme in urls.WEB else self._get_signed(scheme, url))
+            fetched = await (self.web.get(url) if scheme in urls.WEB else self._signed(scheme, url, self.web.get))
             if fetched is None:
                 data = bytes(await self.call(scheme, "cat_file", url))
                 listed = known.version_of(file)
@@ -94,6 +97,35 @@ class Stores:
             )
         return fetched
 
+    async def fetch_together(self, files: Sequence[bytes]) -> list[Fetched | StoreError]:
+        """The contents of members that lie beside each other in an archive, or why one of them cannot be had."""
+        there = [member for member in map(known.member_of, files) if member is not None]
+        return [
+            part if isinstance(part, StoreError) else Fetched(part, Version(member.place.size, member.place.version))
+            for member, part in zip(there, await members.contents(self.span, there), strict=True)
+        ]
+
+    async def span(self, file: bytes, start: int, end: int, version: Version) -> bytes:
+        """The bytes from `start` to `end` of an object that is of this version; StoreError where it is another."""
+        scheme, url = urls.scheme_of(file) or "", urls.whole(file)
+        with told():
+            if scheme in urls.WEB:
+                fetched: Fetched | None = await self.web.span(url, start, end)
+            else:
+                fetched = await self._signed(
+                    scheme, url, lambda *request: self.web.span(request[0], start, end, request[1])
+                )
+            if fetched is None:
+                data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end))
+                if len(data) != end - start:
+                    raise StoreError(
+                        "unreadable", f"the store sends {len(data):,} bytes of {end - start:,}", passing=True
+                    )
+                return data
+        if fetched.version != version:
+            raise StoreError("unreadable", "its archive was changed meanwhile")
+        return fetched.data
+
     async def look(self, file: bytes) -> Version:
         """What an object is, without its content."""
         scheme, url = urls.scheme_of(file) or "", urls.whole(file)
@@ -107,6 +139,8 @@ class Stores:
 
     async def begins(self, file: bytes, n: int) -> bytes:
         """The first bytes of an object, `n` at the most."""
+        if (member := known.member_of(file)) is not None:
+            return await members.content(self.span, member, n)
         scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
             if scheme in urls.WEB:
@@ -201,8 +235,8 @@ class Stores:
             self.threads, lambda: getattr(system, name)(path, *values, **more)
         )
 
-    async def _get_signed(self, scheme: str, url: str) -> Fetched | None:
-        """An object of S3 by a request that is signed here.
+    async def _signed(self, scheme: str, url: str, get: Callable[..., Awaitable[Fetched]]) -> Fetched | None:
+        """What `get` gets of an object of S3 by a request that is signed here.
 
         None where this way does not lead there, and of any other store.
         """
@@ -213,7 +247,7 @@ class Stores:
         if bucket is None:
             return None
         try:
-            return await self.web.get(*await bucket.request(key))
+            return await get(*await bucket.request(key))
         except StoreError as error:
             if error.passing or error.kind in ("not_found", "too_large"):
                 raise

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Container
+from functools import lru_cache
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ferbatch.core.errors import UsageError
 
@@ -37,6 +40,7 @@ _BESIDE = re.compile(
     r"(?i)^(expires|policy|key-pair-id|googleaccessid|sv|st|se|sr|sp|sip|spr|ss|srt|skoid|sktid|skt|ske|sks|skv)$"
 )
 
+streams: set[bytes] = set()  # archives in stores that are read from their beginning
 secret: dict[bytes, str] = {}  # of URLs that hold a secret: the URL without it -> as it was given
 
 
@@ -48,8 +52,28 @@ def scheme_of(path: bytes) -> str | None:
 
 
 def is_remote(path: bytes) -> bool:
-    """Whether a path leads into a store or the web."""
-    return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None
+    """Whether a path leads to an object of a store or the web, or a member of one that is fetched by itself."""
+    return b"://" in path[: LONGEST_SCHEME + 3] and scheme_of(path) is not None and stream_of(path) is None
+
+
+def above(file: bytes, archives: Container[bytes]) -> bytes | None:
+    """The one of some archives that a path leads into; None where it is in none."""
+    end = file.find(b"/", file.find(b"://") + 3)
+    while end != -1:
+        if file[:end] in archives:
+            return file[:end]
+        end = file.find(b"/", end + 1)
+    return None
+
+
+def stream_of(file: bytes) -> bytes | None:
+    """The archive in a store that a path leads into, if it is one that is read from its beginning to its end."""
+    return above(file, streams) if streams else None
+
+
+def host_of(path: bytes) -> bytes:
+    """The beginning of a path that says who is asked: scheme, and host or bucket."""
+    return path[: path.find(b"/", path.find(b"://") + 3)]
 
 
 def is_ordered(path: bytes) -> bool:
@@ -89,10 +113,41 @@ def cleaned(path: bytes) -> bytes:
     return clean
 
 
+def without_secret(path: str) -> str:
+    """A path as `cleaned` has it, as text."""
+    return os.fsdecode(cleaned(os.fsencode(path)))
+
+
 def check_installed(scheme: str) -> None:
     """UsageError where what reads the paths of a scheme is not there."""
     if importlib.util.find_spec(STORES[scheme].package) is None:
         raise UsageError(not_installed(scheme))
+
+
+@lru_cache(maxsize=len(STORES))
+def check_once(scheme: str) -> None:
+    """As `check_installed`, which has to look at the disk each time."""
+    check_installed(scheme)
+
+
+def fetchable(path: bytes) -> bytes:
+    """A path of a list as `cleaned` has it; UsageError where what reads its store is not installed, too."""
+    if not is_remote(path):
+        return path
+    check_once(scheme_of(path) or "")
+    return cleaned(path)
+
+
+def below(base: bytes, path: bytes) -> bytes:
+    """The URL of what a relative path leads to from the URL of a folder; what signs that signs this as well.
+
+    On the web a path is a name, of which no character is a delimiter: spaces, `?` and `%` are encoded.
+    """
+    path, query = os.path.normpath(path), b""
+    if scheme_of(base) in WEB:
+        base, mark, query = base.partition(b"?")
+        path, query = quote(path).encode(), mark + query
+    return base.rstrip(b"/") + b"/" + path + query
 
 
 def not_installed(scheme: str) -> str:

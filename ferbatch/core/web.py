@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import quote
 from urllib.request import getproxies
 
 from ferbatch.core.answers import Fetched, StoreError, check, version_in
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import MAX_BYTES, Version
 
+ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # in what is encoded
 CONNECT, READ = 5, 30  # seconds that a server may take to be there, and to go on with an answer
 
 
@@ -38,8 +41,7 @@ class Web:
         self, url: str, headers: Mapping[str, str] | None = None, method: str = "GET"
     ) -> AsyncIterator[Any]:
         """The answer to a request, of which headers alone are read so far; StoreError for any but success."""
-        # A URL with a percent sign is taken for one that is encoded already.
-        address = self.url_of(url, encoded="%" in url)
+        address = self.url_of(encoded(url), encoded=True) if ESCAPE.search(url) else self.url_of(url)
         async with self.session.request(method, address, headers=headers, allow_redirects=True) as answer:
             check(answer.status, answer.headers.get("Retry-After", ""))
             yield answer
@@ -78,10 +80,27 @@ class Web:
                 data += chunk
         return data
 
+    async def span(self, url: str, start: int, end: int, headers: Mapping[str, str] | None = None) -> Fetched:
+        """The bytes from `start` to `end` of what is there, and the version of the whole."""
+        async with self.asked(url, {**(headers or {}), "Range": f"bytes={start}-{end - 1}"}) as answer:
+            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
+            if answer.status != 206 or not whole.isdecimal():
+                raise StoreError("unreadable", "its server does not send parts of a file, by which an archive is read")
+            data = await answer.content.read()
+            if len(data) != end - start:
+                said = f"the store sends {len(data):,} bytes of {end - start:,}"
+                raise StoreError("unreadable", said, passing=True)
+            return Fetched(data, version_in(answer.headers, int(whole)))
+
     async def is_page(self, url: str) -> bool:
         """Whether a page is there, rather than a file."""
         async with self.asked(url) as answer:
             return bool(answer.content_type == "text/html")
+
+
+def encoded(url: str) -> str:
+    """A URL that is encoded already, but for what none may hold: spaces, and all that is not ASCII."""
+    return quote(url, safe="%/:?#[]@!$&'()*+,;=~", errors="surrogateescape")
 
 
 def _environment_speaks() -> bool:

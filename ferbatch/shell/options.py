@@ -79,7 +79,7 @@ LabelColumn = Annotated[
 ]
 Images = Annotated[
     str | None,
-    typer.Option("--images", help="The folder that holds the table's images.  [default: the table's own]"),
+    typer.Option("--images", help="The folder that holds the table's images, or its URL.  [default: the table's own]"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when all goes well.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more: device, each image that failed.")]

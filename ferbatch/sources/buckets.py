@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from ferbatch.core import known, remote, urls
+from ferbatch.core import archives, known, remote, urls
 from ferbatch.core.answers import Entry, StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources.aside import (
+    ARCHIVE,
     BELOW,
     OWN_FOLDER,
     TAKEN,
@@ -52,12 +53,17 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
     except StoreError as error:
         if error.kind == "not_found" and not is_bucket and _is_there(path):
             return None
-        raise _unfit(path, error) from None
+        raise unfit(path, error) from None
     if found is None and not is_bucket:
         if not _is_there(path):
             raise UsageError(f"no such object, and nothing below it: {encode_path(path)[:200]}")
         return None
     return Folder(folder, chain([found or []], pages), deep)
+
+
+def begun(files: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The first bytes of objects, by which those are judged that are not called like images; none of what fails."""
+    return dict(zip(files, remote.ahead().begins(files, SIGNATURE_BYTES), strict=True)) if files else {}
 
 
 class Found(NamedTuple):
@@ -84,7 +90,7 @@ def below(folder: Folder, truth_of: Callable[[str], str | None], rules: Rules, g
                     truth = next(filter(None, map(truth_of, above)), top)
                 yield Found(folder.path + inner, name[start:], truth, reason)
     except StoreError as error:
-        raise _unfit(folder.path, error) from None
+        raise unfit(folder.path, error) from None
 
 
 class _Judge:
@@ -111,8 +117,8 @@ class _Judge:
                 self.entered = entry.name[: entry.name.rfind(b"/") + 1]
                 judged[entry.name] = (entry, self._by_name(entry.name))
         unknown = [name for name, (_, reason) in judged.items() if reason is TAKEN and type_of_name(name) is None]
-        begun = remote.ahead().begins([self.path + name for name in unknown], SIGNATURE_BYTES) if unknown else []
-        for name, data in zip(unknown, begun, strict=True):
+        for file, data in begun([self.path + name for name in unknown]).items():
+            name = file[len(self.path) :]
             judged[name] = (judged[name][0], by_content(name, data, self.rules))
         for name, (entry, reason) in judged.items():
             if reason is TAKEN and entry.version is not None:
@@ -137,7 +143,8 @@ class _Judge:
         return TAKEN
 
     def _by_name(self, path: bytes) -> Reason:
-        return by_rules(path.rstrip(b"/"), path.endswith(b"/"), self.rules, self.globs) or TAKEN
+        reason = by_rules(path.rstrip(b"/"), path.endswith(b"/"), self.rules, self.globs)
+        return reason or (ARCHIVE if archives.suffix_of(path) and not path.endswith(b"/") else TAKEN)
 
 
 def _pages(path: bytes, deep: bool) -> Pages:
@@ -170,7 +177,8 @@ def _is_there(path: bytes) -> bool:
     return remote.look_at([path]).get(path) != NO_VERSION
 
 
-def _unfit(path: bytes, error: StoreError) -> UsageError:
+def unfit(path: bytes, error: StoreError) -> UsageError:
+    """The error that says why nothing can be listed below a path."""
     shown, scheme = encode_path(path)[:200], urls.scheme_of(path) or ""
     if error.kind == "permission":
         return UsageError(f"{shown} cannot be listed: {error} (credentials come from {urls.STORES[scheme].keys})")

@@ -8,16 +8,22 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, encode_path, shown
+from ferbatch.core.options import TableOptions
+from ferbatch.core.urls import below, fetchable, is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.listing import list_images
 from ferbatch.sources.matching import BY_NAME, UNMATCHED, WAYS, match, plain, spelled, spelled_row
+
+if TYPE_CHECKING:
+    from ferbatch.sources.tables import Table
 
 ROOTED = re.compile(rb"[/\\]|[A-Za-z]+:")  # how a path begins that leads elsewhere on another machine
 LOOKED_THROUGH = 10_000  # names in a folder, to show one of an image
@@ -39,10 +45,47 @@ def find(table: str, paths: Sequence[bytes], images: str | None) -> Found:
     A path starts from `images` (by --images), else from the table's folder, or from the working folder where only that
     one has some. One that leads nowhere so is the file whose name is spelled otherwise, by the last part of the path
     that leads somewhere; with `images`, the file below it whose path ends alike, or that alone has that name.
-    UsageError where `images` is no folder.
+    A URL leads where it says, unless `images` is a folder with a file that it could mean; where `images` is in a store,
+    relative paths lead there, too. Whether something is there shows when it is fetched.
+    UsageError where `images` is no folder, or a URL is not to be fetched.
     """
-    if images is not None and not os.path.isdir(images):
+    base = base_of(images)
+    away = {path: based(base, path) for path in paths if is_remote(path)} if images is None else {}
+    if is_remote(base):
+        away = {path: based(base, path) for path in paths if not ROOTED.match(path) or is_remote(path)}
+    near = [path for path in paths if path not in away]
+    if not away:
+        return _near(table, near, images)
+    found = _near(table, near, None, "local image") if near else Found({})
+    return replace(found, files={path: away.get(path) or found.files[path] for path in paths}, none=False)
+
+
+def files_of(table: Table, paths: Sequence[bytes], choice: TableOptions) -> Found:
+    """Where the images are that a table names, each once, or that are its own rows."""
+    if table.of_pixels or (table.of_images and choice.path_column is None):
+        if choice.images is not None:
+            raise UsageError(f"--images: the images of {shown(table.path)} are in it")
+        return Found({path: os.path.join(os.fsencode(table.path), path) for path in paths})
+    return find(table.path, paths, choice.images)
+
+
+def base_of(images: str | None) -> bytes:
+    """The folder that --images says, empty for none; UsageError where there is none such."""
+    base = os.fsencode(images or "")
+    if images is not None and not is_remote(base) and not os.path.isdir(base):
         raise UsageError(f"--images: no folder {shown(images)}")
+    return base
+
+
+def based(base: bytes, path: bytes) -> bytes:
+    """Where a path leads from a folder, which may be in a store; UsageError for a URL that is not to be fetched."""
+    if is_remote(path) or not is_remote(base):
+        return fetchable(os.path.join(base, path) if not is_remote(path) else path)
+    return path if ROOTED.match(path) else fetchable(below(base, path))
+
+
+def _near(table: str, paths: Sequence[bytes], images: str | None, noun: str = "image") -> Found:
+    """What `find` says of paths to files."""
     own = os.fsencode(os.path.dirname(table) if images is None else images)
     bases = list(dict.fromkeys([own, b""])) if images is None else [own]
     base = next((base for base in bases if any(os.path.lexists(os.path.join(base, path)) for path in paths)), None)
@@ -65,8 +108,9 @@ def find(table: str, paths: Sequence[bytes], images: str | None) -> Found:
         for path, file in itertools.islice(guesses.items(), 1)
     ]
     files |= guesses
-    absent = {path: None for path in lost if path not in guesses}
-    why = _absent(table, files, absent, own, images) if absent else ""
+    files |= {path: fetchable(path) for path in lost if path not in guesses and is_remote(path)}
+    absent = {path: None for path in lost if path not in guesses and not is_remote(path)}
+    why = _absent(table, files, absent, own, images, noun) if absent else ""
     return Found(files, tuple(said), len(absent) == len(files), why)
 
 
@@ -131,7 +175,7 @@ def _below(folder: str, paths: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def _absent(
-    table: str, files: Mapping[bytes, bytes], absent: Mapping[bytes, None], folder: bytes, images: str | None
+    table: str, files: Mapping[bytes, bytes], absent: Mapping[bytes, None], folder: bytes, images: str | None, noun: str
 ) -> str:
     """How many images of a table are there, one that is not, and one that is, in words.
 
@@ -140,13 +184,14 @@ def _absent(
     absent: the paths that lead nowhere.
     folder: in which an image is looked for, to name one that there is.
     images: what --images says.
+    noun: what the images are called.
     """
     n = len(files) - len(absent)
     there = (file for path, file in files.items() if path not in absent) if n else _some_image(folder)
     how_many = f"{n:,} of the" if n else "none of the"
     where = "--images DIR says which folder they are in" if images is None else f"--images is {shown(images)}"
     return (
-        f"{how_many} {count(len(files), 'image')} of {shown(table)} {'is' if n < 2 else 'are'} there: looked for"
+        f"{how_many} {count(len(files), noun)} of {shown(table)} {'is' if n < 2 else 'are'} there: looked for"
         f" {_named(files[next(iter(absent))])}, there is {next(map(_named, there), 'no image')} ({where})"
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import shown
+from ferbatch.core.urls import is_remote
 from ferbatch.images import pixel_rows
 from ferbatch.images.formats import type_of_name
 
@@ -82,7 +83,7 @@ def layout_of(path: str, names: Collection[str]) -> Layout:
     separator = _separator(found, names)
     first = found[separator][0] if found[separator] else []
     named = any(plain(name) in names for name in first)
-    is_header = named or not any(type_of_name(value.encode("utf-8", "replace")) for value in first)
+    is_header = named or not any(map(is_name, first))
     header = tuple(map(_readable, first))
     if not is_header:
         return Layout(encoding, separator, None, len(first), tuple(str(number + 1) for number in range(len(first))))
@@ -92,6 +93,12 @@ def layout_of(path: str, names: Collection[str]) -> Layout:
 def plain(name: str) -> str:
     """What is the same of a column's name however it is typed."""
     return "".join("_" if char in " -." else char for char in name.strip().casefold())
+
+
+def is_name(value: str) -> bool:
+    """Whether a value names an image: by its suffix, or by its store."""
+    name = value.strip().encode("utf-8", "replace")
+    return is_remote(name) or type_of_name(name) is not None
 
 
 def _readable(name: str) -> str:
@@ -131,5 +138,5 @@ def _separator(found: dict[str, list[list[str]]], names: Collection[str]) -> str
     if best := max((one for one in parted if one != " "), key=score, default=None):
         return best
     whole = found[","][0][0] if found[","] else ""
-    is_name = plain(whole) in names or bool(type_of_name(whole.encode("utf-8", "replace")))
-    return " " if " " in parted and score(" ")[1] == 1 and not is_name else ","
+    is_one = plain(whole) in names or is_name(whole)
+    return " " if " " in parted and score(" ")[1] == 1 and not is_one else ","

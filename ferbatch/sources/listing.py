@@ -28,6 +28,8 @@ from ferbatch.sources.labels import label_of
 from ferbatch.sources.walk import Tell, Walk
 
 _Place = tuple[bytes, str | None]  # the path of a folder as printed, and the truth of what lies in it
+STDIN = b"-"  # among PATHS: the list on stdin
+Lists = Mapping[bytes, Iterable[bytes]]  # one of PATHS -> the paths that it stands for
 CHUNK = 2**16  # bytes of a list that are read at a time
 
 
@@ -96,26 +98,26 @@ def list_images(
     paths: Iterable[str | bytes | os.PathLike[str]],
     labels: Sequence[str],
     *,
-    listed: Iterable[bytes] | None = None,
+    listed: Lists | Iterable[bytes] | None = None,
     recursive: bool = True,
     classes: Mapping[str, str] | None = None,
     rules: Rules = USUAL,
 ) -> Listing:
-    """The images under `paths` (folders and files), each path once; with `listed`, `-` stands for the paths in it.
+    """The images under `paths` (folders and files), each path once; those in `listed` stand for other paths.
 
     Folders are sorted bytewise by whole path. A path that is missing raises UsageError; a missing file in `listed`
     keeps its place, to become a row.
 
     paths: PATHS as they were given.
     labels: an image's truth is the nearest folder at or below PATH that is named like one of these.
-    listed: the paths that `-` stands for.
+    listed: which of PATHS stand for others, and for which; or what `-` alone stands for.
     recursive: whether folders below PATH are walked.
     classes: other names of folders, in lower case, and the labels that they stand for.
     rules: what counts in folders; UsageError where a pattern in them is none.
     """
     listing = Listing()
     walk = Walk(partial(label_of, labels=labels, classes=classes), recursive, rules, listing.add)
-    walk.add_all([_bytes_of(path) for path in paths], listed)
+    walk.add_all([_bytes_of(path) for path in paths], _lists(listed))
     listing.left = walk.left
     return listing
 
@@ -130,7 +132,7 @@ def look_through(
     paths: Iterable[str | bytes | os.PathLike[str]],
     tell: Tell,
     *,
-    listed: Iterable[bytes] | None = None,
+    listed: Lists | Iterable[bytes] | None = None,
     recursive: bool = True,
     rules: Rules = USUAL,
 ) -> None:
@@ -139,7 +141,13 @@ def look_through(
     Raises as `list_images` does; where several PATHS may overlap, names are kept to know what was listed already.
     """
     walk = Walk(lambda name: None, recursive, rules, lambda prefix, name, truth: None, tell)
-    walk.add_all([_bytes_of(path) for path in paths], listed)
+    walk.add_all([_bytes_of(path) for path in paths], _lists(listed))
+
+
+def _lists(listed: Lists | Iterable[bytes] | None) -> Lists:
+    if isinstance(listed, Mapping):
+        return listed
+    return {} if listed is None else {STDIN: listed}
 
 
 def _bytes_of(path: str | bytes | os.PathLike[str]) -> bytes:

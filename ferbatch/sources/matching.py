@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core.urls import is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.labels import folded
 
@@ -159,6 +160,8 @@ def _by_real_path(images: Sequence[bytes], rows: Sequence[bytes | None]) -> NDAr
 
 def real_path(path: bytes) -> bytes:
     """The path with every link followed; the folder's once only for all files in it."""
+    if is_remote(path):
+        return path
     folder, name = os.path.split(path)
     if os.path.islink(path):
         return os.path.realpath(path)

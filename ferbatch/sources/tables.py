@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
@@ -19,16 +18,18 @@ from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
+from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
 from ferbatch.images import pixel_rows
-from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes, type_of_name
-from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, layout_of, plain
+from ferbatch.sources.cells import holds, text_of
+from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, is_name, layout_of, plain
 from ferbatch.sources.parquet import IN_TABLE, read_parquet
 
 # What people call the column that names the image; of several the first counts whose values are names of images.
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "image", "image_name", "image_path", "file_path", "img"),
     *("img_path", "img_name", "imagepath", "imagename", "pth", "subdirectory_filepath", "fname", "image_id", "img_id"),
+    *("url", "uri", "image_url", "img_url", "image_uri", "file_url", "s3_uri", "gcs_uri", "urls"),
 )
 LABEL_COLUMNS = (
     *("truth", "label", "class", "expression", "emotion", "choice", "category", "sentiment", "labels", "emotions"),
@@ -108,8 +109,16 @@ class Table:
         for row, path in enumerate(paths):
             if b"\0" in path:
                 said = f"{brief(values[row], 40)} holds a NUL, which no name of a file can"
-                raise UsageError(f"{shown(self.path)}, row {row + 1:,}, column {brief(column, 40)}: {said}")
+                raise UsageError(f"{self._place(row, column)}: {said}")
+            if b"://" in path:
+                try:
+                    paths[row] = cleaned(path.strip())
+                except UsageError as error:
+                    raise UsageError(f"{self._place(row, column)}: {error}") from None
         return paths
+
+    def _place(self, row: int, column: str) -> str:
+        return f"{shown(self.path)}, row {row + 1:,}, column {brief(column, 40)}"
 
     def _asked(self, option: str, name: str, must: bool) -> str | None:
         found = self.column(name)
@@ -129,7 +138,7 @@ class Table:
     def _names_images(self, column: str) -> bool:
         """Whether the first values are names of images, by their suffixes."""
         some = [value for value in self.frame[column].head(LOOKED_AT) if value]
-        return bool(some) and all(type_of_name(value.encode("utf-8", "replace")) for value in some)
+        return bool(some) and all(map(is_name, some))
 
     def _without(self, option: str, names: Sequence[str], what: str) -> str:
         return (
@@ -193,14 +202,21 @@ def read_table(path: str) -> Table:
         raise UsageError(f"{shown(path)} has two columns called {brief(twice[0])}")
     texts, held = dict[str, list[str]](), dict[str, str]()
     for name, own in zip(names, frame.columns, strict=True):
-        if what := _holds(frame[own]):
+        if what := holds(frame[own]):
             held[name] = what
-        texts[name] = [""] * len(frame) if what else [_text(value) for value in frame[own]]
+        texts[name] = [""] * len(frame) if what else [text_of(value) for value in frame[own]]
     if of_pixels := bool(layout and layout.of_pixels):
         texts["path"] = _row_names(texts)
     read = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in texts.items()})
     has_header, of_images = layout is None or layout.header is not None, IN_TABLE in texts
     return Table(path, read, _notes(path, layout), held, of_pixels, of_images, has_header)
+
+
+def check_is_local(path: str) -> None:
+    """UsageError where it is a table in a store."""
+    if is_remote(os.fsencode(path)) and _suffix(path.partition("?")[0]) in SUFFIXES:
+        where = shown(without_secret(path))
+        raise UsageError(f"tables are read from files: copy {where} here (its images may stay where they are)")
 
 
 def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
@@ -209,31 +225,6 @@ def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
     parts = next((columns[name] for name in SPLIT_COLUMNS if name in columns), None)
     rows = len(next(iter(texts.values())))
     return [os.path.join(parts[row].strip() if parts else "", pixel_rows.NAME.format(row)) for row in range(rows)]
-
-
-def _holds(column: pd.Series[Any]) -> str | None:
-    """What a column holds in place of text, if it is images: bytes, or as Hugging Face has them, bytes and a name."""
-    value = next((one for one in column if not _is_missing(one)), None)
-    if isinstance(value, dict) and isinstance(value.get("bytes"), bytes):
-        return "images (the bytes and the path of each)"
-    if isinstance(value, bytes) and (type_of_bytes(value[:SIGNATURE_BYTES]) or b"\0" in value):
-        return "images (the bytes of each)"
-    return None
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(value: Any) -> str:
-    """A table's value as it was written; a whole number that stood beside an empty value is no fraction."""
-    if _is_missing(value):
-        return ""
-    if isinstance(value, bytes):  # which some writers of Parquet make of text
-        return value.decode("utf-8", "surrogateescape")
-    if isinstance(value, dict) and isinstance(value.get("path"), str):  # Hugging Face's, of an image that is a file
-        return str(value["path"])
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _notes(path: str, layout: Layout | None) -> tuple[str, ...]:

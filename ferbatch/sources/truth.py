@@ -17,7 +17,7 @@ from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
-from ferbatch.sources.finding import Found, find
+from ferbatch.sources.finding import files_of
 from ferbatch.sources.labels import class_of, folded, label_of
 from ferbatch.sources.listing import Listing, found_aside, list_images
 from ferbatch.sources.matching import real_path
@@ -158,6 +158,7 @@ def read_classes(
         does, they all do. None: no folder does.
     choice: what a table does not say of itself.
     """
+    tables.check_is_local(path)
     if is_folder(path):
         if choice.of_truth:
             what = "an archive of folders" if os.path.isfile(path) else "a folder"
@@ -218,7 +219,7 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str], choi
     """The images of a table, each path once; one that is given two classes is left out."""
     table = tables.read_table(path)
     paths, given, notes = _rows(table, choice)
-    found = _found(table, list(dict.fromkeys(paths)), choice)
+    found = files_of(table, list(dict.fromkeys(paths)), choice)
     class_: dict[bytes, str] = {}
     first: dict[bytes, bytes] = {}  # file -> the first spelling of its path
     conflicting: set[bytes] = set()
@@ -233,8 +234,9 @@ def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str], choi
     chosen = {file: name for file, name in class_.items() if file not in conflicting}
     listing = Listing()
     for file, name in chosen.items():
-        folder, base_name = os.path.split(found.files[file])
-        listing.add(folder + b"/" if folder else b"", base_name, name if name in labels else None)
+        opened = found.files[file]
+        base_name = os.path.basename(opened)
+        listing.add(opened[: len(opened) - len(base_name)], base_name, name if name in labels else None)
     return Truth(
         listing,
         list(chosen),
@@ -281,15 +283,6 @@ def _chosen_rows(table: Table, choice: TableOptions) -> tuple[Sequence[int], lis
         return chosen, []
     said = f"{shown(table.path)}: the {count(len(chosen), 'image')} of {part} alone (--split takes another part)"
     return (chosen, [said]) if chosen else (rows, [])
-
-
-def _found(table: Table, paths: Sequence[bytes], choice: TableOptions) -> Found:
-    """Where the images are that a table names, or that are its own rows."""
-    if table.of_pixels or (table.of_images and choice.path_column is None):
-        if choice.images is not None:
-            raise UsageError(f"--images: the images of {shown(table.path)} are in it")
-        return Found({path: os.path.join(os.fsencode(table.path), path) for path in paths})
-    return find(table.path, paths, choice.images)
 
 
 def _unused(classes: Mapping[str, str], there: set[str]) -> tuple[str, ...]:

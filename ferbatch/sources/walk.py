@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, MAX_BYTES, Rules
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.urls import fetchable, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (
@@ -35,8 +35,8 @@ from ferbatch.sources.aside import (
     by_content,
     by_rules,
 )
+from ferbatch.sources.expansion import expanded
 
-LIST = b"-"  # among PATHS: the list on stdin
 Take = Callable[[bytes, bytes, str | None], None]  # an image's folder as printed, its name, its truth
 Tell = Callable[[bytes, Reason], None]  # a path, a folder's with a slash at its end, and why it is taken or left aside
 
@@ -73,19 +73,20 @@ class Walk:
         self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
         self.named: dict[bytes, set[bytes]] = {}  # folder -> names given one by one
 
-    def add_all(self, paths: Sequence[bytes], listed: Iterable[bytes] | None) -> None:
-        """Each of PATHS; with `listed`, `-` stands for the paths in it.
+    def add_all(self, paths: Sequence[bytes], lists: Mapping[bytes, Iterable[bytes]]) -> None:
+        """Each of PATHS; those of `lists`, `-` for one, stand for the paths in them.
 
         UsageError where one of PATHS cannot be walked, before any is.
         """
+        paths = expanded(paths)
         for path in paths:
-            if not is_remote(path) and (path != LIST or listed is None):
+            if not is_remote(path) and path not in lists:
                 _check(path)
         for at, path in enumerate(paths):
-            if path == LIST and listed is not None:
-                for one in map(cleaned, listed):
+            if path in lists:
+                for one in map(fetchable, lists[path]):
                     # Most stores would have to be asked each time whether a name is that of a folder.
-                    is_one = is_remote(one) and not one.endswith(b"/")
+                    is_one = is_remote(one) and not one.endswith(b"/") and not archives.suffix_of(one)
                     self.add_file(one) if is_one else self._add(one, last=False)
             else:
                 self._add(path, at + 1 == len(paths))
@@ -141,7 +142,7 @@ class Walk:
         """In a store: one object, or as of a folder those below a path."""
         folder = buckets.folder_at(path, self.recursive)
         if folder is None:
-            self.add_file(path)
+            self.add_archive(path, last) if archives.suffix_of(path) else self.add_file(path)
             return
         for prefix, name, truth, reason in buckets.below(folder, self.truth_of, self.rules, self.globs):
             if reason is TAKEN:
@@ -153,8 +154,12 @@ class Walk:
     def add_archive(self, path: bytes, last: bool) -> None:
         """What an archive holds, as if it were a folder; in its own order where it is packed as a whole."""
         names, in_order = archives.look_into(path)
-        suffix = archives.suffix_of(path) or b""
-        truth = self.truth_of(os.fsdecode(os.path.basename(path)[: -len(suffix)]))
+        begun = dict[bytes, bytes]()
+        if is_remote(path) and not in_order:
+            unknown = [name for name in names if type_of_name(name) is None]
+            judged = [name for name in unknown if not by_rules(name, False, self.rules, self.globs)]
+            begun = buckets.begun([path + b"/" + name for name in judged])
+        truth = self.truth_of(os.fsdecode(archives.stem_of(path)))
         root = _Folder(path + b"/", self.identity(path), truth, len(path) + 1)
         folders: dict[bytes, tuple[_Folder, Reason]] = {b"": (root, TAKEN)}
         for member in names if in_order else sorted(names):
@@ -162,7 +167,9 @@ class Walk:
             folder, reason = self._within(within, folders)
             if reason is not TAKEN:
                 continue
-            reason = by_rules(member, False, self.rules, self.globs) or self._why_member(folder.prefix + name, in_order)
+            reason = by_rules(member, False, self.rules, self.globs) or self._why_member(
+                folder.prefix + name, in_order, begun
+            )
             if reason is not TAKEN:
                 self._leave(folder.prefix + name, reason)
             elif self._hand_on(folder, name) and not last:
@@ -185,10 +192,12 @@ class Walk:
         if self.tell:
             self.tell(path, reason)
 
-    def _why_member(self, file: bytes, in_order: bool) -> Reason:
+    def _why_member(self, file: bytes, in_order: bool, begun: Mapping[bytes, bytes]) -> Reason:
         """By its extension; where that is unknown by its first bytes, unless to read them would cost too much."""
         if type_of_name(file) or archives.is_table(file):
             return TAKEN
+        if file in begun:
+            return by_content(file, begun[file], self.rules)
         with suppress(OSError):
             if not in_order and archives.stat_of(file).st_size <= MAX_BYTES:
                 return by_content(file, archives.read(file)[:SIGNATURE_BYTES], self.rules)

@@ -9,7 +9,7 @@ import stat
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing import parent_process
@@ -28,7 +28,9 @@ MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too l
 NOWHERE = References((), (), ())  # in place of a batch's references, which stay where they are
 Compute = Callable[[Batch], Batch]
 Span = tuple[int, References]  # images to decode: the number of the first, and references
-Asked = tuple[int, References, Known | None]  # a span, and what is known of those of its files that are in stores
+Asked = tuple[
+    int, References, Sequence[Known] | None
+]  # a span, and what is known of those of its files that are in stores
 
 
 def work(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import tarfile
 import tracemalloc
+import zipfile
 from calendar import timegm
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
@@ -15,10 +18,12 @@ from stores import Fault, Store, serving
 from support import face_file
 
 from ferbatch.core import ahead, known, remote, signing, urls
+from ferbatch.core.answers import StoreError
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import stat_of, version_of
 from ferbatch.core.records import NO_VERSION, Decoding, Version, Workers
+from ferbatch.sources.listing import list_images
 from ferbatch.stream.pool import Pool
 
 pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")
@@ -159,6 +164,28 @@ def test_processes_fetch_with_connections_of_their_own(store: Store, compute: bo
     assert remote.read(FILES[0]) == face_file(0)  # this process goes on with its own
 
 
+@pytest.mark.parametrize("compute", [False, True])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_processes_read_archives_that_this_one_looked_into(store: Store, kind: str, compute: bool) -> None:
+    faces = {f"{at:03}.jpg": face_file(at) for at in range(N)}
+    with tarfile.open(fileobj=(tar := io.BytesIO()), mode="w:gz" if kind.endswith("gz") else "w") as packed:
+        for name, data in faces.items():
+            (info := tarfile.TarInfo(name)).size = len(data)
+            packed.addfile(info, io.BytesIO(data))
+    with zipfile.ZipFile(zipped := io.BytesIO(), "w") as archive:
+        for name, data in faces.items():
+            archive.writestr(name, data)
+    store.buckets["faces"][f"in.{kind}"] = (zipped if kind == "zip" else tar).getvalue()
+    listing = list_images([urls.without_secret(f"{store.address}/faces/in.{kind}?sig=s")], ())
+    with Pool(Decoding(48), Workers(2, isolate=True), 16, (lambda batch: batch) if compute else None) as pool:
+        batches = [*pool.batches(listing)]
+    assert sum(len(batch) for batch in batches) == N
+    assert not any(batch.failures for batch in batches)
+    assert [tuple(version) for batch in batches for version in batch.versions.tolist()] == [
+        version_of(file) for file in listing.files()
+    ]
+
+
 def test_what_waits_to_be_asked_for_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "HELD", 10 * len(face_file(0)))
     mine = remote.ahead()
@@ -188,3 +215,22 @@ def test_an_error_of_a_store_repeats_nothing_that_its_package_says(store: Store)
     with pytest.raises(UnreadableImageError, match=r"^the store answers 503$"):
         remote.read(FILES[1])
     assert store.asked["GET /faces/001.jpg"] == ahead.patience.attempts
+
+
+def test_a_host_that_is_gone_is_not_asked_again_and_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone, asked = [b"http://gone.test/%d.jpg" % at for at in range(30)], list[bytes]()
+    one = remote.ahead(connections=1)
+
+    async def fetch(file: bytes) -> object:
+        asked.append(file)
+        if file.startswith(b"http://gone.test"):
+            raise StoreError("unreachable", "no answer", passing=True, silent=True)
+        raise StoreError("unreachable", "busy", passing=True)
+
+    monkeypatch.setattr(one.stores, "fetch", fetch)
+    for files, times in ((gone, 3 * 6 + 27), (FILES[:5], 5 * 6), (gone[:2], 2)):
+        asked.clear()
+        for file in files:
+            with pytest.raises(UnreadableImageError):
+                remote.read(file)
+        assert len(asked) == times

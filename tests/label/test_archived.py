@@ -168,7 +168,7 @@ def test_what_is_no_archive_ends_the_run_before_anything_is_written(
     pa, pq = parquet_tools()
     pq.write_table(pa.table({"path": ["a.jpg"], "label": ["happy"]}), tmp_path / "x.parquet")
     done = ferbatch_here("label", "x.parquet", "-q")
-    assert (done.returncode, b"x.parquet has no column of images" in done.stderr) == (2, True)
+    assert (done.returncode, b"none of the 1 image of x.parquet is there" in done.stderr) == (2, True)
     assert not list(tmp_path.glob("labels*"))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,8 @@ from fsspec.spec import AbstractFileSystem
 from stores import Store, serving
 from support import face_file
 
-from ferbatch.core import known, remote, urls
-from ferbatch.core.errors import UsageError
+from ferbatch.core import archives, known, remote, urls
+from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import version_of, versions_of
 from ferbatch.core.records import MARKER, Rules
 from ferbatch.images.decode import read_bytes
@@ -168,3 +171,36 @@ def test_objects_are_read_and_their_versions_known(bucket: str) -> None:
     known.index = known.Index()
     remote.expect(files)
     assert [version_of(file) for file in files] == listed
+
+
+@pytest.mark.parametrize("package", [Blocking, Waiting])
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_archives_are_read_by_whatever_package(
+    kind: str, package: type, fault: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faces = {f"sad/{at}.jpg": face_file(at) for at in range(9)} | {"unnamed": face_file(9), "notes.txt": b"no image"}
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        for name, data in faces.items():
+            archive.writestr(name, data)
+    if kind != "zip":
+        with tarfile.open(fileobj=(stream := io.BytesIO()), mode="w:gz" if kind == "tar.gz" else "w") as tar:
+            for name, data in faces.items():
+                (info := tarfile.TarInfo(name)).size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    fault("store", address="http://127.0.0.1:9")
+    monkeypatch.setitem(urls.STORES, "gs", urls.Store("fsspec", "gcs", "nowhere"))
+    monkeypatch.setitem(_registry, "gs", package)
+    monkeypatch.setitem(OBJECTS, f"in.{kind}", stream.getvalue())
+    listing = list_images([f"gs://bucket/in.{kind}"], LABELS)
+    wanted = [*sorted(name for name in faces if name.startswith("sad")), *(["unnamed"] if kind != "tar.gz" else [])]
+    assert [*listing.files()] == [f"gs://bucket/in.{kind}/{name}".encode() for name in wanted]
+    assert [read_bytes(file) for file in listing.files()] == [faces[name] for name in wanted]
+    assert [ref.truth for ref in listing][:9] == ["sad"] * 9
+    monkeypatch.setitem(OBJECTS, f"in.{kind}", b"")  # the store has it no more
+    if remote._ahead:
+        remote._ahead.close()
+    monkeypatch.setattr(remote, "_ahead", None)
+    archives._open_ones.clear()
+    archives._streamed.clear()
+    with pytest.raises(UnreadableImageError):
+        read_bytes(next(listing.files()))

@@ -20,6 +20,7 @@ from test_truth import LABELS, by_name, touch
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.options import TableOptions
 from ferbatch.images.decode import decode, read_bytes
+from ferbatch.sources.finding import find
 from ferbatch.sources.matching import match
 from ferbatch.sources.metadata import read_slices, read_votes
 from ferbatch.sources.truth import Truth, parse_classes, read_truth
@@ -208,10 +209,10 @@ def test_rows_are_chosen_by_their_split() -> None:
 def test_a_path_that_is_written_otherwise_is_found_where_one_file_fits(form: str) -> None:
     rows = "".join(f"{form.format('img', n)},{label}\n" for n, label in enumerate(ROWS.values()))
     Path("t.csv").write_text("path,label\n" + rows)
-    truth = read("t.csv")
+    truth = read("t.csv", images="." if "://" in form else None)  # or a URL leads where it says
     assert is_found(truth)
     assert truth.notes[-1].startswith("6 images of t.csv found, though written otherwise: ")
-    assert truth.notes[-1].endswith("is img/0.jpg")
+    assert truth.notes[-1].endswith(f"is {'./' * ('://' in form)}img/0.jpg")
 
 
 def test_a_path_is_not_guessed_where_two_files_would_fit() -> None:
@@ -414,3 +415,17 @@ def test_pixels_that_are_no_image_are_an_error_of_that_image(pixels: str) -> Non
     for nowhere in (b"t.csv/Training/fer0000002.png", b"t.csv/other.png", b"gone.csv/fer0000000.png"):
         with pytest.raises(UnreadableImageError, match="no such file"):
             read_bytes(nowhere)
+
+
+def test_a_url_leads_where_it_says_unless_images_has_a_file_that_fits() -> None:
+    away, near, lost = b"s3://bucket/none.jpg", b"s3://bucket/img/0.jpg", b"img/lost.jpg"
+    Path("t.csv").touch()
+    found = find("t.csv", [away, lost, near, b"img/1.jpg"], None)
+    assert [*found.files.items()] == [(path, path) for path in (away, lost, near, b"img/1.jpg")]
+    assert not found.none
+    assert found.absent.startswith("1 of the 2 local images of t.csv is there: looked for img/lost.jpg")
+    below = find("t.csv", [away, near], "img")
+    assert below.files == {away: away, near: b"img/0.jpg"}
+    assert (below.none, below.absent) == (False, "")
+    there = find("t.csv", [b"./a%20b/c?.jpg", near, b"/abs/1.jpg"], "https://host/in?v=1")
+    assert [*there.files.values()] == [b"https://host/in/a%2520b/c%3F.jpg?v=1", near, b"/abs/1.jpg"]

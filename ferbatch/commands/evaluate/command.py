@@ -11,6 +11,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing, TableOptions
 from ferbatch.core.records import MIN_FACE, Search
+from ferbatch.core.urls import without_secret
 from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
 
@@ -94,7 +95,7 @@ def evaluate(
         raise UsageError("say --model or --predictions: labels made earlier need no model")
     shared.check_faces(faces)
     options = EvaluateOptions(
-        truth=truth,
+        truth=None if truth is None else without_secret(truth),
         predictions=predictions,
         models=tuple(models_ or (DEFAULT_MODEL,)),
         classes=classes,

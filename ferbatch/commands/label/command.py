@@ -10,7 +10,7 @@ import typer
 
 from ferbatch.core import process
 from ferbatch.core.errors import OutputError, UsageError, WorkerError
-from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options, shard_of
+from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EXAMPLE, Existing, Options, TableOptions, shard_of
 from ferbatch.core.records import MIN_FACE, MOST_TURN, Doubt, Search
 from ferbatch.shell import log
 from ferbatch.shell import options as shared
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def label(
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PATHS", help="Folders, image files, or - for a list of them on stdin."),
+        typer.Argument(
+            metavar="PATHS", help="Folders, image files, tables that name images, or - for a list on stdin."
+        ),
     ] = None,
     output: shared.Output = None,
     format_: shared.Format = None,
@@ -55,6 +57,8 @@ def label(
     hidden: shared.Hidden = False,
     exclude: shared.Exclude = None,
     follow_links: shared.FollowLinks = False,
+    path_column: shared.PathColumn = None,
+    images: shared.Images = None,
     no_truth: Annotated[bool, typer.Option("--no-truth", help="Do not take folder names for the truth.")] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on stdin is separated by NUL, not newline.")
@@ -144,6 +148,7 @@ def label(
         doubt=Doubt(min_confidence, min_score, max_turn),
         recursive=not no_recursive,
         rules=shared.rules(hidden, exclude, follow_links),
+        table=TableOptions(path_column, images=images),
         truth=not no_truth,
         tta=tta,
         isolate=isolate,
@@ -166,9 +171,11 @@ def _list(options: Options, existing: Existing, format_: str | None, *, separato
     """Say of each path whether it would be labelled, and end; what belongs to labelling alone is let be."""
     from ferbatch.commands.label.list_console import ListConsole
     from ferbatch.sources.listing import look_through
+    from ferbatch.sources.lists import lists_in
     from ferbatch.sources.shards import telling
 
-    console, listed = ListConsole(format_, quiet=quiet), _read_list(options, separator)
+    console = ListConsole(format_, quiet=quiet)
+    listed, _ = lists_in(options.paths, options.table, _read_list(options, separator))
     tell = telling(console.told, *shard_of(options.shard)) if options.shard else console.told
     look_through(options.paths, tell, listed=listed, recursive=options.recursive, rules=options.rules)
     raise typer.Exit(console.finished(existing))

@@ -14,7 +14,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
 from ferbatch.core.records import SCHEMA, Doubt
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
@@ -22,7 +22,10 @@ from ferbatch.model.weights import Card
 from ferbatch.stream.journal import FORMAT
 
 # What holds for a journal that does not say it, for there was no such thing.
-UNSAID: Mapping[str, Any] = {"schema": 1, "--min-score": Doubt().min_score, "--max-turn": Doubt().max_turn}
+UNSAID: Mapping[str, Any] = {
+    **{"schema": 1, "--min-score": Doubt().min_score, "--max-turn": Doubt().max_turn},
+    **{"--path-column": None, "--images": None},
+}
 
 
 def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +52,8 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--min-score": options.doubt.min_score,
         "--max-turn": options.doubt.max_turn,
         "--no-recursive": not options.recursive,
+        "--path-column": options.table.path_column,
+        "--images": shown_images(options),
         "--no-truth": not options.truth,
         "--shard": options.shard and "{}/{}".format(*shard_of(options.shard)),
         "--tta": options.tta,
@@ -63,6 +68,12 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "journal": FORMAT,
         "schema": SCHEMA,
     }
+
+
+def shown_images(options: Options) -> str | None:
+    """--images as it may be printed."""
+    images = options.table.images
+    return None if images is None else _plain(shown(without_secret(images)))
 
 
 HIDDEN_ONES = "--hidden"

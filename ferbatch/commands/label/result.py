@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ferbatch.commands.label.identity import shown_paths
+from ferbatch.commands.label.identity import shown_images, shown_paths
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.resume import Work
 from ferbatch.core.names import escape
@@ -149,7 +149,8 @@ def counts_of(tally: Tally, labels: Sequence[str]) -> dict[str, Any]:
 
 def _options(options: Options) -> dict[str, Any]:
     """The options, each under its own name."""
-    return {name: value for name, value in asdict(options).items() if name != "doubt"} | asdict(options.doubt)
+    own = {name: value for name, value in asdict(options).items() if name not in ("doubt", "table")}
+    return own | asdict(options.doubt) | {"path_column": options.table.path_column, "images": shown_images(options)}
 
 
 def sidecar_of(result: Result) -> dict[str, Any]:

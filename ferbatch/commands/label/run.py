@@ -25,7 +25,8 @@ from ferbatch.core.rows import predictions
 from ferbatch.images import face_files, faces, jpeg
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
-from ferbatch.sources.listing import Listing, found_aside, list_images
+from ferbatch.sources.listing import Listing, Lists, found_aside, list_images
+from ferbatch.sources.lists import lists_in
 from ferbatch.sources.shards import Share, share
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.journal import Journal, Placed
@@ -51,7 +52,7 @@ class StoppedAtError(FerbatchError):
 def rows_of(options: Options) -> Iterator[Prediction]:
     """The rows of `run`, one after the other; raises what `run` raises before it writes."""
     card = weights.read_card(options.model)
-    listing = _list(options, card, None)
+    listing = _list(options, card, lists_in(options.paths, options.table)[0])
     if options.shard:
         listing = share(listing, *shard_of(options.shard)).listing
     classifier = _load(options, card, options.device, options.precision)
@@ -60,14 +61,17 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     return (row for batch in batches for rows in predictions(batch, card.labels) for row in rows)
 
 
-def _list(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
+def _list(options: Options, card: Card, lists: Lists) -> Listing:
     labels = card.labels if options.truth else ()
-    return list_images(options.paths, labels, listed=listed, recursive=options.recursive, rules=options.rules)
+    return list_images(options.paths, labels, listed=lists, recursive=options.recursive, rules=options.rules)
 
 
-def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None) -> Listing:
-    """As `_list`; NoImagesError where there is none."""
-    listing = _list(options, card, listed)
+def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None, watcher: Watcher) -> Listing:
+    """As `_list`, of lists on stdin and in tables; NoImagesError where there is none."""
+    lists, notes = lists_in(options.paths, options.table, listed)
+    for note in notes:
+        watcher.warned(note)
+    listing = _list(options, card, lists)
     if not listing:
         raise NoImagesError(f"no images found under {where(options)}{found_aside(listing)}")
     return listing
@@ -105,7 +109,7 @@ def run(
     folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
     options = spelled_as_before(options, said_before(output, existing))
-    listing = _list_some(options, card, listed)
+    listing = _list_some(options, card, listed, watcher)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
     listing = own.listing if own else listing
     with output.held(existing, card.labels) as dead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def first_card(options: TrainOptions, recipe: Recipe, data: Data, network: Netwo
         std=data.std,
         preprocessing=PREPROCESSING,
         data={
-            "folder": options.data.name,
+            "folder": Path(options.data).name,
             "train": data.train.counts,
             "validation": data.validation.counts,
             "votes": f"for {int(data.train.votes.any(1).sum()):,} of the training images",

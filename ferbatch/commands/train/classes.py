@@ -24,7 +24,7 @@ def check_labels(asked: Sequence[str] | None) -> None:
         raise UsageError(f"--labels: {why}")
 
 
-def with_every_class(data: Path, images: Truth, chosen: NDArray[np.bool_]) -> Truth:
+def with_every_class(data: Path | str, images: Truth, chosen: NDArray[np.bool_]) -> Truth:
     """The images with every class of the chosen ones for a label, the study's first, then alphabetically.
 
     Names that differ in case alone are one class; what is called like a hidden file is none. UsageError where that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,10 @@ from ferbatch.shell.exits import exits
 @exits
 def train(
     data: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="DATA", help="A folder with train/LABEL/ and validation/LABEL/, or a table: path, label."
+            metavar="DATA",
+            help="A folder with train/LABEL/ and validation/LABEL/, be it in a store, or a table: path, label.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The weights file to write.")] = Path(
@@ -65,13 +67,15 @@ def train(
         from ferbatch.commands.train import console, run
         from ferbatch.commands.train.recipe import choose
         from ferbatch.core.options import Existing, TableOptions, TrainOptions
+        from ferbatch.core.urls import is_remote, without_secret
         from ferbatch.sources.labels import split_labels
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)
     own = None if labels is None else split_labels(labels)
     rules = shared.rules(hidden, exclude, follow_links)
     table = TableOptions(path_column, label_column, images, classes=classes, other_tables=votes is not None)
-    options = TrainOptions(data, output, votes, pretrained, tuple(distill or ()), own, rules, table, device)
+    source = without_secret(data) if is_remote(os.fsencode(data)) else Path(data)
+    options = TrainOptions(source, output, votes, pretrained, tuple(distill or ()), own, rules, table, device)
     existing = Existing(overwrite=overwrite, resume=resume)
     process.keep_memory()
     run.run(options, chosen, existing, console.TrainConsole(quiet=quiet))

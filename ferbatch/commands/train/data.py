@@ -16,8 +16,8 @@ from sklearn.model_selection import train_test_split
 
 from ferbatch.commands.train.classes import left_out, with_every_class
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
-from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
+from ferbatch.core.files import is_folder
 from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import TableOptions, TrainOptions
 from ferbatch.core.records import MOST_VALUES, NONE
@@ -114,11 +114,12 @@ def list_splits(options: TrainOptions, holdout: float, seed: int, source_column:
     its images, in every label's share, to validation. `options.labels` say which classes are labels, and their order;
     all are, where they are None. UsageError where that cannot be made of it.
     """
-    data, votes, labels = options.data, options.votes, options.labels
+    data, labels = options.data, options.labels
+    votes: Path | str | None = options.votes
     table = replace(options.table, source_column=source_column)
     known, classes = LABELS if labels is None else labels, truth.parse_classes(table.classes, labels)
     images = truth.read_classes(str(data), known, classes, _is_split, table, options.rules)
-    if archives.is_folder(data):
+    if is_folder(data):
         train, validation = _splits_of_folders(data, images)
     else:
         train, validation, votes = _splits_of_table(data, images, votes, table)
@@ -140,11 +141,11 @@ def list_splits(options: TrainOptions, holdout: float, seed: int, source_column:
     return Splits((parts[0], parts[1]), notes, names, (codes[train], codes[validation]))
 
 
-def _sources_of_table(data: Path, images: Truth, notes: list[str], table: TableOptions) -> Sources:
+def _sources_of_table(data: Path | str, images: Truth, notes: list[str], table: TableOptions) -> Sources:
     """The collections that a table's column says the images are of; no names where it does not tell them apart."""
     column = table.source_column
     nothing = (), np.zeros(len(images.codes), np.int64)
-    if archives.is_folder(data) or not len(images.codes):
+    if is_folder(data) or not len(images.codes):
         return nothing
     found = read_values(str(data), column, images, table)
     if found and len(found[0]) > MOST_VALUES:
@@ -157,7 +158,7 @@ def _is_split(folder: str) -> bool:
     return folder.casefold() in TRAIN_WORDS | VALIDATION_WORDS
 
 
-def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
+def _splits_of_folders(data: Path | str, images: Truth) -> tuple[Mask, Mask]:
     """Which images lie in a folder of DATA that is called like a split; all are training images where none does."""
     tops = np.array([os.fsdecode(path.split(b"/", 1)[0]).casefold() for path in images.below])
     train, validation = (np.isin(tops, sorted(words)) for words in (TRAIN_WORDS, VALIDATION_WORDS))
@@ -167,8 +168,8 @@ def _splits_of_folders(data: Path, images: Truth) -> tuple[Mask, Mask]:
 
 
 def _splits_of_table(
-    path: Path, images: Truth, votes: Path | None, choice: TableOptions
-) -> tuple[Mask, Mask, Path | None]:
+    path: Path | str, images: Truth, votes: Path | str | None, choice: TableOptions
+) -> tuple[Mask, Mask, Path | str | None]:
     """Which images the table's column for it puts in which split, and where votes are: in the table, if it has some."""
     table = tables.read_table(str(path))
     frame = table.frame
@@ -191,7 +192,7 @@ def _splits_of_table(
     return train, validation, votes
 
 
-def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
+def _held_out(data: Path | str, images: Truth, train: Mask, holdout: float, seed: int) -> tuple[Mask, Mask, str]:
     """The training images parted in two, and a sentence that says so; UsageError where they are too few.
 
     data: what messages name.
@@ -219,7 +220,7 @@ def _held_out(data: Path, images: Truth, train: Mask, holdout: float, seed: int)
     return np.isin(numbers, kept), np.isin(numbers, held), note
 
 
-def _votes(path: Path, images: Truth, notes: list[str], table: TableOptions) -> Votes:
+def _votes(path: Path | str, images: Truth, notes: list[str], table: TableOptions) -> Votes:
     votes, matched = read_votes(str(path), images, table)
     notes.extend(note for note in matched.notes if note not in notes)
     if matched.missing:
@@ -229,7 +230,9 @@ def _votes(path: Path, images: Truth, notes: list[str], table: TableOptions) -> 
     return votes
 
 
-def read(data: Path, splits: Splits, framing: str = "whole", tick: Callable[[int], None] = lambda n: None) -> Data:
+def read(
+    data: Path | str, splits: Splits, framing: str = "whole", tick: Callable[[int], None] = lambda n: None
+) -> Data:
     """Read every image once, whole and as its face is found in it; UsageError where a split has none of a label.
 
     data: what messages name.

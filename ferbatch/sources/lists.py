@@ -1,0 +1,104 @@
+"""Lists of images among PATHS: tables with a column of paths or URLs, and texts with one a line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from ferbatch.core.errors import UsageError
+from ferbatch.core.names import shown
+from ferbatch.core.options import SAYS_ALL, TableOptions
+from ferbatch.core.urls import cleaned, is_remote, without_secret
+from ferbatch.images.formats import type_of_name
+from ferbatch.sources.finding import Found, base_of, based, files_of, find
+from ferbatch.sources.listing import STDIN, Lists, read_list
+
+PARQUET = ".parquet"  # which may hold images as well
+SUFFIXES = frozenset([".csv", ".tsv", ".tab", ".txt", ".lst", ".json", ".jsonl", PARQUET])
+LOOSE = frozenset([".txt", ".lst", ".json"])  # that hold other things as well; those that name no image are no lists
+
+
+def lists_in(
+    paths: Sequence[str | os.PathLike[str]], choice: TableOptions, listed: Iterable[bytes] | None = None
+) -> tuple[Lists, list[str]]:
+    """Which of PATHS stand for other paths, and for which; and how they were read, a sentence each.
+
+    UsageError where a table names no images, or none that are there, or `choice` speaks of lists and there is none.
+
+    choice: what a table does not say of itself; its `images` are where relative paths start from, on stdin as well.
+    listed: the paths that `-` stands for.
+    """
+    found: dict[bytes, Iterable[bytes]] = {}
+    notes: list[str] = []
+    for path in [os.fsdecode(path) for path in paths]:
+        if is_remote(os.fsencode(path)) and _suffix(path) in SUFFIXES - {PARQUET}:
+            where = f"copy {shown(without_secret(path))} here (its images may stay where they are)"
+            raise UsageError(f"lists are read from files: {where}")
+        if _suffix(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path):
+            files, said = _read(path, choice)
+            if files is not None:
+                found[os.fsencode(path)] = files
+            notes += said
+    if listed is not None:
+        found[STDIN] = listed if choice.images is None else _from(choice.images, listed)
+    if choice != SAYS_ALL and not found:
+        option = "--images" if choice.images is not None else "--path-column"
+        raise UsageError(f"{option} needs a list among the PATHS: faces.csv, say")
+    return found, notes
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path.partition("?")[0] if is_remote(os.fsencode(path)) else path)[1].lower()
+
+
+def _from(images: str, listed: Iterable[bytes]) -> Iterator[bytes]:
+    """The paths of a list from the folder on that --images says."""
+    base = base_of(images)
+    return (based(base, path) for path in listed)
+
+
+def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequence[str]]:
+    """The files that a list names, and how it was read; None where it names none, or holds images itself."""
+    notes: tuple[str, ...] = ()
+    if _suffix(path) in LOOSE and choice.path_column is None and _is_plain(path):
+        with open(path, "rb") as stream:
+            found = find(path, [*dict.fromkeys(map(cleaned, read_list(stream, b"\n")))], choice.images)
+    else:
+        try:
+            table = _of_table(path, choice)
+        except UsageError:
+            if _suffix(path) in LOOSE and choice == SAYS_ALL:
+                return None, ()
+            raise
+        if table is None:
+            return None, ()
+        found, notes = table
+        if _suffix(path) in LOOSE and choice == SAYS_ALL and not found.files:  # two words of prose
+            return None, ()
+    if found.none:
+        raise UsageError(found.absent)
+    return [*found.files.values()], (*notes, *found.notes, *filter(None, [found.absent]))
+
+
+def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] | None:
+    """Where the images are that a table names, and how it was read; None where its images are in it as in an archive.
+
+    UsageError where it names none.
+    """
+    from ferbatch.sources import tables
+
+    table = tables.read_table(path)
+    if table.of_images and choice.path_column is None:
+        return None
+    paths = table.paths(table.path_column(choice.path_column))
+    if b"" in paths:
+        raise UsageError(f"row {paths.index(b'') + 1:,} of {shown(path)} names no image")
+    return files_of(table, [*dict.fromkeys(paths)], choice), table.notes
+
+
+def _is_plain(path: str) -> bool:
+    """Whether it is a text with a path a line, rather than a table: by its first line."""
+    with open(path, "rb") as stream:
+        line = next(read_list(stream, b"\n"), b"")
+    return type_of_name(line) is not None or (is_remote(line) and not re.search(rb"[\s,;]", line))
