@@ -28,7 +28,15 @@ def label(
             metavar="PATHS", help="Folders, image files, tables that name images, or - for a list on stdin."
         ),
     ] = None,
-    output: shared.Output = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write, folder/ for parts, s3://bucket/labels.csv, a database's URL, or - for stdout."
+            "  [default: labels.csv]",
+        ),
+    ] = None,
     format_: shared.Format = None,
     bom: Annotated[
         bool, typer.Option("--bom", help="Begin the CSV with a byte order mark: Excel then shows every name right.")

@@ -18,6 +18,7 @@ import numpy as np
 
 from ferbatch.commands.label.identity import differences
 from ferbatch.commands.label.output import Output
+from ferbatch.commands.label.parts import holds_parts
 from ferbatch.commands.label.plan import plan
 from ferbatch.commands.label.result import counts_of, report_of, unscored
 from ferbatch.commands.label.resume import AT_ONCE
@@ -25,7 +26,6 @@ from ferbatch.commands.label.store_output import StoreOutput
 from ferbatch.core.batch import Batch, joined
 from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import FerbatchError, OutputError, UsageError
-from ferbatch.core.files import sha256_of
 from ferbatch.core.names import count, decode_path, escape, listed, shown
 from ferbatch.core.options import Existing, Options, shard_of
 from ferbatch.core.records import Doubt
@@ -75,6 +75,8 @@ def run(paths: Sequence[str], output: Output, existing: Existing) -> Merged:
 
     UsageError where they are not all parts of one whole, OutputError or LockedError where it cannot be written.
     """
+    if output.in_parts:
+        raise UsageError(f"merge makes one file of many parts, and {output.shown} is a folder")
     with TemporaryDirectory(prefix="ferbatch-") as fetched:
         found = (_part(path, os.path.join(fetched, str(number))) for number, path in enumerate(paths))
         parts = sorted(found, key=lambda part: part.number)
@@ -100,18 +102,22 @@ def _part(path: str, folder: str) -> Part:
             output.fetch()
         except OutputError as error:
             raise UsageError(str(error)) from error
-    if not os.path.isfile(output.path):
+    if not output.exists:
         raise UsageError(f"no such file: {name}")
+    if holds_parts(whole := os.path.dirname(output.path) or "."):
+        raise UsageError(f"{name} is one part of {shown(whole)}/: name that folder")
     if os.path.exists(output.journal):
         raise UsageError(f"{name} is of a run that is not finished; `ferbatch label` with --resume ends it")
     sidecar = output.read_sidecar()
     done = Done(output.state) if os.path.exists(output.state) else None
     shard = done.head.get("--shard") if done is not None else None
+    if output.in_parts and not shard:
+        shard = "1/1"
     if done is None or not isinstance(shard, str):
         raise UsageError(
             f"{name} is no part: parts are made by `ferbatch label --shard I/N`, and keep what is beside them"
         )
-    if sha256_of(output.path) != sidecar.get("sha256"):
+    if output.sha256_of(output.path) != sidecar.get("sha256"):
         raise UsageError(f"{name} is not as ferbatch wrote it; label that share again")
     return Part(output, *shard_of(shard), done, sidecar)
 

@@ -40,6 +40,7 @@ class Output:
     """One labels file, or stdout, and the files beside it."""
 
     bom = False  # whether the labels begin with a byte order mark
+    in_parts = False  # whether it is a folder of several files
 
     def __init__(self, path: str, format_: str) -> None:
         """`path`: of the labels; STDOUT where they go there. `format_`: a key of WRITERS."""
@@ -114,8 +115,12 @@ class Output:
             return
         with locked(self.path) as dead:
             self.check(existing, held=True)
-            remove(self.part)
+            self.clear()
             yield dead
+
+    def clear(self) -> None:
+        """Take away what a run that died had written of the labels."""
+        remove(self.part)
 
     def check_room(self, needed: int) -> None:
         """OutputError if fewer bytes than these are free where the output goes."""
@@ -171,7 +176,7 @@ class Output:
         journal = Journal(self.journal, before.end if before else None, head)
         with writing(journal.shown):
             if os.path.exists(self.path):
-                os.chmod(self.journal, stat.S_IMODE(os.stat(self.path).st_mode))
+                os.chmod(self.journal, stat.S_IMODE(os.stat(self.path).st_mode) & 0o666)  # of a folder, too
         return journal
 
     def put(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from ferbatch.commands.label import parts
 from ferbatch.commands.label.output import STDOUT, Output
 from ferbatch.core import objects
 from ferbatch.core.database import database_at, is_url
@@ -43,8 +44,11 @@ def _plan(path: str | None, format_name: str | None) -> Output:
         return DatabaseOutput(database)
     if path == STDOUT:
         return Output(STDOUT, check_format(format_name or "csv"))
+    in_parts, path = path.endswith("/") or parts.holds_parts(path), path.rstrip("/") or "/"
     if os.path.islink(path):  # write where the link points, not over the link
         path = os.path.realpath(path)
+    if in_parts:
+        return parts.PartsOutput(path, check_format(format_name or parts.format_of(path)))
     return Output(path, _format_of(path, format_name))
 
 

@@ -180,8 +180,8 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         result = Result(job, recorder.tally, recorder.this_run, *gone, seconds, report)
         if output.lasts:  # before the labels appear under their name
             output.keep(report, sidecar_of(result))
-        if journal and job.share:
-            _place(journal, job.share)
+        if journal and (job.share or output.in_parts):
+            _place(journal, job.share or share(work.listing, 1, 1))
     output.put()
     return result
 
