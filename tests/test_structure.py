@@ -38,7 +38,7 @@ LONGEST_MODULE, LONGEST_FUNCTION = 300, 40  # lines
 MOST_PARAMETERS = 6  # self and cls aside
 TALK = {"shell.log", "commands.bench.peers"}  # the way the consoles talk; a program of its own
 HEAVY = {"torch", "torchvision", "pandas", "sklearn", "scipy", "cv2", "numpy", "PIL", "matplotlib", "jinja2"}
-HEAVY |= {"sqlalchemy", "psycopg"}
+HEAVY |= {"sqlalchemy", "psycopg", "ray"}
 
 
 def imports_of(module: str, *, typing: bool = False) -> dict[str, int]:
@@ -180,6 +180,10 @@ def test_the_consoles_load_no_torch() -> None:
     consoles = [name for name in MODULES if name.endswith("console")]
     assert "commands.label.console" in consoles
     assert not loaded_after("\n".join(f"import ferbatch.{name}" for name in consoles)) & HEAVY
+
+
+def test_labelling_here_loads_no_ray(faces: Callable[..., Path]) -> None:
+    assert "ray" not in loaded_after(running("label", str(faces("images", 1)), "-o", "-"))
 
 
 def test_listing_the_models_loads_no_torch() -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 ON_ERROR = ("record", "stop")
+ENGINES = ("local", "ray")
+RAY_DEVICES = ("auto", "cpu", "cuda")  # Ray says which of the GPUs
 PACKAGE = Path(__file__).resolve().parent.parent
 EXAMPLE = os.path.join(PACKAGE, "example", "astronaut.jpg")  # a photo that comes with the package
 DEFAULT_MODEL = "cnn-lite-v2"
@@ -78,6 +80,9 @@ class Options:
     search: Search = field(default_factory=lambda: Search("auto"))
     annotate: str | None = None  # the folder to write copies with boxes and labels to
     shard: str | None = None  # I/N: label the I-th of N shares of the images, by their paths
+    engine: str = "local"  # one of ENGINES: what labels
+    ray_address: str | None = None  # of a running Ray cluster; None: as RAY_ADDRESS says, or one that is started here
+    ray_actors: int | None = None  # that hold the model; None: one for each GPU, or each CPU where there are none
 
     def __post_init__(self) -> None:
         if self.shard is not None:
@@ -97,6 +102,22 @@ class Options:
             raise UsageError(f"--allow takes kinds of errors ({kinds}), not '{escape(unknown[0])[:MOST_SHOWN]}'")
         if self.max_errors is not None:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        """UsageError where the engine is none, or cannot do what is asked for."""
+        if self.engine not in ENGINES:
+            raise UsageError(f"--engine is {' or '.join(ENGINES)}, not '{escape(self.engine)[:MOST_SHOWN]}'")
+        if self.engine != "ray" and (self.ray_address is not None or self.ray_actors is not None):
+            raise UsageError("--ray-address and --ray-actors need --engine ray")
+        if self.engine == "ray" and self.search.crops is not None:
+            raise UsageError("--crops is not for --engine ray, whose nodes would write them to disks of their own")
+        if self.engine == "ray" and self.device not in RAY_DEVICES:
+            raise UsageError(
+                f"--device is {', '.join(RAY_DEVICES)} with --engine ray, not '{escape(self.device)[:40]}'"
+            )
+        if self.engine == "ray" and self.workers == 0:
+            raise UsageError("--workers is 1 or more with --engine ray: tasks that read images at a time")
 
 
 def shard_of(shard: str) -> tuple[int, int]:

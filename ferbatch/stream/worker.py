@@ -66,11 +66,11 @@ def work(
 
     with suppress(EOFError, OSError):
         for first, references in iter(_inbox(asked, decoding.connections).get, None):
-            start = _at_work()
+            start = at_work()
             try:
                 for batch in batches(first, references, decoding, watch):
                     _answer(answered, start, batch, compute)
-                    start = _at_work()
+                    start = at_work()
             except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
                 answered.send(error)
 
@@ -90,7 +90,7 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _at_work() -> float:
+def at_work() -> float:
     """The time in seconds, but for what this process has waited for stores."""
     return time.monotonic() - remote.waited()
 
@@ -120,7 +120,7 @@ def _answer(pipe: Connection, start: float, batch: Batch, compute: Compute | Non
     try:
         batch = replace(compute(batch) if compute else batch, references=NOWHERE)
         pixels = batch.inputs  # not pickled: that would copy them more than once
-        pipe.send((_at_work() - start, replace(batch, inputs=pixels[:0]), pixels.shape))
+        pipe.send((at_work() - start, replace(batch, inputs=pixels[:0]), pixels.shape))
         if pixels.size:
             pipe.send_bytes(pixels.reshape(-1).data)
     except FerbatchError as error:

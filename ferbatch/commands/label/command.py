@@ -100,6 +100,21 @@ def label(
             help="Decode in processes that may crash: it costs an image, not the run.  [default: where it is quicker]",
         ),
     ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="local: this machine; ray: a Ray cluster, or one started here for the run.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address", help="With --engine ray: HOST:PORT of a running cluster, or auto.  [default: $RAY_ADDRESS]"
+        ),
+    ] = None,
+    ray_actors: Annotated[
+        int | None,
+        typer.Option(
+            "--ray-actors", min=1, help="With --engine ray: actors with the model.  [default: one a GPU, else a CPU]"
+        ),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="With --isolate: seconds an image may take to decode.")
     ] = None,
@@ -167,6 +182,9 @@ def label(
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
         annotate=annotate,
         shard=shard,
+        engine=engine,
+        ray_address=ray_address,
+        ray_actors=ray_actors,
     )
     separator = b"\0" if null else b"\n"
     if list_:

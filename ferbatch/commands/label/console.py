@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ferbatch.commands.label.result import Result
     from ferbatch.sources.listing import Listing
     from ferbatch.stream.classifier import Classifier
+    from ferbatch.stream.ray_engine import RayEngine
     from ferbatch.stream.recorder import Tally
 
 
@@ -37,7 +38,7 @@ class LabelConsole(RunConsole):
         """What a user should hear of even if all goes well, and with --quiet."""
         say(sentence, log.WARNING, event="note")
 
-    def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None:
+    def started(self, listing: Listing, classifier: Classifier | RayEngine, to_label: int) -> None:
         aside = f", {listing.aside}" if listing.aside else ""
         known = f", {to_label:,} to label, the others are done" if to_label < len(listing) else ""
         model = f"model {escape(classifier.card.name)} on {classifier.device}"

@@ -13,13 +13,14 @@ import torch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
-from ferbatch.core.records import SCHEMA, Doubt
+from ferbatch.core.records import SCHEMA, Doubt, Search
 from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision
 from ferbatch.model.weights import Card
 from ferbatch.stream.journal import FORMAT
+from ferbatch.stream.ray_cluster import Cluster
 
 # What holds for a journal that does not say it, for there was no such thing.
 UNSAID: Mapping[str, Any] = {
@@ -28,26 +29,29 @@ UNSAID: Mapping[str, Any] = {
 }
 
 
-def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(
+    options: Options, card: Card, before: Mapping[str, Any], cluster: Cluster | None = None
+) -> dict[str, Any]:
     """What has to be the same for two runs to give the same rows, as a journal begins with it.
 
     It goes by the names of the options, where there is one. A run that goes on from another, whose journal says
-    `before`, keeps its device and precision, where they are `auto`, and its decoder.
+    `before`, keeps its device and precision, where they are `auto`, and its decoder. The devices are the `cluster`'s;
+    None: this machine's.
     """
+    choose, choose_dtype = (cluster.device, cluster.precision) if cluster else (choose_device, choose_precision)
     device, precision, decoders = options.device, options.precision, jpeg.decoders()
     if device == "auto" and "--device" in before:
         with suppress(UsageError):  # it is gone: the output is then begun again, which is said
-            device = str(choose_device(before["--device"]))
+            device = str(choose(before["--device"]))
     if precision == "auto" and before.get("--precision") in [*DTYPES]:
         precision = before["--precision"]
-    chosen, search = choose_device(device), options.search
-    of_search = {"--min-face": search.min_face, "--face-margin": search.margin, "--largest-face": search.largest}
+    chosen, search = choose(device), options.search
     return {
         "PATHS": [path if path in ("-", "/") else path.rstrip("/") for path in shown_paths(options)],
         "--model": card.name,
         "sha256": card.sha256,
         "--device": str(chosen),
-        "--precision": choose_precision(precision, chosen, measured=bool(card.scores)),
+        "--precision": choose_dtype(precision, chosen, measured=bool(card.scores)),
         "--min-confidence": options.doubt.min_confidence,
         "--min-score": options.doubt.min_score,
         "--max-turn": options.doubt.max_turn,
@@ -58,11 +62,8 @@ def identity_of(options: Options, card: Card, before: Mapping[str, Any]) -> dict
         "--shard": options.shard and "{}/{}".format(*shard_of(options.shard)),
         "--tta": options.tta,
         "preprocessing": PREPROCESSING_VERSION,
-        "--faces": search.mode,
-        "--crops": search.crops and os.path.normpath(search.crops),
         "--annotate": options.annotate and os.path.normpath(options.annotate),
-        **(dict.fromkeys(of_search) if search.mode == "whole" else of_search),
-        "detector": faces.version(search),
+        **_of_search(search),
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
         "journal": FORMAT,
@@ -74,6 +75,17 @@ def shown_images(options: Options) -> str | None:
     """--images as it may be printed."""
     images = options.table.images
     return None if images is None else _plain(shown(without_secret(images)))
+
+
+def _of_search(search: Search) -> dict[str, Any]:
+    """How faces are looked for; where they are not, most of it makes no difference."""
+    said = {"--min-face": search.min_face, "--face-margin": search.margin, "--largest-face": search.largest}
+    return {
+        "--faces": search.mode,
+        "--crops": search.crops and os.path.normpath(search.crops),
+        **(dict.fromkeys(said) if search.mode == "whole" else said),
+        "detector": faces.version(search),
+    }
 
 
 HIDDEN_ONES = "--hidden"

@@ -25,6 +25,7 @@ from ferbatch.sources.labels import class_of, is_expression
 from ferbatch.sources.listing import Listing
 from ferbatch.sources.shards import Share
 from ferbatch.stream.classifier import Classifier
+from ferbatch.stream.ray_engine import RayEngine
 from ferbatch.stream.recorder import Tally
 
 GONE_SHARE = 0.1  # of the images that were done before; above it the user is warned that they are gone
@@ -38,7 +39,7 @@ class Job:
     output: Output
     identity: Mapping[str, Any]
     work: Work
-    classifier: Classifier
+    classifier: Classifier | RayEngine
     began: datetime
     new_rules: bool  # whether what counts in folders has changed since the run that this one goes on from
     share: Share | None = None  # of a run with --shard

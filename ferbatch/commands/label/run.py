@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ from ferbatch.sources.lists import lists_in
 from ferbatch.sources.shards import Share, share
 from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.journal import Journal, Placed
+from ferbatch.stream.ray_cluster import Cluster, connected
+from ferbatch.stream.ray_engine import Asked, RayEngine
 from ferbatch.stream.recorder import Recorder
 
 BYTES_AN_IMAGE = 140  # of labels and journal, at the least and without its path, for each image
@@ -39,7 +41,7 @@ class Watcher(Protocol):
     """What a caller sees of a run while it goes on."""
 
     def warned(self, sentence: str) -> None: ...
-    def started(self, listing: Listing, classifier: Classifier, to_label: int) -> None: ...
+    def started(self, listing: Listing, classifier: Classifier | RayEngine, to_label: int) -> None: ...
     def progressed(self, batch: Batch) -> None: ...
 
 
@@ -77,11 +79,25 @@ def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None, wat
     return listing
 
 
-def _load(options: Options, card: Card, device: str | torch.device, precision: str) -> Classifier:
-    return Classifier.load(options.model, device, precision=precision, tta=options.tta, card=card)
+def _cluster(options: Options) -> AbstractContextManager[Cluster | None]:
+    """The cluster that is to label; None where this machine is."""
+    return connected(options.ray_address) if options.engine == "ray" else nullcontext()
 
 
-def _stream(classifier: Classifier, images: Images, options: Options, *, by_pillow: bool = False) -> Labelled:
+def _load(
+    options: Options, card: Card, device: str | torch.device, precision: str, cluster: Cluster | None = None
+) -> Classifier | RayEngine:
+    """What labels: this process, or a cluster, whose device it is then."""
+    if cluster is None:
+        return Classifier.load(options.model, device, precision=precision, tta=options.tta, card=card)
+    _, tensors = weights.load(options.model, card)
+    how = Asked(torch.device(device), precision, options.tta, options.ray_actors)
+    return RayEngine(cluster, card, tensors, how)
+
+
+def _stream(
+    classifier: Classifier | RayEngine, images: Images, options: Options, *, by_pillow: bool = False
+) -> Labelled:
     return classifier.stream(
         images,
         Decoding(classifier.card.size, by_pillow, options.search),
@@ -112,11 +128,11 @@ def run(
     listing = _list_some(options, card, listed, watcher)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
     listing = own.listing if own else listing
-    with output.held(existing, card.labels) as dead:
+    with output.held(existing, card.labels) as dead, _cluster(options) as cluster:
         if dead:
             watcher.warned(f"the last run on {output.shown} died ({dead})")
         past = Past(output, existing)
-        identity = identity_of(options, card, past.head)
+        identity = identity_of(options, card, past.head, cluster)
         if not past.claim(identity, rules_of(options), listing.hides):
             return None
         for note in (*output.notes, *past.notes):
@@ -124,7 +140,7 @@ def run(
         _check_kept(folders if past.any else [], output)
         output.check_room(_room(listing) - (past.journal.end if past.journal else 0))
         work = Work(listing, past.journal, past.base, existing.retry_failed)
-        classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"])
+        classifier = _load(options, card, torch.device(identity["--device"]), identity["--precision"], cluster)
         watcher.started(listing, classifier, len(work))
         for folder in folders:
             folder.begin(keep=past.any)
