@@ -14,17 +14,20 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.process import ONE_CORE
-from ferbatch.images.onnx_file import OUTPUTS
+from ferbatch.images.onnx_file import EIGHTH, OUTPUTS, REACH, WIDTH, halves
 
 Pixels = NDArray[np.float32]  # (N, 1, H, W), 0..255
 Network = Callable[[Pixels], list[NDArray[np.float32]]]  # its outputs, (N, values, height, width) each
+Session = Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]  # a network or a part of it
 ERRORS_ONLY = 3  # of ONNX Runtime's levels of logging
+LARGE, STRIP = 2**19, 240_000  # pixels: of a picture that is computed in strips, and of such a strip, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,28 @@ class Engine:
 
 
 def _onnx_runtime(network: bytes) -> Network:
-    """One thread of it: there is a process for each core, or few photos."""
+    """One thread of it: there is a process for each core, or few photos.
+
+    The first half of a large picture is computed strip by strip, for what its layers hand on would be larger than what
+    a core has at hand: that saves a fifth of the time. The numbers are the same, to the bit.
+    """
+    whole = _session(network)
+
+    @cache
+    def parts() -> tuple[Session, Session]:
+        stem, rest = halves(network)
+        return _session(stem), _session(rest)
+
+    def run(pixels: Pixels) -> list[NDArray[np.float32]]:
+        if pixels[0].size < LARGE:
+            return whole(pixels)
+        stem, rest = parts()
+        return rest(_in_strips(stem, pixels))
+
+    return run
+
+
+def _session(network: bytes) -> Session:
     import onnxruntime  # here, for most images are crops
 
     options = onnxruntime.SessionOptions()
@@ -56,11 +80,24 @@ def _onnx_runtime(network: bytes) -> Network:
     session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
-    def run(pixels: Pixels) -> list[NDArray[np.float32]]:
-        outputs: list[NDArray[np.float32]] = session.run(None, {name: pixels})
+    def run(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        outputs: list[NDArray[np.float32]] = session.run(None, {name: values})
         return outputs
 
     return run
+
+
+def _in_strips(stem: Session, pixels: Pixels) -> NDArray[np.float32]:
+    """What the first half of the network makes of pictures."""
+    n, _, height, width = pixels.shape
+    made = np.empty((n, WIDTH, height // EIGHTH, width // EIGHTH), np.float32)
+    rows = max(STRIP // width // EIGHTH, 1) * EIGHTH
+    for top in range(0, height, rows):
+        above = min(REACH, top)
+        (strip,) = stem(np.ascontiguousarray(pixels[:, :, top - above : top + rows + REACH]))
+        there = made[:, :, top // EIGHTH : (top + rows) // EIGHTH]
+        there[:] = strip[:, :, above // EIGHTH :][:, :, : there.shape[2]]
+    return made
 
 
 def _opencv(network: bytes) -> Network:

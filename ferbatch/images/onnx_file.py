@@ -26,12 +26,41 @@ NODE, INITIALIZER, INPUT, OUTPUT, KNOWN_SHAPE = 1, 5, 11, 12, 13  # Graph
 DIMS, DATA_TYPE, TENSOR_NAME, RAW = 1, 2, 8, 9  # Tensor
 OP_TYPE = 4  # Node, and its inputs and outputs, 1 and 2
 
+# Where the network can be run in two parts: what it makes of EIGHTH pixels a side; each depends on no pixel that is
+# further than REACH from these.
+MIDDLE, WIDTH, EIGHTH, REACH = "206", 64, 8, 24
+
 Field = tuple[int, int | bytes]
+Shape = tuple[int | None, ...]
 
 
 def simplified(file: bytes) -> bytes:
     """The network of the file with one input, (N, 1, H, W), and three OUTPUTS, (N, VALUES, H / 8, W / 8) etc."""
     return _message(*((number, _graph(value) if number == GRAPH else value) for number, value in _fields(file)))
+
+
+def halves(network: bytes) -> tuple[bytes, bytes]:
+    """A simplified network in two: from the input to MIDDLE, and from there to OUTPUTS."""
+    stem = _part(network, {"input": (None, 1, None, None)}, {MIDDLE: (None, WIDTH, None, None)})
+    outputs: dict[str, Shape] = dict.fromkeys(OUTPUTS, (None, VALUES, None, None))
+    return stem, _part(network, {MIDDLE: (None, WIDTH, None, None)}, outputs)
+
+
+def _part(network: bytes, inputs: dict[str, Shape], outputs: dict[str, Shape]) -> bytes:
+    """What of a network leads from these inputs to these outputs."""
+    (graph,) = (value for number, value in _fields(network) if number == GRAPH)
+    fields, needed = _fields(graph), set(outputs)
+    kept = list[Field]()
+    for number, value in reversed(fields):  # layers stand in the order in which they run
+        names = {part: [_bytes(name).decode() for of, name in _fields(value) if of == part] for part in (1, 2)}
+        if number == NODE and needed.intersection(names[2]) - set(inputs):
+            needed.update(names[1])
+            kept.insert(0, (number, value))
+    kept += [(number, value) for number, value in fields if number == INITIALIZER and _array(value)[0] in needed]
+    kept += [(INPUT, _described(name, shape)) for name, shape in inputs.items()]
+    kept += [(OUTPUT, _described(name, shape)) for name, shape in outputs.items()]
+    kept += [one for one in fields if one[0] not in (NODE, INITIALIZER, INPUT, OUTPUT)]
+    return _message(*((number, _message(*kept) if number == GRAPH else value) for number, value in _fields(network)))
 
 
 def _graph(graph: int | bytes) -> bytes:
@@ -85,7 +114,7 @@ def _ints(name: str, values: list[int]) -> bytes:
     return _message((1, name.encode()), *((8, value) for value in values), (20, INTS))
 
 
-def _described(name: str, shape: tuple[int | None, ...]) -> bytes:
+def _described(name: str, shape: Shape) -> bytes:
     """What the graph says of an input or output; None: any length."""
     sides = [_message((2, f"{name}_{at}".encode()) if side is None else (1, side)) for at, side in enumerate(shape)]
     tensor = _message((1, FLOAT), (2, _message(*((1, side) for side in sides))))

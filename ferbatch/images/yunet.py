@@ -90,6 +90,8 @@ def padded(grays: NDArray[np.uint8]) -> engines.Pixels:
     """The pictures as the network takes them: black beyond their borders, so far that it can halve them five times."""
     n, height, width = grays.shape
     down, across = (max(LEAST_PADDED, -(-side // STRIDES[-1]) * STRIDES[-1]) for side in (height, width))
+    if (down, across) == (height, width):
+        return grays[:, None].astype(np.float32)
     pixels = np.zeros((n, 1, down, across), np.float32)
     pixels[:, 0, :height, :width] = grays
     return pixels
@@ -124,9 +126,9 @@ def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES)
     kept: list[Rows] = []
     while len(rows) and len(kept) < most:
         kept.append(rows[0])
-        others = ~alike(rows[0], rows, same, inside)
-        others[0] = False  # itself, whatever rounding says
-        rows = rows[others]
+        rows = rows[1:]
+        if len(rows):
+            rows = rows[~alike(kept[-1], rows, same, inside)]
     return np.array(kept).reshape(-1, 15)
 
 

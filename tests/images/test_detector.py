@@ -152,6 +152,17 @@ def test_what_is_run_is_the_files_network() -> None:
             np.testing.assert_allclose(values, np.concatenate(parts, 1), atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(1_280, 960), (960, 1_280), (512, 1_024), (16_384, 64), (64, 16_384), (736, 736)])
+def test_a_large_picture_gives_the_same_numbers_strip_by_strip_as_at_once(size: tuple[int, int]) -> None:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is installed with ferbatch[photos]")
+    network = simplified(yunet.onnx())
+    pixels = np.random.default_rng(5).uniform(0, 255, (2, 1, *size)).astype(np.float32)
+    assert pixels[0].size >= engines.LARGE
+    at_once, in_strips = engines._session(network), engines.ENGINES["onnxruntime"].load(network)
+    for one, other in zip(at_once(pixels), in_strips(pixels), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
 def test_onnx_runtime_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {name: engine.version for name, engine in engines.ENGINES.items()}
     assert (engines.best() or engines.ENGINES["opencv"]).version == next(filter(None, known.values()))
