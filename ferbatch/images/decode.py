@@ -168,8 +168,11 @@ def _upright(gray: Image.Image, image: Image.Image) -> Image.Image:
         return gray
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
         if gray is not image:
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if orientation == 1:
+                return gray
             exif = Image.Exif()
-            exif[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+            exif[ExifTags.Base.Orientation] = orientation
             gray.info["exif"] = exif.tobytes()
         return ImageOps.exif_transpose(gray)
     return gray
@@ -233,7 +236,9 @@ def from_memory(image: Image.Image | NDArray[np.uint8]) -> GrayImage:
 
 def not_blank(gray: Image.Image) -> Image.Image:
     """The image itself; UnreadableImageError where all its pixels have one value."""
-    low, high = gray.getextrema()
-    if low == high:
-        raise UnreadableImageError("blank", BLANK)
-    return gray
+    row = gray.crop((0, gray.height // 2, gray.width, gray.height // 2 + 1))
+    for part in (row, gray):  # of almost every image the one row says it
+        low, high = part.getextrema()
+        if low != high:
+            return gray
+    raise UnreadableImageError("blank", BLANK)
