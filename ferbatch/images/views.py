@@ -62,7 +62,12 @@ class View:
 
 def likely_turns(view: View, look: passes.Look) -> list[int]:
     """The steps by which a view without a face is to be turned for the one that a coarse look is surest of, if any."""
-    coarse = View(passes.coarse(view.pixels))
-    scores = {steps: passes.surest_score(coarse.turned(steps).pixels, look) for steps in range(1, ROUND)}
-    best = max(scores, key=lambda steps: scores[steps])
+    upright = View(passes.coarse(view.pixels))
+    scores = dict[int, float]()
+    for first in (upright, upright.turned(1)):
+        for quarter in (0, *QUARTERS):  # transposing is quicker than turning
+            picture = first.pixels.transpose(QUARTERS[quarter]) if quarter else first.pixels
+            if steps := first.steps + quarter:
+                scores[steps] = passes.surest_score(picture, look)
+    best = max(sorted(scores), key=lambda steps: scores[steps])
     return [best] if scores[best] else []
