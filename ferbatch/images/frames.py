@@ -43,6 +43,10 @@ class Frame:
         turned = axes(degrees) @ self.axes
         return Frame(self.corner + self.side / 2 * (self.axes - turned).sum(0), turned, self.side)
 
+    def widened(self, margin: float) -> Frame:
+        """The frame with a margin on each side, a share of its own."""
+        return Frame(self.corner - margin * self.side * self.axes.sum(0), self.axes, self.side * (1 + 2 * margin))
+
     def in_image(self, points: Points, side: int) -> Points:
         """(N, 2) points of what was cut, `side` pixels large, in pixels of the photo."""
         there: Points = points * (self.side / side) @ self.axes + self.corner
@@ -69,10 +73,10 @@ def apart(one: float, other: float) -> float:
     return abs((one - other + 180) % 360 - 180)
 
 
-def around(landmarks: Points, margin: float) -> Frame:
+def around(landmarks: Points) -> Frame:
     """Where TEMPLATE's square comes to lie when its landmarks are laid on a face's, (5, 2).
 
-    As near as turning, scaling and shifting can bring them; the square is then widened by the margin on each side.
+    As near as turning, scaling and shifting can bring them.
     """
     middle = landmarks.mean(0)
     there = landmarks - middle
@@ -82,4 +86,4 @@ def around(landmarks: Points, margin: float) -> Frame:
     right = np.array((cosine, sine)) / length
     sides = np.array((right, (-right[1], right[0])))
     side = max(length / float((ABOUT**2).sum()), 1.0)
-    return Frame(middle - side * ((PLACE + margin) @ sides), sides, side * (1 + 2 * margin))
+    return Frame(middle - side * (PLACE @ sides), sides, side)

@@ -12,6 +12,10 @@ So a look at the photo as large as it is, FINEST at the most, sees all but the f
 second picture, MUCH_COARSER times as small, whose look comes first and costs a tenth. What is CLEAR there is of that
 look, whatever the other says, so that a face has the same row whether the other is needed or not. What it shows besides
 are faces that are half covered: of 373 faces in crowds, the first look alone misses 8.
+
+Of a photo so small that the second picture would be less than COARSEST, its look would cost a quarter. There it is
+taken only where the other finds nothing. Of 444 crops of RAF-DB, scaled to 350 to 440 pixels, the other sees the face
+where it is in 0.94, and nothing in the rest.
 """
 
 from __future__ import annotations
@@ -28,12 +32,12 @@ from ferbatch.images.yunet import MOST_FACES, Rows
 FINEST = 1_280  # pixels of a picture's longer side, at the most
 CLEAR, LARGE = 48, 320  # pixels of a face's shorter side from which, and up to which, it is found if it ever is
 MUCH_COARSER = 3.5
-COARSEST = 160  # pixels of the coarse picture's longer side, at the least
+COARSEST = 128  # pixels of the coarse picture's longer side, at the least
 ENLARGED = 160  # pixels that a smaller photo is scaled up to
 COARSER = 2.5  # times as small is a photo without a face when it is turned; with 2 no more are found, with 3 fewer
 SAME = 0.4  # two boxes of two looks whose intersection is more than this share of their union are of one face
 INSIDE = 0.7  # two boxes of which one lies in the other by more than this share of itself are of one face
-VERSION = "search 3"  # raised whenever other faces are found: images are then searched again
+VERSION = "search 4"  # raised whenever other faces are found: images are then searched again
 
 Look = Callable[[NDArray[np.uint8]], list[Rows]]
 
@@ -51,7 +55,10 @@ def faces_in(photo: Image.Image, look: Look, least: float, *, largest: bool) -> 
     fine = max(ENLARGED, min(FINEST, longest))
     if fine <= LARGE:
         return _look_at(photo, fine / longest, look)
-    coarse = max(COARSEST, int(fine / MUCH_COARSER)) / longest
+    if fine < COARSEST * MUCH_COARSER:
+        rows = _look_at(photo, fine / longest, look)
+        return rows if (rows[:, 2:4].min(1) >= least).any() else _look_at(photo, COARSEST / longest, look)
+    coarse = int(fine / MUCH_COARSER) / longest
     rows = _look_at(photo, coarse, look)
     clear: NDArray[np.bool_] = coarse * rows[:, 2:4].min(1) >= CLEAR
     if coarse * least >= CLEAR or (largest and clear.any()):  # a larger one would have been found as well
@@ -62,7 +69,7 @@ def faces_in(photo: Image.Image, look: Look, least: float, *, largest: bool) -> 
 def coarse(photo: Image.Image) -> Image.Image:
     """The photo as it is turned round and round to see whether a face lies or hangs in it: COARSER times as small."""
     longest = max(photo.size)
-    return _scaled(photo, max(COARSEST, min(FINEST, longest) / COARSER) / longest)
+    return _scaled(photo, max(ENLARGED, min(FINEST, longest) / COARSER) / longest)
 
 
 def surest_score(picture: Image.Image, look: Look) -> float:

@@ -150,7 +150,7 @@ def test_a_crop_has_the_training_faces_frame_whatever_the_photos_scale_and_tilt(
     # Where eyes, nose and mouth of the portrait have come to lie in the crop.
     turn, middle = np.radians(angle), np.array((256, 256))
     turned = (LANDMARKS - middle) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) + middle
-    frame = faces._frame(face, 0.0)
+    frame = face.frame
     inside = (turned * side / 512 - frame.corner) @ frame.axes.T / frame.side
     assert_near(inside.ravel().tolist(), frames.TEMPLATE.ravel().tolist(), 0.09)
     eyes = inside[1] - inside[0]
@@ -163,11 +163,11 @@ def test_the_frame_is_the_least_squares_fit_of_the_landmarks() -> None:
     for side, shift in ((48.0, (0.0, 0.0)), (231.5, (40.0, -12.0))):
         landmarks = frames.TEMPLATE @ rotation * side + shift
         face = faces.Face(0, 0, 1, 1, 1.0, landmarks)
-        frame = faces._frame(face, 0.0)
+        frame = face.frame
         np.testing.assert_allclose(frame.side, side)
         np.testing.assert_allclose(frame.corner, shift, atol=1e-9)
         np.testing.assert_allclose(frame.axes, rotation, atol=1e-12)
-        wider = faces._frame(face, 0.25)
+        wider = face.frame.widened(0.25)
         np.testing.assert_allclose(wider.side, 1.5 * side)
         np.testing.assert_allclose(wider.corner, np.array((-0.25, -0.25)) @ rotation * side + shift, atol=1e-9)
 
@@ -854,7 +854,7 @@ def test_blur_and_cut_are_what_they_say() -> None:
     assert abs(quality.blur(faces.crop(gray(faint), face)) - blurs[0]) < 0.02
     assert quality.blur(Image.new("L", (60, 60), 90)) == 1.0
     assert faces.seen(sharp, face, faces.crop(sharp, face)).cut == 0
-    frame = faces._frame(face, 0.0)
+    frame = face.frame
     half = PORTRAIT.crop((round(frame.corner[0] + frame.side / 2), 0, 512, 512))
     there = replace(face, landmarks=face.landmarks - (512 - half.width, 0))
     assert abs(faces.seen(gray(half), there, faces.crop(gray(half), there)).cut - 0.5) < 0.03
