@@ -25,8 +25,8 @@ SMALL_SIDE = 128  # pixels; up to this on its longer side, `auto` takes an image
 FILLS = 1.25  # a face whose crop is larger than the image's shorter side by this fills it: the image is the crop
 # Pixels of the square for a second look at a face; its margin round the crop, as a share. In a smaller square tilted
 # faces seem more upright: of a tilt that is left, it shows 1.0 at 320 pixels, 0.74 at 224, 0.43 at 160, 0.21 at 128.
-# At 224, the labels of 840 RAF-DB faces on drawn people, tilted by up to 40°, are right as often as at 320 (0.862 and
-# 0.861), at 192 and 160 less often (0.839 and 0.846).
+# Of 840 faces of RAF-DB on drawn people, tilted by up to 40°, the labels are right as often at 224 as at 320, where it
+# takes twice as long (0.862 and 0.861), and less often at 192 and 160 (0.839 and 0.846).
 CLOSE, AROUND = 224, 0.1
 SMALLEST_CROP = 48  # pixels on a side: a smaller face is scaled up
 # An image no larger than this (pixels), and no longer than this for its width, may be a crop though no face is found.
