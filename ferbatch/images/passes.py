@@ -32,7 +32,7 @@ from ferbatch.images.yunet import MOST_FACES, Rows
 FINEST = 1_280  # pixels of a picture's longer side, at the most
 CLEAR, LARGE = 48, 320  # pixels of a face's shorter side from which, and up to which, it is found if it ever is
 MUCH_COARSER = 3.5
-COARSEST = 128  # pixels of the coarse picture's longer side, at the least
+COARSEST = 160  # pixels of the coarse picture's longer side, at the least
 ENLARGED = 160  # pixels that a smaller photo is scaled up to
 COARSER = 2.5  # times as small is a photo without a face when it is turned; with 2 no more are found, with 3 fewer
 SAME = 0.4  # two boxes of two looks whose intersection is more than this share of their union are of one face

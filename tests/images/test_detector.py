@@ -197,9 +197,9 @@ class Looks(yunet.YuNet):
     [
         (48, 20, [160]),  # scaled up
         (320, 20, [320]),  # one look sees them all
-        (350, 20, [350, 128]),  # the second because the first finds nothing
-        (447, 200, [447, 128]),
-        (448, 20, [128, 448]),
+        (350, 20, [350, 160]),  # the second because the first finds nothing
+        (559, 200, [559, 160]),
+        (560, 20, [160, 560]),
         (720, 20, [205, 720]),
         (4_000, 20, [365, 1_280]),
         (1_280, 168, [365, 1_280]),
