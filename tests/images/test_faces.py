@@ -772,6 +772,21 @@ def test_a_face_is_labelled_as_it_is_upright_however_the_photo_is_turned(degrees
         assert face.face_score == upright.face_score
 
 
+def test_a_turned_face_that_a_closer_look_does_not_show_is_looked_at_closer_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Blind(yunet.YuNet):
+        """Sees nothing in squares of CLOSE pixels."""
+
+        def candidates(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+            return [rows[: 0 if grays.shape[1:] == (faces.CLOSE,) * 2 else None] for rows in super().candidates(grays)]
+
+    monkeypatch.setitem(faces.DETECTORS, "blind", faces.Kind(Blind, Blind.version))
+    (face,) = faces.find(gray(turned(PORTRAIT, 90)), Search("detect", detector="blind"))
+    assert frames.apart(face.turn, 90) < 20
+    assert face.close_score >= faces.BELIEVED
+
+
 def test_of_a_hanging_photo_all_faces_are_found_and_of_a_mixed_one_those_that_stand_and_those_that_hang() -> None:
     group = photo((1_200, 600), (20, 40, 500), (620, 40, 500))
     hanging = Classifier.load(device="cpu").faces(group.rotate(180))
