@@ -237,9 +237,9 @@ def test_all_faces_of_a_photo_are_looked_at_again_at_once() -> None:
     rows = passes.faces_in(picture, look, 20, largest=False)
     found = [faces.Face(*row[:4], row[14], row[4:14].reshape(5, 2)) for row in rows]
     look.shapes.clear()
-    closer = faces._closer(image.pixels, found, look)
+    closer = faces._closer(image.pixels, found, look, faces.CLOSE)
     assert look.shapes == [(2, faces.CLOSE, faces.CLOSE)]
-    assert [faces._closer(image.pixels, [one], look)[0].landmarks.tolist() for one in found] == [
+    assert [faces._closer(image.pixels, [one], look, faces.CLOSE)[0].landmarks.tolist() for one in found] == [
         one.landmarks.tolist() for one in closer
     ]
 
