@@ -14,13 +14,15 @@ from ferbatch.shell.exits import exits
 
 @exits
 def merge(
-    parts: Annotated[list[str], typer.Argument(metavar="PARTS", help="The labels files of all shares.")],
+    parts: Annotated[
+        list[str], typer.Argument(metavar="PARTS", help="The labels files of all shares, or a folder of parts.")
+    ],
     output: shared.Output = None,
     format_: shared.Format = None,
     overwrite: shared.Overwrite = False,
     quiet: shared.Quiet = False,
 ) -> None:
-    """Join what `ferbatch label --shard` wrote to the file that one run writes, to the byte."""
+    """Join what `ferbatch label` wrote with --shard, or in parts, to the file that one run writes, to the byte."""
     from ferbatch.commands.label.plan import plan
 
     target, existing = plan(output, format_), Existing(overwrite=overwrite)
