@@ -18,12 +18,14 @@ from datetime import UTC, datetime
 
 from ferbatch.core import objects, puts, remote
 from ferbatch.core.answers import StoreError
-from ferbatch.core.errors import FerbatchError, LockedError, UsageError
+from ferbatch.core.errors import LockedError, UsageError
 from ferbatch.core.locks import LOCK_BYTES, Holder
 from ferbatch.core.names import escape, shown
+from ferbatch.core.process import signals_deferred
 
 LASTS, RENEWED = 300.0, 30.0  # seconds that a lock lasts, and after which it is renewed
 SETTLES = 2.0  # seconds within which two runs that take one lock note each other
+LETS_GO = 5.0  # seconds that a store may take, each time that it is asked, to take a lock away
 TRIES = 4  # at a lock that comes and goes
 
 
@@ -55,15 +57,16 @@ class StoreLock:
     @contextmanager
     def held(self) -> Iterator[Holder | None]:
         """Hold it; yields whose it was, of a run that died. LockedError if another run has it."""
-        dead = self._take()
-        renewing = remote.ahead().begin(self._renew())
+        renewing = None
         try:
+            dead = self._take()
+            renewing = remote.ahead().begin(self._renew())
             yield dead
         finally:
-            renewing.cancel()
-            with suppress(FerbatchError):  # it ends by itself
-                if self._is_mine(self._claim()):
-                    objects.remove(self.path)
+            if renewing:
+                renewing.cancel()
+            with suppress(StoreError, TimeoutError), signals_deferred():  # it ends by itself
+                remote.ahead().ask(lambda: asyncio.wait_for(self._let_go(), LETS_GO))
 
     def check(self) -> None:
         """LockedError if it was lost, as to a run that came while this one slept for long."""
@@ -86,9 +89,10 @@ class StoreLock:
                 self._check_over(claim)
                 dead = claim.holder
                 objects.remove(self.path)
-            created = objects.create(self.path, self._said())
-            if created is None:
-                objects.write(self.path, self._said())
+            with signals_deferred():  # or it may come to be there when nobody looks any more
+                created = objects.create(self.path, self._said())
+                if created is None:
+                    objects.write(self.path, self._said())
             if created is not False:
                 break
         else:
@@ -128,12 +132,20 @@ class StoreLock:
 
     async def _renew(self) -> None:
         """Say, for as long as the run goes on, that it does."""
-        stores, file = remote.ahead().stores, os.fsencode(self.path)
         while True:
             await asyncio.sleep(RENEWED)
             with suppress(StoreError):  # it is tried again, and looked at before anything is put
-                if self._is_mine(_claim_in(await stores.begins(file, LOCK_BYTES))):
-                    await puts.write(stores, file, self._said())
+                if await self._is_held():
+                    await puts.write(remote.ahead().stores, os.fsencode(self.path), self._said())
+
+    async def _let_go(self) -> None:
+        """Take it away, if it is still this run's."""
+        if await self._is_held():
+            await puts.remove(remote.ahead().stores, os.fsencode(self.path))
+
+    async def _is_held(self) -> bool:
+        """Whether it is still this run's."""
+        return self._is_mine(_claim_in(await remote.ahead().stores.begins(os.fsencode(self.path), LOCK_BYTES)))
 
 
 def _claim_in(data: bytes) -> Claim | None:

@@ -203,6 +203,34 @@ def test_a_run_that_is_stopped_while_it_puts_lets_go_of_its_lock(
     assert (there(bucket)["labels.csv"], [*there(bucket)]) == (local, NAMES)
 
 
+@pytest.mark.parametrize(("method", "ending"), [("PUT", ".lock"), ("DELETE", ".lock")])
+def test_a_run_that_is_stopped_leaves_no_lock(
+    method: str, ending: str, run: Run, bucket: Any, proxy: Proxy, tmp_path: Path
+) -> None:
+    def stop() -> None:
+        os.kill(pids[0], signal.SIGINT)
+        time.sleep(0.2)  # it would be gone
+
+    pids: list[int] = []
+    begun, goes_on = Event(), Event()
+    proxy.wrong.append(Wrong("HEAD", ".run.json", times=1, then=lambda: (begun.set(), goes_on.wait(60))))
+    proxy.wrong.append(Wrong(method, ending, times=1, then=stop))
+    running = run("-o", URL, starts=True)
+    assert begun.wait(60)
+    pids.append(running.pid)
+    goes_on.set()
+    assert running.wait() == 130
+    assert "labels.csv.lock" not in there(bucket)
+    again = run("-o", URL, "--resume")
+    assert (again.code in (0, 3), "died" in again.stderr) == (True, False), again.stderr
+
+
+@pytest.mark.parametrize("scheme", ["S3", "S3A"])
+def test_a_scheme_may_be_in_capitals(scheme: str, run: Run, bucket: Any, local: bytes) -> None:
+    assert run("-o", URL.replace("s3", scheme)).code == 3
+    assert (there(bucket)["labels.csv"], [*there(bucket)]) == (local, NAMES)
+
+
 FAILS = [
     (Wrong("PUT", "/labels.csv", status=503), "the store answers 503"),
     (Wrong("PUT", "/labels.csv", status=403), "the store refuses it (403) (credentials come from AWS_ACCESS_KEY_ID"),
