@@ -132,6 +132,11 @@ class Stores:
         with told():
             if scheme in urls.WEB:
                 return await self.web.look(url)
+            if scheme in S3:  # its package would look for a folder where there is no object
+                system = await self.system(url)
+                bucket, key, _ = system.split_path(url)
+                head = await system._call_s3("head_object", Bucket=bucket, Key=key)
+                return version_in(head, head["ContentLength"])
             info = await self.call(scheme, "info", url)
             if info.get("type") == "directory":
                 raise StoreError("not_found", "no such object")
