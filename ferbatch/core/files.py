@@ -62,7 +62,9 @@ def check_is_local(path: str) -> None:
     """UsageError where it is a path into a store, to which labels alone are written."""
     if is_remote(os.fsencode(path)):
         scheme = path.partition("://")[0]
-        raise UsageError(f"{scheme}:// takes no folders of ferbatch's, labels alone: say a folder of this machine")
+        raise UsageError(
+            f"{scheme}:// takes labels alone, nothing else that ferbatch writes: say a path of this machine"
+        )
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

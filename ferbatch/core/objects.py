@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -17,6 +18,8 @@ from ferbatch.core.records import Version
 
 WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
 ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+NO_TEXT = re.compile("[\ud800-\udfff]")  # bytes that are no UTF-8
+MOST_KEY = 1024  # bytes of a key
 
 T = TypeVar("T")
 
@@ -25,19 +28,22 @@ def check(path: str) -> str:
     """The path of an object that may be written; UsageError where it is none, or what writes it is not installed."""
     path = os.fsdecode(urls.cleaned(os.fsencode(path)))
     scheme, _, rest = path.partition("://")
-    if scheme.lower() not in WRITTEN:
+    scheme = scheme.lower()  # packages know no other
+    if scheme not in WRITTEN:
         raise UsageError(f"{scheme}:// paths are of images alone: labels lie in files, s3://, gs:// or az://")
     bucket, _, key = rest.partition("/")
     if not bucket or not key or key.endswith("/"):
         raise UsageError(f"{shown(path)} names no object: {scheme}://bucket/labels.csv does")
-    urls.check_installed(scheme.lower())
-    return path
+    if "?versionId=" in key or NO_TEXT.search(key):
+        raise UsageError(f"{shown(path)} names no object: keys are UTF-8, and say no version")
+    urls.check_installed(scheme)
+    return f"{scheme}://{rest}"
 
 
 def plain(path: str) -> str:
-    """The path of an object as it is the same for all its spellings."""
+    """The path of an object, as `check` gives it, as it is the same for all its spellings."""
     scheme, _, rest = path.partition("://")
-    return f"{ONE_NAME.get(scheme.lower(), scheme.lower())}://{rest}"
+    return f"{ONE_NAME.get(scheme, scheme)}://{rest}"
 
 
 def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
@@ -113,8 +119,8 @@ def begins(path: str, n: int) -> bytes | None:
 
 
 def write(path: str, data: bytes) -> None:
-    """Have a small object, in place of what is there."""
-    _asked(path, lambda: puts.write(remote.ahead().stores, os.fsencode(path), data))
+    """Have a small object, in place of what is there; UsageError where there is no bucket."""
+    _begun(path, lambda: puts.write(remote.ahead().stores, os.fsencode(path), data))
 
 
 def create(path: str, data: bytes) -> bool | None:
@@ -122,10 +128,14 @@ def create(path: str, data: bytes) -> bool | None:
 
     False where there is one, None where the store does not take that condition; UsageError where there is no bucket.
     """
+    return _begun(path, lambda: puts.create(remote.ahead().stores, os.fsencode(path), data))
+
+
+def _begun(path: str, do: Callable[[], Awaitable[T]]) -> T:
     try:
-        return remote.ahead().ask(lambda: puts.create(remote.ahead().stores, os.fsencode(path), data))
+        return remote.ahead().ask(do)
     except StoreError as error:
-        if error.kind == "not_found":
+        if error.kind == "not_found":  # what is not there for a new object to lie in
             raise UsageError(f"there is no such bucket: {shown('/'.join(path.split('/')[:3]))}") from None
         raise refused(path, error) from None
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import writing
+from ferbatch.core.files import check_is_local, writing
 from ferbatch.core.names import escape, shown
 
 FORMATS = ("text", "json")
@@ -102,9 +102,10 @@ def speak(format_name: str) -> None:
 
 
 def append_to(path: str) -> None:
-    """Say everything in this file besides stderr; OutputError if it cannot be written."""
+    """Say everything in this file besides stderr; OutputError if it cannot be written, UsageError if it is no file."""
     from ferbatch.shell.log_file import LogFile
 
+    check_is_local(path)
     with writing(shown(path)):
         file = LogFile(path, partial(show, level=WARNING))
     file.setFormatter(_Json() if is_json() else _Text())

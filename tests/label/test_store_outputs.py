@@ -385,6 +385,10 @@ def test_a_run_that_lost_its_lock_puts_nothing(run: Run, bucket: Any, proxy: Pro
     ("url", "code", "said"),
     [
         ("s3://nowhere/labels.csv", 2, "there is no such bucket: s3://nowhere"),
+        ("s3://No_Bucket!/labels.csv", 2, "there is no such bucket: s3://No_Bucket!"),
+        ("s3://bucket/labels\udcff.csv", 2, "keys are UTF-8"),
+        ("s3://bucket/labels.csv?versionId=1.csv", 2, "say no version"),
+        (f"s3://bucket/{'long' * 250}.csv", 2, "too long: 1,0"),
         ("s3://bucket", 2, "names no object: s3://bucket/labels.csv does"),
         ("s3://bucket/out/ --format csv", 2, "names no object: s3://bucket/labels.csv does"),
         ("s3://labels.csv", 2, "names no object: s3://bucket/labels.csv does"),
@@ -407,10 +411,10 @@ def test_what_is_no_place_for_labels_is_said(url: str, code: int, said: str, run
     assert not spooled(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--crops", "--annotate"])
-def test_folders_of_faces_are_of_this_machine(option: str, run: Run) -> None:
+@pytest.mark.parametrize("option", ["--crops", "--annotate", "--log-file"])
+def test_what_is_no_labels_is_of_this_machine(option: str, run: Run) -> None:
     ended = run("-o", URL, option, "s3://bucket/faces")
-    assert (ended.code, "takes no folders of ferbatch's, labels alone" in ended.stderr) == (2, True), ended.stderr
+    assert (ended.code, "s3:// takes labels alone" in ended.stderr) == (2, True), ended.stderr
 
 
 def test_a_store_that_refuses_or_is_not_there_ends_the_run_before_it_labels(
@@ -423,6 +427,8 @@ def test_a_store_that_refuses_or_is_not_there_ends_the_run_before_it_labels(
     proxy.address = "http://127.0.0.1:9"
     ended = run("-o", URL)
     assert (ended.code, "the store does not answer" in ended.stderr) == (74, True), ended.stderr
+    ended = run("-o", URL, faults={"store": {"address": "", "FERBATCH_SPOOL": "spools"}})
+    assert (ended.code, "spools is no absolute path" in ended.stderr) == (2, True), ended.stderr
     (tmp_path / "file").write_bytes(b"")
     ended = run("-o", URL, faults={"store": {"address": "", "FERBATCH_SPOOL": str(tmp_path / "file" / "in")}})
     assert (ended.code, "FERBATCH_SPOOL names another folder" in ended.stderr) == (74, True), ended.stderr

@@ -13,10 +13,10 @@ from typing import Any
 
 from ferbatch.commands.label.output import BEGUN, MOST_SIDECAR, THERE, Output
 from ferbatch.core import objects
-from ferbatch.core.errors import UsageError
-from ferbatch.core.files import EXISTS, check_room, replace_file, sha256_of, unwritten, writing
+from ferbatch.core.errors import OutputError, UsageError
+from ferbatch.core.files import EXISTS, replace_file, sha256_of, unwritten, writing
 from ferbatch.core.locks import Holder, check_free, locked
-from ferbatch.core.names import shown
+from ferbatch.core.names import brief, shown
 from ferbatch.core.options import Existing
 from ferbatch.core.records import Version
 from ferbatch.core.store_locks import StoreLock
@@ -29,8 +29,8 @@ ODD = re.compile(r"[^\w.-]")
 
 def spools() -> str:
     """The folder in which each output in a store has a folder of its own."""
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.environ.get(SPOOL) or os.path.join(state, "ferbatch")
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return os.path.expanduser(os.environ.get(SPOOL) or os.path.join(state, "ferbatch"))
 
 
 class StoreOutput(Output):
@@ -61,6 +61,11 @@ class StoreOutput(Output):
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         self._check_spools()
+        key = max((self.url_of(file).split("/", 3)[3] for file in self.objects), key=len)
+        if (n := len(key.encode())) > objects.MOST_KEY:
+            raise UsageError(
+                f"a name beside {brief(self.url)} is too long: {n:,} bytes, of {objects.MOST_KEY:,} at most"
+            )
         self._look(patient=held)
         if existing.overwrite:
             return
@@ -76,8 +81,10 @@ class StoreOutput(Output):
                 raise UsageError(f"{shown(self.url_of(file))} {THERE if file == self.path else EXISTS}")
 
     def _check_spools(self) -> None:
-        """OutputError where no spool can be made."""
+        """UsageError where it depends on the working folder where spools lie, OutputError where none can be made."""
         folder = spools()
+        if not os.path.isabs(folder):
+            raise UsageError(f"{shown(folder)} is no absolute path of a folder for spools: {SPOOL} names one")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -149,9 +156,15 @@ class StoreOutput(Output):
     def _fetch(self) -> None:
         """The objects that a run goes by as files of the spool; the report is written anew by every run."""
         files = [file for file in (self.sidecar, self.state, self.path) if file in self.found]
-        check_room(self.path, sum(self.found[file].size for file in files))
+        self.check_room(sum(self.found[file].size for file in files))
         for file in files:
             objects.get(self.url_of(file), file)
+
+    def check_room(self, needed: int) -> None:
+        try:
+            super().check_room(needed)
+        except OutputError as error:
+            raise OutputError(f"{error}; {SPOOL} names another folder") from error
 
     def _note(self, labels: Version | None) -> None:
         """Write down that the spool is of a run that begins on these labels."""
