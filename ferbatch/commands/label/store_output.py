@@ -84,7 +84,7 @@ class StoreOutput(Output):
         """UsageError where it depends on the working folder where spools lie, OutputError where none can be made."""
         folder = spools()
         if not os.path.isabs(folder):
-            raise UsageError(f"{shown(folder)} is no absolute path of a folder for spools: {SPOOL} names one")
+            raise UsageError(f"{shown(folder)} is no absolute path of a folder for spools: say one in {SPOOL}")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
