@@ -84,10 +84,22 @@ def layout_of(path: str, names: Collection[str]) -> Layout:
     first = found[separator][0] if found[separator] else []
     named = any(plain(name) in names for name in first)
     is_header = named or not any(map(is_name, first))
+    if is_header:
+        _check_urls(path, separator, found[separator])
     header = tuple(map(_readable, first))
     if not is_header:
         return Layout(encoding, separator, None, len(first), tuple(str(number + 1) for number in range(len(first))))
     return Layout(encoding, separator, header, len(first), header if [*header] != first else None)
+
+
+def _check_urls(path: str, separator: str, rows: Sequence[Sequence[str]]) -> None:
+    """UsageError where a URL was parted, being one in which values are separated."""
+    for number, row in enumerate(rows):
+        if len(row) > len(rows[0]) and any(is_remote(value.encode("utf-8", "replace")) for value in row):
+            values = f"{len(row)} values, its header {len(rows[0])}"
+            raise UsageError(
+                f"row {number:,} of {shown(path)} has {values}: a URL that holds {SEPARATORS[separator]} needs quotes"
+            )
 
 
 def plain(name: str) -> str:

@@ -161,14 +161,14 @@ def _bytes_of(path: str | bytes | os.PathLike[str]) -> bytes:
     return cleaned(found)
 
 
-def read_list(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+def read_list(stream: BinaryIO, separator: bytes, name: str = "the list on stdin") -> Iterator[bytes]:
     """The paths in a list, one at a time; empty ones are skipped, and CRs where lines end in CR LF.
 
     A byte order mark is no part of the first path, unless a file is called so; after that of UTF-16, as PowerShell
     writes it, the list is read as that. Backslashes are slashes where only so a file is there. UsageError where a path
-    holds a NUL, which none can.
+    holds a NUL, which none can; `name` is what that calls the list.
     """
-    paths = _split(_chunks(stream, separator), separator)
+    paths = _split(_chunks(stream, separator, name), separator)
     for path in itertools.chain([_without_mark(next(paths))], paths):
         if separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path):
             path = path[:-1]
@@ -188,7 +188,7 @@ def _without_mark(path: bytes) -> bytes:
     return path if found else path.removeprefix(codecs.BOM_UTF8)
 
 
-def _chunks(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
+def _chunks(stream: BinaryIO, separator: bytes, name: str) -> Iterator[bytes]:
     """A stream piece by piece, in UTF-8 where it begins as UTF-16 does; UsageError for a NUL that separates nothing."""
     chunk = stream.read(CHUNK)
     # In what is UTF-16, every line end and most of a path are bytes of which one is a NUL.
@@ -198,23 +198,21 @@ def _chunks(stream: BinaryIO, separator: bytes) -> Iterator[bytes]:
         try:
             text = decoder.decode(chunk).encode() if decoder else chunk
         except UnicodeDecodeError:
-            raise UsageError(
-                "the list on stdin begins as UTF-16 does and goes on otherwise: write it as UTF-8"
-            ) from None
+            raise UsageError(f"{name} begins as UTF-16 does and goes on otherwise: write it as UTF-8") from None
         if separator != b"\0" and b"\0" in text:
-            raise UsageError(_of_nul(text))
+            raise UsageError(_of_nul(text, name))
         yield text
         chunk = stream.read(CHUNK)
     if decoder and decoder.getstate()[0]:
-        raise UsageError("the list on stdin is UTF-16 and ends within a character: write it as UTF-8")
+        raise UsageError(f"{name} is UTF-16 and ends within a character: write it as UTF-8")
 
 
-def _of_nul(chunk: bytes) -> str:
+def _of_nul(chunk: bytes, name: str) -> str:
     """What is wrong with a list in which there are NULs, in a sentence."""
     halves = ((b"\n\0", chunk[1:64:2]), (b"\0\n", chunk[0:64:2]))  # of what is ASCII one byte of two is a NUL
     if any(line_end in chunk and not half.strip(b"\0") for line_end, half in halves):
-        return "the list on stdin seems to be UTF-16 without a byte order mark: write it as UTF-8"
-    return "the list on stdin holds NUL bytes: say --null (-0) if they separate its paths"
+        return f"{name} seems to be UTF-16 without a byte order mark: write it as UTF-8"
+    return f"{name} holds NUL bytes: say --null (-0) if they separate its paths"
 
 
 def _split(chunks: Iterable[bytes], separator: bytes) -> Iterator[bytes]:

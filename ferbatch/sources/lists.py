@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from ferbatch.core.errors import UsageError
-from ferbatch.core.names import shown
+from ferbatch.core.names import count, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
+from ferbatch.core.records import MAX_BYTES
 from ferbatch.core.urls import cleaned, is_remote, without_secret
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.finding import Found, base_of, based, files_of, find
@@ -16,27 +18,37 @@ from ferbatch.sources.listing import STDIN, Lists, read_list
 
 PARQUET = ".parquet"  # which may hold images as well
 SUFFIXES = frozenset([".csv", ".tsv", ".tab", ".txt", ".lst", ".json", ".jsonl", PARQUET])
+BY_ROWS = SUFFIXES - {".json", PARQUET}  # of which the first rows can be read alone
 LOOSE = frozenset([".txt", ".lst", ".json"])  # that hold other things as well; those that name no image are no lists
 
 
 def lists_in(
-    paths: Sequence[str | os.PathLike[str]], choice: TableOptions, listed: Iterable[bytes] | None = None
+    paths: Sequence[str | os.PathLike[str]],
+    choice: TableOptions,
+    listed: Iterable[bytes] | None = None,
+    *,
+    is_own: Callable[[str], bool] = lambda path: False,
 ) -> tuple[Lists, list[str]]:
     """Which of PATHS stand for other paths, and for which; and how they were read, a sentence each.
 
     UsageError where a table names no images, or none that are there, or `choice` speaks of lists and there is none.
+    Among other PATHS, as a shell makes them of `*`, nobody may have meant it for a list: there it is none, which is
+    said, and so is how many images a list names.
 
     choice: what a table does not say of itself; its `images` are where relative paths start from, on stdin as well.
     listed: the paths that `-` stands for.
+    is_own: whether the run itself writes to a path, which is then no list among others.
     """
     found: dict[bytes, Iterable[bytes]] = {}
     notes: list[str] = []
-    for path in [os.fsdecode(path) for path in paths]:
+    named = [os.fsdecode(path) for path in paths]
+    among = choice == SAYS_ALL and any(path != "-" and _suffix(path) not in SUFFIXES for path in named)
+    for path in named:
         if is_remote(os.fsencode(path)) and _suffix(path) in SUFFIXES - {PARQUET}:
             where = f"copy {shown(without_secret(path))} here (its images may stay where they are)"
             raise UsageError(f"lists are read from files: {where}")
         if _suffix(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path):
-            files, said = _read(path, choice)
+            files, said = _read_among(path, is_own) if among else _read(path, choice)
             if files is not None:
                 found[os.fsencode(path)] = files
             notes += said
@@ -58,23 +70,37 @@ def _from(images: str, listed: Iterable[bytes]) -> Iterator[bytes]:
     return (based(base, path) for path in listed)
 
 
+def _read_among(path: str, is_own: Callable[[str], bool]) -> tuple[Sequence[bytes] | None, Sequence[str]]:
+    """As `_read`, of what somebody may have named for its folder's sake: what is no list is none, with a note."""
+    if is_own(path):
+        return None, ()
+    try:
+        files, notes = _read(path, SAYS_ALL)
+    except UsageError as error:
+        return None, [f"{shown(path)} is not read as a list of images: {error}"]
+    if files is None:
+        return None, notes
+    return files, [f"{shown(path)} is read as a list of {count(len(files), 'image')}", *notes]
+
+
 def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequence[str]]:
     """The files that a list names, and how it was read; None where it names none, or holds images itself."""
     notes: tuple[str, ...] = ()
+    may_be_none = _suffix(path) in LOOSE and choice == SAYS_ALL
     if _suffix(path) in LOOSE and choice.path_column is None and _is_plain(path):
         with open(path, "rb") as stream:
-            found = find(path, [*dict.fromkeys(map(cleaned, read_list(stream, b"\n")))], choice.images)
+            found = find(path, [*dict.fromkeys(map(cleaned, read_list(stream, b"\n", shown(path))))], choice.images)
     else:
         try:
-            table = _of_table(path, choice)
+            table = None if may_be_none and os.path.getsize(path) > MAX_BYTES else _of_table(path, choice)
         except UsageError:
-            if _suffix(path) in LOOSE and choice == SAYS_ALL:
+            if may_be_none:
                 return None, ()
             raise
         if table is None:
             return None, ()
         found, notes = table
-        if _suffix(path) in LOOSE and choice == SAYS_ALL and not found.files:  # two words of prose
+        if may_be_none and not found.files:  # two words of prose
             return None, ()
     if found.none:
         raise UsageError(found.absent)
@@ -88,6 +114,8 @@ def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] 
     """
     from ferbatch.sources import tables
 
+    if _suffix(path) in BY_ROWS:  # so that what names no images is not read whole
+        tables.read_table(path, tables.LOOKED_AT).path_column(choice.path_column)
     table = tables.read_table(path)
     if table.of_images and choice.path_column is None:
         return None
@@ -99,6 +127,7 @@ def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] 
 
 def _is_plain(path: str) -> bool:
     """Whether it is a text with a path a line, rather than a table: by its first line."""
-    with open(path, "rb") as stream:
+    with open(path, "rb") as stream, suppress(UsageError):  # for it is no text
         line = next(read_list(stream, b"\n"), b"")
-    return type_of_name(line) is not None or (is_remote(line) and not re.search(rb"[\s,;]", line))
+        return type_of_name(line) is not None or (is_remote(line) and not re.search(rb"[\s,;]", line))
+    return False

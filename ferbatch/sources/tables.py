@@ -190,11 +190,14 @@ def _of_database(url: str) -> pd.DataFrame:
     return read_rows(url)
 
 
-def read_table(path: str) -> Table:
-    """The rows of any table in one of the formats in SUFFIXES; UsageError where it cannot be read."""
+def read_table(path: str, rows: int | None = None) -> Table:
+    """The rows of any table in one of the formats in SUFFIXES; UsageError where it cannot be read.
+
+    rows: how many of a text's at the most; None: all.
+    """
     if not os.path.exists(path):
         raise UsageError(f"no such file: {shown(path)}")
-    layout, frame = _parsed(path, object)
+    layout, frame = _parsed(path, object, rows)
     if not len(frame.columns):
         raise UsageError(f"{shown(path)} has no columns")
     names = [str(name).strip() for name in frame.columns]
@@ -235,8 +238,8 @@ def _notes(path: str, layout: Layout | None) -> tuple[str, ...]:
     if layout.separator != "," and layout.width > 1:
         said.append(f"{shown(path)}: {SEPARATORS[layout.separator]} separate the values")
     if layout.header is None:
-        columns = count(layout.width, "column")
-        said.append(f"{shown(path)}: no header; the {columns} go by number, from 1 on")
+        columns = f"{count(layout.width, 'column')} {'goes' if layout.width == 1 else 'go'}"
+        said.append(f"{shown(path)}: no header; the {columns} by number, from 1 on")
     return tuple(said)
 
 
@@ -244,18 +247,19 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].lstrip(".").lower()
 
 
-def _parsed(path: str, texts: Any) -> tuple[Layout | None, pd.DataFrame]:
+def _parsed(path: str, texts: Any, rows: int | None = None) -> tuple[Layout | None, pd.DataFrame]:
     """A text table's layout, and the rows of any table; UsageError where it cannot be read."""
     if (suffix := _suffix(path)) not in SUFFIXES:
         raise UsageError(f"{shown(path)} is no table: tables are {', '.join(SUFFIXES)}")
     try:
         if suffix in TEXTS:
-            return _read_text(path, texts)
+            return _read_text(path, texts, rows)
         if suffix == "parquet":
             check_format(suffix)
             return None, read_parquet(path)
         encoding = encoding_of(path)
-        frame = pd.read_json(path, lines=suffix == "jsonl", dtype=False, precise_float=True, encoding=encoding)
+        lines: dict[str, Any] = {"lines": True, "nrows": rows} if suffix == "jsonl" else {}
+        frame = pd.read_json(path, dtype=False, precise_float=True, encoding=encoding, **lines)
         return None, pd.DataFrame(frame)
     except FileNotFoundError:
         raise
@@ -264,7 +268,7 @@ def _parsed(path: str, texts: Any) -> tuple[Layout | None, pd.DataFrame]:
         raise UsageError(f"{shown(path)} cannot be read as a table: {why}") from error
 
 
-def _read_text(path: str, texts: Any) -> tuple[Layout, pd.DataFrame]:
+def _read_text(path: str, texts: Any, rows: int | None) -> tuple[Layout, pd.DataFrame]:
     """A text table; `texts` says which columns stay text."""
     known = {pixel_rows.COLUMN, *PATH_COLUMNS, *LABEL_COLUMNS, *SPLIT_COLUMNS, *TEXT_COLUMNS}
     layout = layout_of(path, known)
@@ -278,6 +282,7 @@ def _read_text(path: str, texts: Any) -> tuple[Layout, pd.DataFrame]:
             names=layout.names,
             usecols=wanted if layout.of_pixels else None,
             dtype=texts,
+            nrows=rows,
             index_col=False,
             keep_default_na=False,
             skipinitialspace=layout.separator == " ",

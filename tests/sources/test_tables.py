@@ -23,6 +23,7 @@ from ferbatch.images.decode import decode, read_bytes
 from ferbatch.sources.finding import find
 from ferbatch.sources.matching import match
 from ferbatch.sources.metadata import read_slices, read_votes
+from ferbatch.sources.tables import read_table
 from ferbatch.sources.truth import Truth, parse_classes, read_truth
 
 ROWS = {f"img/{n}.jpg": ("happy", "sad")[n % 2] for n in range(6)}
@@ -429,3 +430,16 @@ def test_a_url_leads_where_it_says_unless_images_has_a_file_that_fits() -> None:
     assert (below.none, below.absent) == (False, "")
     there = find("t.csv", [b"./a%20b/c?.jpg", near, b"/abs/1.jpg"], "https://host/in?v=1")
     assert [*there.files.values()] == [b"https://host/in/a%2520b/c%3F.jpg?v=1", near, b"/abs/1.jpg"]
+
+
+@pytest.mark.parametrize("header", ["url", "url,label"])
+def test_a_url_that_is_parted_by_its_commas_is_refused(header: str, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    more = ",happy" * (header != "url")
+    table.write_text(f"{header}\nhttps://host/w_48,h_48/1.jpg{more}\n")
+    with pytest.raises(
+        UsageError, match=r"row 1 of .*t\.csv has . values, its header .: a URL that holds commas needs"
+    ):
+        read_table(str(table))
+    table.write_text(f'{header}\n"https://host/w_48,h_48/1.jpg"{more}\n')
+    assert read_table(str(table)).paths("url") == [b"https://host/w_48,h_48/1.jpg"]

@@ -188,12 +188,14 @@ def label(
     )
     separator = b"\0" if null else b"\n"
     if list_:
-        _list(options, existing, format_, separator=separator, quiet=quiet)
+        _list(options, target, existing, format_, separator=separator, quiet=quiet)
     target.check(existing)
     _run(options, target, existing, separator=separator, quiet=quiet, verbose=verbose)
 
 
-def _list(options: Options, existing: Existing, format_: str | None, *, separator: bytes, quiet: bool) -> NoReturn:
+def _list(
+    options: Options, target: Output, existing: Existing, format_: str | None, *, separator: bytes, quiet: bool
+) -> NoReturn:
     """Say of each path whether it would be labelled, and end; what belongs to labelling alone is let be."""
     from ferbatch.commands.label.list_console import ListConsole
     from ferbatch.sources.listing import look_through
@@ -201,7 +203,7 @@ def _list(options: Options, existing: Existing, format_: str | None, *, separato
     from ferbatch.sources.shards import telling
 
     console = ListConsole(format_, quiet=quiet)
-    listed, _ = lists_in(options.paths, options.table, _read_list(options, separator))
+    listed, _ = lists_in(options.paths, options.table, _read_list(options, separator), is_own=target.is_mine)
     tell = telling(console.told, *shard_of(options.shard)) if options.shard else console.told
     look_through(options.paths, tell, listed=listed, recursive=options.recursive, rules=options.rules)
     raise typer.Exit(console.finished(existing))

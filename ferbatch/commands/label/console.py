@@ -38,6 +38,10 @@ class LabelConsole(RunConsole):
         """What a user should hear of even if all goes well, and with --quiet."""
         say(sentence, log.WARNING, event="note")
 
+    def noted(self, sentence: str) -> None:
+        """What a user should hear of, but not with --quiet."""
+        say(sentence, shown=not self.quiet, event="note")
+
     def started(self, listing: Listing, classifier: Classifier | RayEngine, to_label: int) -> None:
         aside = f", {listing.aside}" if listing.aside else ""
         known = f", {to_label:,} to label, the others are done" if to_label < len(listing) else ""

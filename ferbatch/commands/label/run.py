@@ -41,6 +41,7 @@ class Watcher(Protocol):
     """What a caller sees of a run while it goes on."""
 
     def warned(self, sentence: str) -> None: ...
+    def noted(self, sentence: str) -> None: ...
     def started(self, listing: Listing, classifier: Classifier | RayEngine, to_label: int) -> None: ...
     def progressed(self, batch: Batch) -> None: ...
 
@@ -68,11 +69,13 @@ def _list(options: Options, card: Card, lists: Lists) -> Listing:
     return list_images(options.paths, labels, listed=lists, recursive=options.recursive, rules=options.rules)
 
 
-def _list_some(options: Options, card: Card, listed: Iterable[bytes] | None, watcher: Watcher) -> Listing:
+def _list_some(
+    options: Options, card: Card, listed: Iterable[bytes] | None, output: Output, watcher: Watcher
+) -> Listing:
     """As `_list`, of lists on stdin and in tables; NoImagesError where there is none."""
-    lists, notes = lists_in(options.paths, options.table, listed)
+    lists, notes = lists_in(options.paths, options.table, listed, is_own=output.is_mine)
     for note in notes:
-        watcher.warned(note)
+        watcher.noted(note)
     listing = _list(options, card, lists)
     if not listing:
         raise NoImagesError(f"no images found under {where(options)}{found_aside(listing)}")
@@ -125,7 +128,7 @@ def run(
     folders = _folders(options, output, existing)
     card = weights.read_card(options.model)
     options = spelled_as_before(options, said_before(output, existing))
-    listing = _list_some(options, card, listed, watcher)
+    listing = _list_some(options, card, listed, output, watcher)
     own = share(listing, *shard_of(options.shard)) if options.shard else None
     listing = own.listing if own else listing
     with output.held(existing, card.labels) as dead, _cluster(options) as cluster:
