@@ -91,6 +91,12 @@ def store(
 
 
 @fault
+def slowest(patch: Patch, rate: int) -> None:
+    """An answer of fewer bytes a second is given up."""
+    patch.setattr(web, "SLOWEST", rate)
+
+
+@fault
 def parts(patch: Patch, size: int) -> None:
     """Objects of twice so many bytes are put in parts, of so many each."""
     patch.setattr(puts, "PART", size)

@@ -24,7 +24,15 @@ from xml.sax.saxutils import escape
 
 RANGE = re.compile(rb"(?i)\r\nrange: *bytes=(\d+)-(\d*)")
 MODIFIED = "Tue, 02 Jan 2024 03:04:05 GMT"
-REASONS = {200: "OK", 206: "Partial Content", 403: "Forbidden", 404: "Not Found", 500: "Internal", 503: "Slow Down"}
+REASONS = {
+    200: "OK",
+    206: "Partial Content",
+    302: "Found",
+    403: "Forbidden",
+    404: "Not Found",
+    500: "Internal",
+    503: "Slow Down",
+}
 CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}
 
 
@@ -43,6 +51,9 @@ class Fault:
     hangs: bool = False  # no answer ever comes
     size: int | None = None  # what a listing says of it
     other: bytes | None = None  # what it holds by the time that it is fetched
+    shift: int = 0  # bytes by which a part of it begins too late
+    drips: float = 0.0  # seconds between two bytes of an answer
+    location: str = ""  # where a status of 302 leads
 
 
 @dataclass
@@ -79,6 +90,8 @@ class Store:
         fault = self.faults.get(key)
         if fault and fault.times and fault.status != 200:
             fault.times -= 1
+            if fault.location:
+                return fault.status, {"Location": fault.location}, b""
             return self.failed(fault.status)
         if key not in self.buckets[bucket]:
             return self.failed(404)
@@ -174,12 +187,13 @@ class _Connection(asyncio.Protocol):
     def reply(self, method: str, target: str, span: re.Match[bytes] | None) -> None:
         self.store.at_once -= 1
         status, headers, body = self.store.answer(method, target)
+        fault = self.store.faults.get(unquote(urlsplit(target).path).lstrip("/").partition("/")[2])
         if span and status == 200 and self.store.ranges and method == "GET":
-            start, end = int(span[1]), min(int(span[2] or len(body)) + 1, len(body))
+            late = fault.shift if fault else 0
+            start, end = int(span[1]) + late, min(int(span[2] or len(body)) + 1 + late, len(body))
             status, headers["Content-Range"] = 206, f"bytes {start}-{end - 1}/{len(body)}"
             body = body[start:end]
         self.store.sent += len(body) if method == "GET" else 0
-        fault = self.store.faults.get(unquote(urlsplit(target).path).lstrip("/").partition("/")[2])
         if fault and fault.times and fault.hangs:
             fault.times -= 1
             return
@@ -189,9 +203,20 @@ class _Connection(asyncio.Protocol):
         if fault and fault.times and fault.short and method == "GET":
             fault.times -= 1
             content = content[: -fault.short]
-        self.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
+        head = "\r\n".join([*lines, "", ""]).encode()
+        if fault and fault.drips:
+            self.transport.write(head)
+            self.drip(content, fault.drips)
+            return
+        self.transport.write(head + content)
         if len(content) < len(body) and method == "GET":
             self.transport.close()
+
+    def drip(self, content: bytes, wait: float) -> None:
+        """The first byte of it now, and the others one after the other."""
+        if content and not self.transport.is_closing():
+            self.transport.write(content[:1])
+            asyncio.get_running_loop().call_later(wait, self.drip, content[1:], wait)
 
 
 @contextmanager

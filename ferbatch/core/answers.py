@@ -132,6 +132,8 @@ def _meant(error: Exception) -> StoreError:
         return StoreError("not_found", "no such object")
     if isinstance(error, PermissionError):
         return StoreError("permission", "the store refuses it")
+    if type(error).__name__ in ("TooManyRedirects", "NonHttpUrlRedirectClientError", "InvalidUrlRedirectClientError"):
+        return StoreError("unreadable", "its server leads on to nowhere: in a circle, or away from the web")
     if type(error).__name__ in ("InvalidURL", "InvalidUrlClientError", "NonHttpUrlClientError", "ParamValidationError"):
         return StoreError("not_found", "there can be no such object")
     name = type(error).__name__

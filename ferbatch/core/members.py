@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from ferbatch.core.answers import StoreError
 from ferbatch.core.known import Member, member_of
 from ferbatch.core.places import ENDLESS, LOCAL_HEADER, NAMES, ArchiveError, check_readable, data_in, inflated, span_of
-from ferbatch.core.records import MAX_BYTES, Version
+from ferbatch.core.records import Version
 
 Span = Callable[[bytes, int, int, Version], Awaitable[bytes]]
 TOGETHER, GAP = 2**18, 2**13  # bytes that are fetched at once of several members, and that may lie between two
@@ -24,8 +24,6 @@ async def content(span: Span, member: Member, most: int = ENDLESS) -> bytes:
     try:
         if is_zip:
             check_readable(place)
-        if place.packed > MAX_BYTES:
-            raise StoreError("too_large", f"{place.packed:,} bytes in its archive, the limit is {MAX_BYTES:,}")
         if most != ENDLESS:
             place = place._replace(packed=min(place.packed, FIRST), size=min(place.size, most))
         start, end = span_of(place, is_zip)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 LOCAL_HEADER = 30  # bytes of what stands before a zip's member, without its name and extra field
 NAMES = 512  # bytes that those two take, but for very few
 DEFLATED = 8  # a zip's method
+SLACK = 2**16  # bytes that a zip's member may take, packed, beyond twice its size
 ENDLESS = 2**62
 
 
@@ -68,9 +69,11 @@ def data_in(header: bytes) -> int:
 
 
 def check_readable(place: Place) -> None:
-    """ArchiveError for a zip's member that nothing here unpacks."""
+    """ArchiveError for a zip's member that nothing here unpacks, or that would take much more packed than it gives."""
     if place.method < 0:
         raise ArchiveError("encrypted, or packed in a way that is not supported")
+    if place.packed > 2 * place.size + SLACK:
+        raise ArchiveError(f"damaged in its archive: {place.packed:,} bytes, packed, for {place.size:,}")
 
 
 def inflated(data: bytes, place: Place, most: int = ENDLESS) -> bytes:

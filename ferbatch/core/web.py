@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,8 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.records import MAX_BYTES, Version
 
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # in what is encoded
+SPAN = re.compile(r"bytes (\d+)-(\d+)/(\d+)")  # in Content-Range
+SLOWEST = 100  # bytes a second, of an answer that has taken longer than READ
 CONNECT, READ = 5, 30  # seconds that a server may take to be there, and to go on with an answer
 
 
@@ -53,12 +56,10 @@ class Web:
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Fetched:
         """What is there."""
         async with self.asked(url, headers) as answer:
-            data = bytearray()
-            async for chunk in answer.content.iter_any():
-                data += chunk
-                if len(data) > MAX_BYTES:
-                    raise StoreError("too_large", f"more than {MAX_BYTES:,} bytes, which is the limit")
-            return Fetched(bytes(data), _version(answer, len(data)))
+            data = await _body(answer, MAX_BYTES)
+            if len(data) > MAX_BYTES:
+                raise StoreError("too_large", f"more than {MAX_BYTES:,} bytes, which is the limit")
+            return Fetched(data, _version(answer, len(data)))
 
     async def look(self, url: str) -> Version:
         """The version of what is there, by the headers of HEAD, or of GET from a server that refuses that."""
@@ -74,28 +75,38 @@ class Web:
 
     async def begins(self, url: str, n: int) -> bytes:
         """The first `n` bytes of what is there, or fewer."""
-        data = b""
         async with self.asked(url, {"Range": f"bytes=0-{n - 1}"}) as answer:
-            while len(data) < n and (chunk := await answer.content.read(n - len(data))):
-                data += chunk
-        return data
+            return (await _body(answer, n))[:n]
 
     async def span(self, url: str, start: int, end: int, headers: Mapping[str, str] | None = None) -> Fetched:
         """The bytes from `start` to `end` of what is there, and the version of the whole."""
         async with self.asked(url, {**(headers or {}), "Range": f"bytes={start}-{end - 1}"}) as answer:
-            whole = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            if answer.status != 206 or not whole.isdecimal():
+            said = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
+            if answer.status != 206 or said is None or (int(said[1]), int(said[2]) + 1) != (start, end):
                 raise StoreError("unreadable", "its server does not send parts of a file, by which an archive is read")
-            data = await answer.content.read()
+            data = await _body(answer, end - start)
             if len(data) != end - start:
-                said = f"the store sends {len(data):,} bytes of {end - start:,}"
-                raise StoreError("unreadable", said, passing=True)
-            return Fetched(data, version_in(answer.headers, int(whole)))
+                sent = f"the store sends {len(data):,} bytes of {end - start:,}"
+                raise StoreError("unreadable", sent, passing=True)
+            return Fetched(data, version_in(answer.headers, int(said[3])))
 
     async def is_page(self, url: str) -> bool:
         """Whether a page is there, rather than a file."""
         async with self.asked(url) as answer:
             return bool(answer.content_type == "text/html")
+
+
+async def _body(answer: Any, most: int) -> bytes:
+    """What an answer holds, or somewhat more than `most` bytes of it; StoreError where it hardly comes at all."""
+    data, start = bytearray(), time.monotonic()
+    async for chunk in answer.content.iter_any():
+        data += chunk
+        if len(data) > most:
+            break
+        if len(data) < SLOWEST * (time.monotonic() - start - READ):
+            why = f"the store sends less than {SLOWEST} bytes a second"
+            raise StoreError("unreachable", why, passing=True, silent=True)
+    return bytes(data)
 
 
 def encoded(url: str) -> str:

@@ -215,6 +215,32 @@ def test_what_cannot_be_looked_into_ends_the_run(
     assert b"its server does not send parts of a file" in done.stderr
 
 
+def test_a_part_that_is_another_one_is_no_image(label: Any, store: Store, tmp_path: Path) -> None:
+    store.buckets["faces"]["in.tar"] = packed("tar", {f"{at}.jpg": face_file(at) for at in range(4)})
+    assert label(f"{store.address}/faces/in.tar", "-o", "right.csv").returncode == 0
+    store.faults["in.tar"] = Fault(shift=512)
+    done = label(f"{store.address}/faces/in.tar", "-o", "labels.csv")
+    assert done.returncode == 2
+    assert b"its server does not send parts of a file" in done.stderr
+
+
+def test_a_member_that_says_to_be_large_packed_is_not_fetched(label: Any, store: Store, tmp_path: Path) -> None:
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        archive.writestr("a.jpg", face_file(0))
+        archive.writestr("b.bin", bytes(2**21))
+    data = bytearray(stream.getvalue())
+    at = data.index(b"PK\1\2") + 20  # where the directory says how much a.jpg takes
+    data[at : at + 4] = (2**20).to_bytes(4, "little")
+    (tmp_path / "in.zip").write_bytes(data)
+    store.buckets["faces"]["in.zip"] = bytes(data)
+    for path in ("in.zip", "s3://faces/in.zip"):
+        store.sent = 0
+        assert label(path, "-o", "labels.csv", "--exclude", "*.bin", "--overwrite").returncode == 3
+        row = rows_of(tmp_path / "labels.csv")[0]
+        assert row["error"].startswith("damaged in its archive: 1,048,576 bytes, packed, for ")
+    assert store.sent < 2**21
+
+
 @pytest.mark.parametrize(("kind", "way"), crossed(["zip", "tar", "tar.gz"], WAYS[:2]))
 def test_a_store_that_fails_for_a_while_costs_nothing(
     kind: str, way: tuple[str, ...], label: Any, store: Store

@@ -36,8 +36,9 @@ def store() -> Iterator[Store]:
 def run(store: Store, ferbatch_in: Ferbatch, model: Path) -> Callable[..., Any]:
     """A command where the store is S3's: run("label", "t.csv") -> CompletedProcess."""
 
-    def call(*args: str, **options: Any) -> Any:
-        return ferbatch_in(*args, "--model", model, faults={"store": {"address": store.address}}, **options)
+    def call(*args: str, more: dict[str, Any] | None = None, **options: Any) -> Any:
+        faults = {"store": {"address": store.address}} | (more or {})
+        return ferbatch_in(*args, "--model", model, faults=faults, **options)
 
     return call
 
@@ -254,3 +255,25 @@ def test_a_table_that_names_nothing_is_refused_and_another_file_is_a_row(run: An
         done = run("label", *args, "-o", "none.csv")
         assert done.returncode == 2
         assert said in done.stderr.decode()
+
+
+def test_a_server_that_leads_nowhere_or_hardly_sends_is_a_row(run: Any, store: Store, tmp_path: Path) -> None:
+    url = f"{store.address}/faces"
+    names = ["circle.jpg", "away.jpg", "drips.jpg", "moved.jpg"]
+    store.buckets["faces"] |= {name: face_file(0) for name in names}
+    store.faults = {
+        "circle.jpg": Fault(302, location=f"{url}/circle.jpg"),
+        "away.jpg": Fault(302, location="file:///etc/passwd"),
+        "drips.jpg": Fault(drips=0.01),
+        "moved.jpg": Fault(302, location=f"{store.address}/faces/{quote(KEYS[0])}?X-Amz-Signature=hush"),
+    }
+    written("t.csv", pd.DataFrame({"url": [f"{url}/{name}" for name in names]}))
+    faults = {"store": {"address": store.address, "read": 0.2}, "slowest": {"rate": 1000}}
+    done = run("label", "t.csv", "-o", "labels.csv", more=faults)
+    assert done.returncode == 3, done.stderr
+    rows = [(row["error_kind"], row["error"]) for row in rows_of(tmp_path / "labels.csv")]
+    nowhere = "its server leads on to nowhere: in a circle, or away from the web"
+    slow = "the store sends less than 1000 bytes a second"
+    assert rows == [("unreadable", nowhere)] * 2 + [("unreachable", slow), ("", "")]
+    assert store.asked["GET /faces/circle.jpg"] < 25  # a circle is no failure that passes
+    assert b"hush" not in b"".join(path.read_bytes() for path in tmp_path.glob("labels*")) + done.stderr
