@@ -35,7 +35,9 @@ WEB = ("http", "https")
 LONGEST_SCHEME = max(map(len, STORES))
 
 # Parameters of a query that let whoever has the URL in: by a word in their names, and those that come beside them.
-_SECRET = re.compile(r"(?i)^x-(amz|goog)-|^sig$|sign|token|secret|passw|pwd|credential|auth|(api|access).?key|session")
+_SECRET = re.compile(
+    r"(?i)^x-(amz|goog)-|^sig$|sign|token|secret|passw|pwd|credential|auth|(api|access).?key|session|jwt|hmac|^hdn(ts|ea)$"
+)
 _BESIDE = re.compile(
     r"(?i)^(expires|policy|key-pair-id|googleaccessid|sv|st|se|sr|sp|sip|spr|ss|srt|skoid|sktid|skt|ske|sks|skv)$"
 )

@@ -68,6 +68,8 @@ def test_a_path_leads_into_a_store_by_its_scheme(path: str, is_one: bool) -> Non
         ("https://h/a.jpg?X-Amz-Credential=k&X-Amz-Signature=s", "https://h/a.jpg"),
         ("https://h/a.jpg?x-goog-signature=s&alt=media", "https://h/a.jpg?alt=media"),
         ("https://h/a.jpg?sv=1&se=2&sig=s&id=3", "https://h/a.jpg?id=3"),
+        ("https://h/a.jpg?hdnts=exp~hmac&id=3", "https://h/a.jpg?id=3"),
+        ("https://h/a.jpg?jwt=e.y.J&id=3", "https://h/a.jpg?id=3"),
         ("https://h/a.jpg?Policy=p&Signature=s&Key-Pair-Id=k", "https://h/a.jpg"),
         ("https://h/a.jpg?apikey=s&n=1#part", "https://h/a.jpg?n=1"),
         ("https://h/a.jpg?id=1&size=2", "https://h/a.jpg?id=1&size=2"),
