@@ -11,15 +11,14 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import MAX_BYTES
-from ferbatch.core.urls import cleaned, is_remote, without_secret
+from ferbatch.core.urls import cleaned, is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.finding import Found, base_of, based, files_of, find
+from ferbatch.sources.kinds import SUFFIXES, TEXTS, check_is_local, suffix_of
 from ferbatch.sources.listing import STDIN, Lists, read_list
 
-PARQUET = ".parquet"  # which may hold images as well
-SUFFIXES = frozenset([".csv", ".tsv", ".tab", ".txt", ".lst", ".json", ".jsonl", PARQUET])
-BY_ROWS = SUFFIXES - {".json", PARQUET}  # of which the first rows can be read alone
-LOOSE = frozenset([".txt", ".lst", ".json"])  # that hold other things as well; those that name no image are no lists
+BY_ROWS = frozenset([*TEXTS, "jsonl"])  # suffixes of tables of which the first rows can be read alone
+LOOSE = frozenset(["txt", "lst", "json"])  # that hold other things as well; those that name no image are no lists
 
 
 def lists_in(
@@ -42,12 +41,11 @@ def lists_in(
     found: dict[bytes, Iterable[bytes]] = {}
     notes: list[str] = []
     named = [os.fsdecode(path) for path in paths]
-    among = choice == SAYS_ALL and any(path != "-" and _suffix(path) not in SUFFIXES for path in named)
+    among = choice == SAYS_ALL and not all(path == "-" or _may_be_one(path) for path in named)
     for path in named:
-        if is_remote(os.fsencode(path)) and _suffix(path) in SUFFIXES - {PARQUET}:
-            where = f"copy {shown(without_secret(path))} here (its images may stay where they are)"
-            raise UsageError(f"lists are read from files: {where}")
-        if _suffix(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path):
+        if suffix_of(path) != "parquet":  # which may hold images itself
+            check_is_local(path)
+        if _may_be_one(path):
             files, said = _read_among(path, is_own) if among else _read(path, choice)
             if files is not None:
                 found[os.fsencode(path)] = files
@@ -60,8 +58,8 @@ def lists_in(
     return found, notes
 
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path.partition("?")[0] if is_remote(os.fsencode(path)) else path)[1].lower()
+def _may_be_one(path: str) -> bool:
+    return suffix_of(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path)
 
 
 def _from(images: str, listed: Iterable[bytes]) -> Iterator[bytes]:
@@ -86,8 +84,8 @@ def _read_among(path: str, is_own: Callable[[str], bool]) -> tuple[Sequence[byte
 def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequence[str]]:
     """The files that a list names, and how it was read; None where it names none, or holds images itself."""
     notes: tuple[str, ...] = ()
-    may_be_none = _suffix(path) in LOOSE and choice == SAYS_ALL
-    if _suffix(path) in LOOSE and choice.path_column is None and _is_plain(path):
+    may_be_none = suffix_of(path) in LOOSE and choice == SAYS_ALL
+    if suffix_of(path) in LOOSE and choice.path_column is None and _is_plain(path):
         with open(path, "rb") as stream:
             found = find(path, [*dict.fromkeys(map(cleaned, read_list(stream, b"\n", shown(path))))], choice.images)
     else:
@@ -114,7 +112,7 @@ def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] 
     """
     from ferbatch.sources import tables
 
-    if _suffix(path) in BY_ROWS:  # so that what names no images is not read whole
+    if suffix_of(path) in BY_ROWS:  # so that what names no images is not read whole
         tables.read_table(path, tables.LOOKED_AT).path_column(choice.path_column)
     table = tables.read_table(path)
     if table.of_images and choice.path_column is None:

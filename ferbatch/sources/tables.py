@@ -18,10 +18,11 @@ from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
-from ferbatch.core.urls import cleaned, is_remote, without_secret
-from ferbatch.core.writers import TEXT_COLUMNS, WRITERS, check_format
+from ferbatch.core.urls import cleaned
+from ferbatch.core.writers import TEXT_COLUMNS, check_format
 from ferbatch.images import pixel_rows
 from ferbatch.sources.cells import holds, text_of
+from ferbatch.sources.kinds import SUFFIXES, TEXTS, suffix_of
 from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, is_name, layout_of, plain
 from ferbatch.sources.parquet import IN_TABLE, read_parquet
 
@@ -36,8 +37,6 @@ LABEL_COLUMNS = (
     *("class_name", "label_name", "target"),
 )
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
-TEXTS = ("csv", "tsv", "tab", "txt", "lst")  # suffixes of tables that are text, whatever separates their values
-SUFFIXES = (*WRITERS, *TEXTS[1:])
 EMOTIONS = {  # what the numbers in a table of pixels mean: FER2013's, and CK+'s last one
     **{"0": "angry", "1": "disgust", "2": "fear", "3": "happy", "4": "sad", "5": "surprise", "6": "neutral"},
     "7": "contempt",
@@ -165,7 +164,7 @@ def read_labels(path: str) -> pd.DataFrame:
     if is_url(path):
         frame = _of_database(path)
     else:
-        if (suffix := _suffix(path)) not in TEXTS:
+        if (suffix := suffix_of(path)) not in TEXTS:
             check_format(suffix)
         with objects.fetched(path) as file:
             _, frame = _parsed(file, dict.fromkeys(TEXT_COLUMNS, "str"))
@@ -215,13 +214,6 @@ def read_table(path: str, rows: int | None = None) -> Table:
     return Table(path, read, _notes(path, layout), held, of_pixels, of_images, has_header)
 
 
-def check_is_local(path: str) -> None:
-    """UsageError where it is a table in a store."""
-    if is_remote(os.fsencode(path)) and _suffix(path.partition("?")[0]) in SUFFIXES:
-        where = shown(without_secret(path))
-        raise UsageError(f"tables are read from files: copy {where} here (its images may stay where they are)")
-
-
 def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
     """Names for rows that are images: their part, as the column Usage says it, and their number."""
     columns = {plain(name): values for name, values in texts.items()}
@@ -243,13 +235,9 @@ def _notes(path: str, layout: Layout | None) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1].lstrip(".").lower()
-
-
 def _parsed(path: str, texts: Any, rows: int | None = None) -> tuple[Layout | None, pd.DataFrame]:
     """A text table's layout, and the rows of any table; UsageError where it cannot be read."""
-    if (suffix := _suffix(path)) not in SUFFIXES:
+    if (suffix := suffix_of(path)) not in SUFFIXES:
         raise UsageError(f"{shown(path)} is no table: tables are {', '.join(SUFFIXES)}")
     try:
         if suffix in TEXTS:

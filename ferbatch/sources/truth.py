@@ -18,6 +18,7 @@ from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
 from ferbatch.sources.finding import files_of
+from ferbatch.sources.kinds import check_is_local
 from ferbatch.sources.labels import class_of, folded, label_of
 from ferbatch.sources.listing import Listing, found_aside, list_images
 from ferbatch.sources.matching import real_path
@@ -158,7 +159,7 @@ def read_classes(
         does, they all do. None: no folder does.
     choice: what a table does not say of itself.
     """
-    tables.check_is_local(path)
+    check_is_local(path)
     if is_folder(path):
         if choice.of_truth:
             what = "an archive of folders" if os.path.isfile(path) else "a folder"
