@@ -75,14 +75,18 @@ def _read_among(path: str, is_own: Callable[[str], bool]) -> tuple[Sequence[byte
     try:
         files, notes = _read(path, SAYS_ALL)
     except UsageError as error:
-        return None, [f"{shown(path)} is not read as a list of images: {error}"]
+        return None, [_no_list(path, error)]
     if files is None:
         return None, notes
     return files, [f"{shown(path)} is read as a list of {count(len(files), 'image')}", *notes]
 
 
+def _no_list(path: str, error: UsageError) -> str:
+    return f"{shown(path)} is not read as a list of images: {error}"
+
+
 def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequence[str]]:
-    """The files that a list names, and how it was read; None where it names none, or holds images itself."""
+    """The files that a list names, and how it was read, or why not; None where it names none, or holds images."""
     notes: tuple[str, ...] = ()
     may_be_none = suffix_of(path) in LOOSE and choice == SAYS_ALL
     if suffix_of(path) in LOOSE and choice.path_column is None and _is_plain(path):
@@ -91,9 +95,9 @@ def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequ
     else:
         try:
             table = None if may_be_none and os.path.getsize(path) > MAX_BYTES else _of_table(path, choice)
-        except UsageError:
+        except UsageError as error:
             if may_be_none:
-                return None, ()
+                return None, [_no_list(path, error)]
             raise
         if table is None:
             return None, ()

@@ -52,6 +52,7 @@ def test_what_is_no_list_among_other_paths_is_a_row(among: Path, ferbatch_here: 
     assert "budget.csv is not read as a list of images: budget.csv has none of the columns path, file," in said
     assert "moved.txt is not read as a list of images: none of the 1 image of moved.txt is there" in said
     assert "labels.csv is read" not in said
+    assert "requirements.txt is not read as a list of images: requirements.txt has none of the columns" in said
     assert "hush" not in said
     assert b"list of" not in ferbatch_here("label", *sorted(os.listdir()), "--overwrite", "--quiet").stderr
 
