@@ -1,4 +1,4 @@
-"""Finding faces in ordinary photos, however they are turned, and cropping each as the networks' training faces are."""
+"""Finding faces in ordinary photos, however they are turned."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ferbatch.core.records import DIGITS, TURNED, Box, Search
-from ferbatch.images import frames, passes, quality, views, yunet
+from ferbatch.core.records import TURNED, Search
+from ferbatch.images import frames, passes, views, yunet
 from ferbatch.images.decode import GrayImage
 from ferbatch.images.frames import Frame, Points
 from ferbatch.images.views import View
@@ -22,7 +22,6 @@ from ferbatch.images.yunet import YuNet
 
 FACES = Search("detect")
 SMALL_SIDE = 128  # pixels; up to this on its longer side, `auto` takes an image for a crop without a search
-FILLS = 1.25  # a face whose crop is larger than the image's shorter side by this fills it: the image is the crop
 # Pixels of the square for a second look at a face; its margin round the crop, as a share. In a smaller square tilted
 # faces seem more upright: of a tilt that is left, it shows 1.0 at 320 pixels, 0.74 at 224, 0.43 at 160, 0.21 at 128.
 # Of 840 faces of RAF-DB on drawn people, tilted by up to 40°, the labels are right as often at 224 as at 320, where it
@@ -30,17 +29,12 @@ FILLS = 1.25  # a face whose crop is larger than the image's shorter side by thi
 CLOSE, AROUND = 224, 0.1
 # In a turned photo, the square where it shows no face: else 83 of 1,049 crops that lie are missed, in place of 65.
 CLOSER = 320
-SMALLEST_CROP = 48  # pixels on a side: a smaller face is scaled up
-# An image no larger than this (pixels), and no longer than this for its width, may be a crop though no face is found.
-MAYBE_CROP, ALMOST_SQUARE = 256, 4 / 3
-# A face whose frame is this share of the image's shorter side is a crop already; it leans from so many degrees on.
-# With both, `whole` and `detect` give the same label to 0.95 (FER2013) to 0.999 (RAF-DB) of the faces found.
-CROPPED, LEANS = 0.85, 8.0
 # Scores from which a face is taken to stand as it seems to, in the first look and in the closer one. Of 219 upright
 # faces 0.09 have neither, and of 115 that hang 0.99: they are looked at in all turns, as squares of QUICK pixels with
 # a margin of BESIDE. In which one is surer by SURER, they are turned; 1 in 200 of those upright faces would be.
 SURE, CLOSE_SURE = 0.89, 0.91
 QUICK, BESIDE, SURER = 128, 0.3, 0.02
+MAYBE_CROP = 256  # pixels on the longer side, up to which an image may be a crop though no face is found
 BELIEVED = 0.8  # score of the closer look from which one face is enough to believe that the photo is turned
 TILTED = 8.0  # degrees between the first look's landmarks and the closer one's from which there is another
 
@@ -241,62 +235,3 @@ def _landmarks_of(face: Face, frame: Frame, candidates: yunet.Rows, side: int) -
         return face
     mean = yunet.averaged(row, candidates)
     return replace(face, landmarks=frame.in_image(mean[4:14].reshape(5, 2), side), close_score=float(row[14]))
-
-
-def is_crop(image: GrayImage, found: Sequence[Face]) -> bool:
-    """Whether the largest of the faces found in an image fills it, and stands upright in it."""
-    if not found or abs(found[0].turn) > TURNED:
-        return False
-    return found[0].frame.side >= FILLS * min(image.pixels.size)
-
-
-def may_be_crop(image: GrayImage) -> bool:
-    """Whether an image in which no face was found may be a crop of one all the same: it is small and almost square."""
-    shorter, longer = sorted((image.width, image.height))
-    return longer <= MAYBE_CROP and longer <= ALMOST_SQUARE * shorter
-
-
-def box(face: Face, image: GrayImage) -> Box:
-    """The face's box in whole pixels of the upright image, within its borders."""
-    across, down = image.width / image.pixels.width, image.height / image.pixels.height
-    left, top = max(0, round(face.x * across)), max(0, round(face.y * down))
-    left, top = min(left, image.width - 1), min(top, image.height - 1)
-    right, bottom = round((face.x + face.width) * across), round((face.y + face.height) * down)
-    width, height = min(right, image.width) - left, min(bottom, image.height) - top
-    return Box(left, top, max(1, width), max(1, height), round(min(1.0, face.score), DIGITS))
-
-
-def crop(image: GrayImage, face: Face, search: Search = FACES) -> Image.Image:
-    """The face as the networks want it, a gray square at its own resolution, by the margin that the search says.
-
-    At most the image's resolution, at least SMALLEST_CROP pixels.
-    """
-    frame = _crop_frame(image, face, search)
-    return frame.cut(image.pixels, max(SMALLEST_CROP, round(frame.side)))
-
-
-def seen(image: GrayImage, face: Face, crop: Image.Image, search: Search = FACES) -> Box:
-    """The face's box, and what its crop by this search tells of it."""
-    turn = round(face.turn)
-    return box(face, image)._replace(
-        turn=180 if turn == -180 else turn,
-        blur=round(quality.blur(crop), DIGITS),
-        cut=round(_crop_frame(image, face, search).share_outside(image.pixels.size), DIGITS),
-    )
-
-
-def _crop_frame(image: GrayImage, face: Face, search: Search) -> Frame:
-    """The frame of a face's crop.
-
-    A face that fills the image is cropped already, by somebody: then it is as much of the image as there is in a
-    square, and levelled only where it leans. Nothing else gives the same labels as the whole image.
-    """
-    bare, shorter = face.frame, min(image.pixels.size)
-    if search.reframe or bare.side < CROPPED * shorter:
-        return bare.widened(search.margin)
-    level = 90 * round(face.turn / 90)
-    axes = frames.axes(level) if abs(face.turn - level) <= LEANS else bare.axes
-    half = np.array((shorter / 2, shorter / 2))
-    middle = (bare.corner + bare.side / 2 * bare.axes.sum(0)).clip(half, np.array(image.pixels.size) - half)
-    side = shorter * (1 + 2 * search.margin)
-    return Frame(middle - side / 2 * axes.sum(0), axes, side)

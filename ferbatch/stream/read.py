@@ -16,7 +16,7 @@ from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
 from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Version
-from ferbatch.images import faces
+from ferbatch.images import crops, faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
 from ferbatch.images.face_files import write_crops
 from ferbatch.images.formats import type_of_name
@@ -120,8 +120,8 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     missed = False
     if image := _to_search(data, luma, suffix_type, decoding):
         found = faces.find(image, search)
-        missed = not found and faces.may_be_crop(image)
-        if search.mode == "detect" or not (missed or faces.is_crop(image, found)):
+        missed = not found and crops.may_be_crop(image)
+        if search.mode == "detect" or not (missed or crops.is_crop(image, found)):
             return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
@@ -153,7 +153,7 @@ def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding:
     decoding: says the size of a model input, the margin round a face and where crops go.
     """
     search = decoding.search
-    crops = [faces.crop(image, face, search) for face in found]
-    write_crops(search.crops, path, crops)
-    boxes = [faces.seen(image, face, crop, search) for face, crop in zip(found, crops, strict=True)]
-    return Content([model_input(crop, decoding.size) for crop in crops], boxes)
+    cut = [crops.crop(image, face, search) for face in found]
+    write_crops(search.crops, path, cut)
+    boxes = [crops.seen(image, face, crop, search) for face, crop in zip(found, cut, strict=True)]
+    return Content([model_input(crop, decoding.size) for crop in cut], boxes)

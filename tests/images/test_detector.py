@@ -16,7 +16,7 @@ from test_faces import landscape
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Search
-from ferbatch.images import engines, faces, frames, passes, yunet
+from ferbatch.images import crops, engines, faces, frames, passes, yunet
 from ferbatch.images.decode import GrayImage, from_memory
 from ferbatch.images.onnx_file import simplified
 
@@ -90,7 +90,7 @@ def test_the_rows_of_a_photo_are_the_same_whatever_was_searched_before(monkeypat
     photos += [GrayImage(Image.fromarray(rng.integers(0, 255, (81, 601), np.uint8)), 601, 81)]
 
     def found(photo: GrayImage) -> list[Any]:
-        return [faces.box(face, photo) for face in faces.find(photo, Search("detect"))]
+        return [crops.box(face, photo) for face in faces.find(photo, Search("detect"))]
 
     for name in INSTALLED:
         monkeypatch.setattr(faces, "detector", cache(lambda _, name=name: yunet.YuNet(engines.ENGINES[name])))

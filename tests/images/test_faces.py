@@ -25,7 +25,7 @@ import ferbatch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import FACE_COLUMNS, Decoding, ImageRef, Search
-from ferbatch.images import faces, frames, passes, quality, yunet
+from ferbatch.images import crops, faces, frames, passes, quality, yunet
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, from_memory
 from ferbatch.images.face_files import COPY, crop_path, file_for
 from ferbatch.stream.classifier import Classifier
@@ -135,7 +135,7 @@ def test_other_weights_than_the_known_ones_are_refused(
 
 def test_the_portraits_face_is_found_where_it_is() -> None:
     image = gray(PORTRAIT)
-    box = faces.box(the_face(PORTRAIT), image)
+    box = crops.box(the_face(PORTRAIT), image)
     assert_near((box.x, box.y, box.width, box.height), BOX)
     assert 0.9 < box.score <= 1
 
@@ -144,9 +144,9 @@ def test_the_portraits_face_is_found_where_it_is() -> None:
 def test_a_crop_has_the_training_faces_frame_whatever_the_photos_scale_and_tilt(side: int, angle: float) -> None:
     picture = PORTRAIT.resize((side, side), Image.Resampling.BICUBIC).rotate(angle, Image.Resampling.BICUBIC)
     face = the_face(picture)
-    crop = faces.crop(gray(picture), face)
+    crop = crops.crop(gray(picture), face)
     assert crop.mode == "L"
-    assert crop.width == crop.height >= faces.SMALLEST_CROP
+    assert crop.width == crop.height >= crops.SMALLEST_CROP
     # Where eyes, nose and mouth of the portrait have come to lie in the crop.
     turn, middle = np.radians(angle), np.array((256, 256))
     turned = (LANDMARKS - middle) @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) + middle
@@ -176,9 +176,9 @@ def test_a_crop_takes_the_pixels_as_they_are_and_black_from_beyond_the_border() 
     values = np.random.default_rng(0).integers(1, 255, (100, 100)).astype(np.uint8)
     image = GrayImage(Image.fromarray(values), 100, 100)
     upright = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (10, 20))
-    assert_near(np.asarray(faces.crop(image, upright), int).ravel(), values[20:80, 10:70].ravel(), 1)
+    assert_near(np.asarray(crops.crop(image, upright), int).ravel(), values[20:80, 10:70].ravel(), 1)
     corner = faces.Face(0, 0, 1, 1, 1.0, frames.TEMPLATE * 60 + (-30, -30))
-    cut = np.asarray(faces.crop(image, corner))
+    cut = np.asarray(crops.crop(image, corner))
     assert_near(cut[30:, 30:].astype(int).ravel(), values[:30, :30].ravel(), 1)
     assert not cut[:29].any()
     assert not cut[:, :29].any()
@@ -190,7 +190,7 @@ def test_faces_from_six_to_seventy_five_percent_of_the_picture_are_found(share: 
     picture = landscape((1_200, 900))
     small = PORTRAIT.resize((side, side), Image.Resampling.LANCZOS)
     picture.paste(small, (300 - BOX[0] * side // 512, 50 - BOX[1] * side // 512))
-    box = faces.box(the_face(picture), gray(picture))
+    box = crops.box(the_face(picture), gray(picture))
     assert_near((box.x, box.y, box.height), (300, 50, share * 1_200), max(NEAR, 0.1 * share * 1_200))
 
 
@@ -210,7 +210,7 @@ def test_the_oddest_shapes_are_searched_without_harm(size: tuple[int, int]) -> N
 def test_every_face_is_found_once_and_the_largest_first() -> None:
     picture = photo((1_600, 700), (0, 80, 280), (300, 60, 620), (1_000, 100, 400))
     image = gray(picture)
-    found = [faces.box(face, image) for face in faces.find(image, DETECT)]
+    found = [crops.box(face, image) for face in faces.find(image, DETECT)]
     assert [round(box.height / BOX[3] * 512, -2) for box in found] == [600, 400, 300]
     assert [box.x > 300 for box in found] == [True, True, False]
     assert len(faces.find(image, Search("detect", largest=True))) == 1
@@ -552,8 +552,8 @@ def test_an_incremental_run_brings_the_faces_up_to_date(folder: Path, ferbatch_h
     PORTRAIT.resize((300, 300)).save(folder / "f-new.jpg")
     kept = os.stat(tmp_path / "seen/photos/d-landscape.jpg.faces.jpg").st_mtime_ns
     ferbatch_here(*command)
-    crops = sorted(path.name for path in (tmp_path / "crops").rglob("*.png"))
-    assert crops == ["c-group.png.face0.png", "f-new.jpg.face0.png"]
+    written_crops = sorted(path.name for path in (tmp_path / "crops").rglob("*.png"))
+    assert written_crops == ["c-group.png.face0.png", "f-new.jpg.face0.png"]
     copies = sorted(path.name.split("-")[0] for path in (tmp_path / "seen").rglob("*.jpg"))
     assert copies == ["a", "c", "d", "f"]
     assert os.stat(tmp_path / "seen/photos/d-landscape.jpg.faces.jpg").st_mtime_ns == kept
@@ -633,7 +633,7 @@ def test_the_thumbnail_of_a_mistake_is_its_face(tmp_path: Path) -> None:
     (row,) = ferbatch.label(tmp_path / "one.png", device="cpu")
     box = [row.x or 0, row.y or 0, row.width or 0, row.height or 0]
     shown = face_of(pages.thumbnail(ref, box))
-    assert faces.box(the_face(shown), gray(shown)).height > 0.6 * shown.height
+    assert crops.box(the_face(shown), gray(shown)).height > 0.6 * shown.height
     assert pages.thumbnail(ref, [10**7, 10**7, 5, 5]) == pages.thumbnail(ref, [-5, -5, 10**7, 10**7])
 
 
@@ -858,20 +858,20 @@ def test_a_face_that_fills_its_image_is_labelled_by_the_whole_of_it(tmp_path: Pa
     hanging = from_memory(tight.rotate(180))
     (face,) = faces.find(hanging, AUTO)
     assert abs(face.turn) > 170
-    assert not faces.is_crop(hanging, [face])
+    assert not crops.is_crop(hanging, [face])
 
 
 def test_blur_and_cut_are_what_they_say() -> None:
     sharp = gray(PORTRAIT)
     (face,) = faces.find(sharp, DETECT)
     blurred = [PORTRAIT.filter(ImageFilter.GaussianBlur(radius)) for radius in (0, 2, 4, 8)]
-    blurs = [faces.seen(gray(one), face, faces.crop(gray(one), face)).blur for one in blurred]
+    blurs = [crops.seen(gray(one), face, crops.crop(gray(one), face)).blur for one in blurred]
     assert 0 < blurs[0] < blurs[1] < blurs[2] < blurs[3] < 1
     faint = Image.fromarray((np.asarray(PORTRAIT.convert("L")) * 0.5 + 60).astype(np.uint8))
-    assert abs(quality.blur(faces.crop(gray(faint), face)) - blurs[0]) < 0.02
+    assert abs(quality.blur(crops.crop(gray(faint), face)) - blurs[0]) < 0.02
     assert quality.blur(Image.new("L", (60, 60), 90)) == 1.0
-    assert faces.seen(sharp, face, faces.crop(sharp, face)).cut == 0
+    assert crops.seen(sharp, face, crops.crop(sharp, face)).cut == 0
     middle = face.frame.corner + face.frame.side / 2 * face.frame.axes.sum(0)
     half = PORTRAIT.crop((round(middle[0]), 0, 512, 512))
     there = replace(face, landmarks=face.landmarks - (512 - half.width, 0))
-    assert abs(faces.seen(gray(half), there, faces.crop(gray(half), there)).cut - 0.5) < 0.03
+    assert abs(crops.seen(gray(half), there, crops.crop(gray(half), there)).cut - 0.5) < 0.03
