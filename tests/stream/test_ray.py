@@ -57,6 +57,11 @@ def answers(address: str) -> bool:
 class Nodes:
     address: str
     sessions: list[subprocess.Popen[bytes]]
+    gates: Path
+
+    def open(self, folder: str) -> None:
+        """Have the images in folders of this name read from now on."""
+        (self.gates / folder).touch()
 
     def actor_of(self, number: int) -> int:
         """The process of the actor on a node, or 0."""
@@ -82,13 +87,15 @@ def nodes() -> Iterator[Nodes]:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with tempfile.TemporaryDirectory(prefix="fb", ignore_cleanup_errors=True) as folder:
         started: list[subprocess.Popen[bytes]] = []
-        there = Nodes(address, started)
+        there = Nodes(address, started, Path(folder, "gates"))
+        there.gates.mkdir()
+        environment = {**OF_NODES, "FERBATCH_GATES": str(there.gates)}
 
         def start(*options: str) -> None:
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options, *NODE]
             with open(f"{folder}/{len(started)}.txt", "wb") as said:
                 started.append(
-                    subprocess.Popen(command, env=OF_NODES, stdout=said, stderr=said, start_new_session=True)
+                    subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True)
                 )
 
         def is_up(number: int) -> bool:
@@ -156,6 +163,7 @@ def test_neither_a_signal_nor_the_death_of_an_actor_and_a_node_costs_a_row_or_do
 ) -> None:
     options = ("--engine", "ray", "--ray-address", nodes.address, "--max-errors", "1", "-q", "-o", "parts/", *FEW)
     journal = place / "parts.journal"
+    nodes.open("happy")
     with begun(place, *options, stderr=subprocess.PIPE) as run:
         wait_for(lambda: done(journal), "the first rows")
         run.send_signal(signal.SIGINT)
@@ -166,10 +174,13 @@ def test_neither_a_signal_nor_the_death_of_an_actor_and_a_node_costs_a_row_or_do
     wait_for(lambda: not (nodes.actor_of(0) or nodes.actor_of(1)), "the end of its actors")
     with begun(place, *options, "--resume", stderr=subprocess.PIPE) as run:
         actor = wait_for(lambda: nodes.actor_of(0), "an actor on the first node")
-        wait_for(lambda: nodes.actor_of(1) and done(journal) > before, "one on the second, and more rows")
+        wait_for(lambda: nodes.actor_of(1), "one on the second")
+        nodes.open("more")
+        wait_for(lambda: done(journal) > before, "more rows")
         os.kill(actor, signal.SIGKILL)
         nodes.kill(1)
         assert done(journal) < IMAGES - 50  # in the midst of it
+        nodes.open("sad")
         _, said = run.communicate(timeout=SECONDS)
     assert run.returncode == 5, said  # two failed, one is allowed
     failed = "(unreadable 1, crashed 1); each has its row, in/more/0101.jpg for one"
