@@ -121,6 +121,7 @@ def scene(faces: Callable[..., Path], commands: Forks | None, tmp_path: Path) ->
 
 
 def test_the_guides_examples_of_label_run(scene: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "images.csv").write_text("".join(f"{path}\n" for path in ["path", *tmp_path.rglob("*.jpg")]))
     lines = [line for line in block(page("label.md"), "sh").splitlines() if line]
     assert len(lines) >= 5
     for line in lines:
@@ -161,7 +162,7 @@ def test_the_guides_training_runs(scene: dict[str, str], faces: Callable[..., Pa
         for split, n in (("train", 4), ("validation", 2)):
             for file in faces(f"faces/{split}/{label}", n, first=100 * at + n).iterdir():
                 rows.append(f"{file.relative_to(tmp_path)},{label},4,2,2,2,{split}")
-    (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
     for at, label in enumerate(("yes", "no", "maybe")):
         faces(f"mine/{label}", 4, first=20 * at)
     lines = [line for line in block(page("train.md"), "sh").splitlines() if line]
