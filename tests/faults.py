@@ -32,10 +32,13 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
 from ferbatch.commands.label import run as label_run
-from ferbatch.core import ahead, archives, known, puts, remote, store_locks, stores, urls, web
+from ferbatch.core import archives
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
+from ferbatch.core.stores import ahead, known, puts, remote, urls, web
+from ferbatch.core.stores import locks as store_locks
+from ferbatch.core.stores import packages as stores
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts

@@ -120,7 +120,7 @@ def test_modules_and_functions_are_short(module: str) -> None:
 
 OF_BATCHES = {"core.batch", "core.rows", "core.writers"}  # which are arrays
 OF_DATABASES = {"core.database", "core.label_tables"}  # which SQLAlchemy is for
-OF_PLACES = {"core.known", "core.web"}  # whose index is of arrays, and whose client is a package
+OF_PLACES = {"core.stores.known", "core.stores.web"}  # whose index is of arrays, and whose client is a package
 HEAVIER = {"core.locks", *OF_DATABASES, *OF_BATCHES, *OF_PLACES}
 LIGHT = [name for name in MODULES if room_of(name) == "core" and name not in HEAVIER]
 LIGHT += ["images.formats", "commands.train.recipe", "shell.log"]

@@ -12,13 +12,13 @@ import posixpath
 import stat
 from collections.abc import Iterator
 
-from ferbatch.core import known, remote, urls
 from ferbatch.core.containers import CONTAINERS, Container, Zip, damages
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.places import ArchiveError, Place, Places
-from ferbatch.core.ranged import Ranged
 from ferbatch.core.records import Version
+from ferbatch.core.stores import known, remote, urls
+from ferbatch.core.stores.ranged import Ranged
 
 IN_ONE = -1  # in place of the number of links to a file: it is in an archive
 TABLE = b".parquet"

@@ -18,7 +18,7 @@ from typing import IO, Any, Protocol
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path, escape
 from ferbatch.core.places import LOCAL_HEADER, ArchiveError, Place, check_readable, data_in, inflated
-from ferbatch.core.ranged import Ranged
+from ferbatch.core.stores.ranged import Ranged
 
 CHUNK = 2**20  # bytes
 ENCRYPTED = 0x1  # a zip's flag

@@ -15,7 +15,7 @@ from ferbatch.core.errors import LockedError, UsageError
 from ferbatch.core.files import check_has_folder, check_room, unwritten, writing
 from ferbatch.core.locks import Holder, locked
 from ferbatch.core.names import escape, shown
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores.urls import is_remote
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Dialect, Table

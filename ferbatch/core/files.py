@@ -15,7 +15,7 @@ from ferbatch.core import archives
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.names import shown
 from ferbatch.core.records import NO_VERSION, Version
-from ferbatch.core.urls import is_remote, stream_of
+from ferbatch.core.stores.urls import is_remote, stream_of
 
 EXISTS = "exists; --overwrite replaces it"  # said of a file that must not be replaced, after its path
 
@@ -161,7 +161,7 @@ def versions_of(files: Sequence[bytes]) -> list[Version]:
     """The versions of many files; those in stores are asked about many at once."""
     looked_at: dict[bytes, Version] = {}
     if any(map(is_remote, files)):
-        from ferbatch.core import remote
+        from ferbatch.core.stores import remote
 
         looked_at = remote.look_at(files)
     return [looked_at.get(file) or version_of(file) for file in files]
@@ -175,7 +175,7 @@ def version_in(info: os.stat_result | None) -> Version:
 def stat_of(file: bytes) -> os.stat_result | None:
     """What the system says of a file, an archive of its member or a store of its object; None where nobody can say."""
     if is_remote(file):
-        from ferbatch.core import remote  # most runs need none of it
+        from ferbatch.core.stores import remote  # most runs need none of it
 
         return remote.stat_of(file)
     with suppress(OSError, ValueError):  # ValueError: a NUL in the name

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ferbatch.core import archives, remote
+from ferbatch.core import archives
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.records import MAX_BYTES, UNLISTABLE
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores import remote
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.images import damage, heif, jpeg, jpeg_damage
 from ferbatch.images.formats import IMAGE_TYPES, SIGNATURE_BYTES, type_of_bytes
 from ferbatch.images.gray import to_colour, to_gray

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from ferbatch.core import archives, known, remote, urls
-from ferbatch.core.answers import Entry, StoreError
+from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
+from ferbatch.core.stores import known, remote, urls
+from ferbatch.core.stores.answers import Entry, StoreError
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources.aside import (
     ARCHIVE,

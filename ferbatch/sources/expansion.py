@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from ferbatch.core import remote, urls
-from ferbatch.core.answers import StoreError
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
+from ferbatch.core.stores import remote, urls
+from ferbatch.core.stores.answers import StoreError
 from ferbatch.sources import buckets
 
 NUMBERS = re.compile(rb"\{(\d+)\.\.(\d+)\}")

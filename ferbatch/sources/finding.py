@@ -17,7 +17,7 @@ import numpy as np
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, encode_path, shown
 from ferbatch.core.options import TableOptions
-from ferbatch.core.urls import below, fetchable, is_remote
+from ferbatch.core.stores.urls import below, fetchable, is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.listing import list_images
 from ferbatch.sources.matching import BY_NAME, UNMATCHED, WAYS, match, plain, spelled, spelled_row

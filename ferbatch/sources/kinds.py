@@ -6,7 +6,7 @@ import os
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import shown
-from ferbatch.core.urls import is_remote, without_secret
+from ferbatch.core.stores.urls import is_remote, without_secret
 from ferbatch.core.writers import WRITERS
 
 TEXTS = ("csv", "tsv", "tab", "txt", "lst")  # suffixes of tables that are text, whatever separates their values

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import shown
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.images import pixel_rows
 from ferbatch.images.formats import type_of_name
 

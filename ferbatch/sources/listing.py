@@ -22,7 +22,7 @@ from ferbatch.core.batch import References
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path, encode_paths, shown
 from ferbatch.core.records import USUAL, ImageRef, Rules
-from ferbatch.core.urls import cleaned
+from ferbatch.core.stores.urls import cleaned
 from ferbatch.sources.aside import BY_HIDDEN, Reason, in_words
 from ferbatch.sources.labels import label_of
 from ferbatch.sources.walk import Tell, Walk

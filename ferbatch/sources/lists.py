@@ -11,7 +11,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import MAX_BYTES
-from ferbatch.core.urls import cleaned, is_remote
+from ferbatch.core.stores.urls import cleaned, is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.finding import Found, base_of, based, files_of, find
 from ferbatch.sources.kinds import SUFFIXES, TEXTS, check_is_local, suffix_of

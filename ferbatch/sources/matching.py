@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.labels import folded
 

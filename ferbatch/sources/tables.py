@@ -13,12 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from ferbatch.core import objects
 from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
-from ferbatch.core.urls import cleaned
+from ferbatch.core.stores import objects
+from ferbatch.core.stores.urls import cleaned
 from ferbatch.core.writers import TEXT_COLUMNS, check_format
 from ferbatch.images import pixel_rows
 from ferbatch.sources.cells import holds, text_of

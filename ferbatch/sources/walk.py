@@ -18,7 +18,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, MAX_BYTES, Rules
-from ferbatch.core.urls import fetchable, is_remote
+from ferbatch.core.stores.urls import fetchable, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources import buckets
 from ferbatch.sources.aside import (

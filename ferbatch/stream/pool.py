@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferbatch.core import known
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.files import version_of
 from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
+from ferbatch.core.stores import known
 from ferbatch.images.face_files import write_crops
 from ferbatch.stream.read import Content, gathered
 from ferbatch.stream.worker import Compute, Span, work

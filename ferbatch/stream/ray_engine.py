@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ferbatch.core import known, process
+from ferbatch.core import process
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import FerbatchError, WorkerError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE
 from ferbatch.core.records import Decoding, Doubt, Workers
-from ferbatch.core.urls import scheme_of
+from ferbatch.core.stores import known
+from ferbatch.core.stores.urls import scheme_of
 from ferbatch.stream import ray_worker
 from ferbatch.stream.pool import AT_FIRST, LEAST
 from ferbatch.stream.ray_cluster import MOST_WHY, Cluster

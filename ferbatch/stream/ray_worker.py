@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferbatch.core import known
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import FerbatchError
 from ferbatch.core.process import ONE_CORE, be_quick
 from ferbatch.core.records import Decoding, Doubt, Workers
+from ferbatch.core.stores import known
 from ferbatch.core.version import __version__
 from ferbatch.images import faces, jpeg
 from ferbatch.stream.pool import Pool

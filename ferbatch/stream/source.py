@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
-from ferbatch.core import remote
 from ferbatch.core.batch import Batch, Images, References
 from ferbatch.core.errors import WorkerError
 from ferbatch.core.records import Decoding, Workers
+from ferbatch.core.stores import remote
 from ferbatch.stream.pool import Pool, pays_for
 from ferbatch.stream.read import batches
 

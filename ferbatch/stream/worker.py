@@ -16,12 +16,12 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ferbatch.core import remote
 from ferbatch.core.batch import Batch, References
 from ferbatch.core.errors import FerbatchError, OutputError
-from ferbatch.core.known import Known, learn
 from ferbatch.core.process import ONE_CORE, STOPPING
 from ferbatch.core.records import Decoding
+from ferbatch.core.stores import remote
+from ferbatch.core.stores.known import Known, learn
 from ferbatch.stream.read import batches
 
 MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large

@@ -17,12 +17,12 @@ import pytest
 from stores import Fault, Store, serving
 from support import face_file
 
-from ferbatch.core import ahead, known, remote, signing, urls
-from ferbatch.core.answers import StoreError
 from ferbatch.core.batch import References
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import stat_of, version_of
 from ferbatch.core.records import NO_VERSION, Decoding, Version, Workers
+from ferbatch.core.stores import ahead, known, remote, signing, urls
+from ferbatch.core.stores.answers import StoreError
 from ferbatch.sources.listing import list_images
 from ferbatch.stream.pool import Pool
 

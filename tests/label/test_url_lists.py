@@ -13,8 +13,8 @@ import pytest
 from stores import Fault, Store, serving
 from support import Ferbatch, crossed, face_file, parquet_tools, rows_of
 
-from ferbatch.core import urls
 from ferbatch.core.errors import UsageError
+from ferbatch.core.stores import urls
 from ferbatch.sources.listing import list_images
 
 pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")

@@ -17,10 +17,11 @@ from fsspec.spec import AbstractFileSystem
 from stores import Store, serving
 from support import face_file
 
-from ferbatch.core import archives, known, remote, urls
+from ferbatch.core import archives
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.files import version_of, versions_of
 from ferbatch.core.records import MARKER, Rules
+from ferbatch.core.stores import known, remote, urls
 from ferbatch.images.decode import read_bytes
 from ferbatch.sources.listing import Listing, list_images, look_through
 

@@ -11,7 +11,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.options import BATCH_SIZE, DEFAULT_MODEL, EvaluateOptions, Existing, TableOptions
 from ferbatch.core.records import MIN_FACE, Search
-from ferbatch.core.urls import without_secret
+from ferbatch.core.stores.urls import without_secret
 from ferbatch.shell import options as shared
 from ferbatch.shell.exits import exits
 

@@ -14,7 +14,7 @@ from ferbatch.core.database import is_url, name_of
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, count, decode_path, encode_path, escape, shown
 from ferbatch.core.records import NO_FACE, NONE, UNIT
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.model.weights import unfit
 from ferbatch.scoring.outcomes import Outcomes
 from ferbatch.sources import tables

@@ -14,7 +14,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
 from ferbatch.core.records import SCHEMA, Doubt, Search
-from ferbatch.core.urls import cleaned, is_remote, without_secret
+from ferbatch.core.stores.urls import cleaned, is_remote, without_secret
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
 from ferbatch.model.devices import DTYPES, choose_device, choose_precision

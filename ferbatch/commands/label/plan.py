@@ -6,11 +6,11 @@ import os
 
 from ferbatch.commands.label import parts
 from ferbatch.commands.label.output import STDOUT, Output
-from ferbatch.core import objects
 from ferbatch.core.database import database_at, is_url
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import shown
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores import objects
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.core.writers import WRITERS, check_format
 
 

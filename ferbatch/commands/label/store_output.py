@@ -12,14 +12,14 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ferbatch.commands.label.output import BEGUN, MOST_SIDECAR, THERE, Output
-from ferbatch.core import objects
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.files import EXISTS, replace_file, sha256_of, unwritten, writing
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import brief, shown
 from ferbatch.core.options import Existing
 from ferbatch.core.records import Version
-from ferbatch.core.store_locks import StoreLock
+from ferbatch.core.stores import objects
+from ferbatch.core.stores.locks import StoreLock
 from ferbatch.stream.journal import head_in
 
 SPOOL = "FERBATCH_SPOOL"  # the environment's variable that names the folder of spools

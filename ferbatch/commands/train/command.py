@@ -67,7 +67,7 @@ def train(
         from ferbatch.commands.train import console, run
         from ferbatch.commands.train.recipe import choose
         from ferbatch.core.options import Existing, TableOptions, TrainOptions
-        from ferbatch.core.urls import is_remote, without_secret
+        from ferbatch.core.stores.urls import is_remote, without_secret
         from ferbatch.sources.labels import split_labels
 
     chosen = choose(recipe, model, epochs=epochs, seed=seed)

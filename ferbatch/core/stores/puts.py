@@ -9,9 +9,9 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from ferbatch.core import urls
-from ferbatch.core.answers import StoreError, refuses_create, told
-from ferbatch.core.stores import AZURE, S3, Stores
+from ferbatch.core.stores import urls
+from ferbatch.core.stores.answers import StoreError, refuses_create, told
+from ferbatch.core.stores.packages import AZURE, S3, Stores
 
 PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way
 

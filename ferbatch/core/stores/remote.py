@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, TypeVar
 
-from ferbatch.core import known
 from ferbatch.core.records import CONNECTIONS, NO_VERSION, Version
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores import known
+from ferbatch.core.stores.urls import is_remote
 
 if TYPE_CHECKING:
-    from ferbatch.core.ahead import Ahead
+    from ferbatch.core.stores.ahead import Ahead
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def ahead(connections: int = CONNECTIONS) -> Ahead:
     """What fetches in this process; a process that was forked has one of its own."""
     global _ahead
     if _ahead is None or _ahead.process != os.getpid():
-        from ferbatch.core.ahead import Ahead
+        from ferbatch.core.stores.ahead import Ahead
 
         _ahead = Ahead(connections, before=_ahead)
     return _ahead

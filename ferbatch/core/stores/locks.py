@@ -16,12 +16,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ferbatch.core import objects, puts, remote
-from ferbatch.core.answers import StoreError
 from ferbatch.core.errors import LockedError, UsageError
 from ferbatch.core.locks import LOCK_BYTES, Holder
 from ferbatch.core.names import escape, shown
 from ferbatch.core.process import signals_deferred
+from ferbatch.core.stores import objects, puts, remote
+from ferbatch.core.stores.answers import StoreError
 
 LASTS, RENEWED = 300.0, 30.0  # seconds that a lock lasts, and after which it is renewed
 SETTLES = 2.0  # seconds within which two runs that take one lock note each other

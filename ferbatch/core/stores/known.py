@@ -6,10 +6,10 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ferbatch.core import urls
 from ferbatch.core.places import Place, Places
 from ferbatch.core.records import Version
-from ferbatch.core.urls import is_remote
+from ferbatch.core.stores import urls
+from ferbatch.core.stores.urls import is_remote
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,8 @@ import os
 from concurrent.futures import Future
 from typing import Any
 
-from ferbatch.core import remote
 from ferbatch.core.records import Version
+from ferbatch.core.stores import remote
 
 BLOCK = 2**20  # bytes that are fetched at once
 SOON = 4  # blocks that are fetched before they are read, where the ones before were

@@ -5,10 +5,10 @@ from __future__ import annotations
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
-from ferbatch.core.answers import StoreError
-from ferbatch.core.known import Member, member_of
 from ferbatch.core.places import ENDLESS, LOCAL_HEADER, NAMES, ArchiveError, check_readable, data_in, inflated, span_of
 from ferbatch.core.records import Version
+from ferbatch.core.stores.answers import StoreError
+from ferbatch.core.stores.known import Member, member_of
 
 Span = Callable[[bytes, int, int, Version], Awaitable[bytes]]
 TOGETHER, GAP = 2**18, 2**13  # bytes that are fetched at once of several members, and that may lie between two

@@ -17,13 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ferbatch.core import known
-from ferbatch.core.answers import Entry, Fetched, StoreError
 from ferbatch.core.errors import UnreadableImageError
-from ferbatch.core.members import beside
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
-from ferbatch.core.stores import Stores
-from ferbatch.core.urls import host_of
+from ferbatch.core.stores import known
+from ferbatch.core.stores.answers import Entry, Fetched, StoreError
+from ferbatch.core.stores.members import beside
+from ferbatch.core.stores.packages import Stores
+from ferbatch.core.stores.urls import host_of
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
 AT_FIRST = 3  # times that a store is asked for a listing before the run ends

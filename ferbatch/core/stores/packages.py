@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from ferbatch.core import known, members, urls
-from ferbatch.core.answers import (
+from ferbatch.core.errors import UsageError
+from ferbatch.core.records import Version
+from ferbatch.core.stores import known, members, urls
+from ferbatch.core.stores.answers import (
     Entry,
     Fetched,
     StoreError,
@@ -23,10 +25,8 @@ from ferbatch.core.answers import (
     version_in,
     version_listed,
 )
-from ferbatch.core.errors import UsageError
-from ferbatch.core.records import Version
-from ferbatch.core.signing import Bucket, Keys
-from ferbatch.core.web import CONNECT, READ, Web
+from ferbatch.core.stores.signing import Bucket, Keys
+from ferbatch.core.stores.web import CONNECT, READ, Web
 
 S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing

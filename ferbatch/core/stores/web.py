@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import quote
 from urllib.request import getproxies
 
-from ferbatch.core.answers import Fetched, StoreError, check, version_in
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import MAX_BYTES, Version
+from ferbatch.core.stores.answers import Fetched, StoreError, check, version_in
 
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # in what is encoded
 SPAN = re.compile(r"bytes (\d+)-(\d+)/(\d+)")  # in Content-Range

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from ferbatch.core import puts, remote, urls
-from ferbatch.core.answers import StoreError
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.names import shown
 from ferbatch.core.records import Version
+from ferbatch.core.stores import puts, remote, urls
+from ferbatch.core.stores.answers import StoreError
 
 WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
 ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
@@ -51,7 +51,7 @@ def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
 
     `patient`: whether work was done already that waits for the answer.
     """
-    from ferbatch.core.ahead import AT_FIRST, in_turn, patience
+    from ferbatch.core.stores.ahead import AT_FIRST, in_turn, patience
 
     ahead = remote.ahead()
 
