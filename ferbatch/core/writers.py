@@ -133,5 +133,5 @@ def check_format(name: str) -> str:
     if name not in WRITERS:
         raise UsageError(f"no format called '{escape(name)}' (known: {', '.join(WRITERS)})")
     if name == "parquet" and not importlib.util.find_spec("pyarrow"):
-        raise UsageError("parquet needs pyarrow: pip install pyarrow")
+        raise UsageError("parquet needs pyarrow: pip install 'ferbatch[parquet]'")
     return name
