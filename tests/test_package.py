@@ -162,7 +162,7 @@ def test_the_guides_training_runs(scene: dict[str, str], faces: Callable[..., Pa
         for split, n in (("train", 4), ("validation", 2)):
             for file in faces(f"faces/{split}/{label}", n, first=100 * at + n).iterdir():
                 rows.append(f"{file.relative_to(tmp_path)},{label},4,2,2,2,{split}")
-    (tmp_path / "images.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
     for at, label in enumerate(("yes", "no", "maybe")):
         faces(f"mine/{label}", 4, first=20 * at)
     lines = [line for line in block(page("train.md"), "sh").splitlines() if line]
