@@ -18,6 +18,9 @@ from PIL import Image
 TEMPLATE = np.array([(0.312, 0.386), (0.688, 0.386), (0.5, 0.592), (0.347, 0.752), (0.653, 0.752)])
 PLACE = TEMPLATE.mean(0)  # of the landmarks' middle
 ABOUT = TEMPLATE - PLACE
+# What landmarks, (10,), are multiplied by for their middle, and for the similarity's cosine and sine times its scale.
+SUMS = np.stack((np.tile((0.2, 0), 5), np.tile((0, 0.2), 5), ABOUT.ravel(), (ABOUT[:, ::-1] * (-1, 1)).ravel()))
+LENGTH = float((ABOUT**2).sum())
 GRID = (np.indices((64, 64)).reshape(2, -1).T + 0.5) / 64  # (4096, 2) evenly spread over a square of side 1
 CORNERS = np.array(((0, 0), (0, 1), (1, 0), (1, 1)), np.float64)
 
@@ -78,12 +81,8 @@ def around(landmarks: Points) -> Frame:
 
     As near as turning, scaling and shifting can bring them.
     """
-    middle = landmarks.mean(0)
-    there = landmarks - middle
-    cosine = float((ABOUT * there).sum())
-    sine = float((ABOUT[:, 0] * there[:, 1] - ABOUT[:, 1] * there[:, 0]).sum())
+    across, down, cosine, sine = (SUMS @ landmarks.ravel()).tolist()
     length = max(math.hypot(cosine, sine), 1e-9)
-    right = np.array((cosine, sine)) / length
-    sides = np.array((right, (-right[1], right[0])))
-    side = max(length / float((ABOUT**2).sum()), 1.0)
-    return Frame(middle - side * (PLACE @ sides), sides, side)
+    sides = np.array(((cosine, sine), (-sine, cosine))) / length
+    side = max(length / LENGTH, 1.0)
+    return Frame((across, down) - side * (PLACE @ sides), sides, side)

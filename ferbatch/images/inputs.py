@@ -46,8 +46,8 @@ def luma_of(data: bytes, size: int) -> NDArray[np.uint8] | None:
     """(H, W) uint8, by the quicker decoder; None for what is no plain JPEG of a face. Raises UnreadableImageError."""
     luma = jpeg.luma(data, 2 * REDUCED_SIDE * size)  # from there on Pillow reduces
     if luma is not None:
-        pixels = luma.tobytes()
-        if pixels.count(pixels[0]) == len(pixels):
+        row = luma[0].tobytes()
+        if row.count(row[0]) == len(row) and (luma == luma[0, 0]).all():
             raise UnreadableImageError("blank", BLANK)
     return luma
 

@@ -37,7 +37,7 @@ ENLARGED = 160  # pixels that a smaller photo is scaled up to
 COARSER = 2.5  # times as small is a photo without a face when it is turned; with 2 no more are found, with 3 fewer
 SAME = 0.4  # two boxes of two looks whose intersection is more than this share of their union are of one face
 INSIDE = 0.7  # two boxes of which one lies in the other by more than this share of itself are of one face
-VERSION = "search 4"  # raised whenever other faces are found: images are then searched again
+VERSION = "search 5"  # raised whenever other faces are found: images are then searched again
 
 Look = Callable[[NDArray[np.uint8]], list[Rows]]
 

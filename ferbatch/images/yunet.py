@@ -102,18 +102,21 @@ def _faces(levels: list[NDArray[np.float32]]) -> Rows:
 
     levels: the network's outputs, (16, down, across) each.
     """
-    found = [np.empty((0, 15))]
+    found = []
     for stride, level in zip(STRIDES, levels, strict=True):
         down, across = np.nonzero((level[0] >= LEAST_LOGIT) & (level[1] >= LEAST_LOGIT))
-        if not len(down):
-            continue
-        values, places = level[:, down, across].T.astype(np.float64), np.stack((across, down), 1)  # (M, 16), (M, 2)
-        scores = np.sqrt((1 / (1 + np.exp(-values[:, :2]))).prod(1))
-        middles, sides = (places + values[:, 2:4]) * stride, np.exp(values[:, 4:6]) * stride
-        landmarks = (places[:, None] + values[:, 6:].reshape(-1, 5, 2)) * stride
-        rows = np.concatenate((middles - sides / 2, sides, landmarks.reshape(-1, 10), scores[:, None]), 1)
-        found.append(rows[(scores >= MIN_SCORE) & np.isfinite(rows).all(1)])
-    return np.concatenate(found)
+        if len(down):
+            found.append(np.concatenate((level[:, down, across], [across, down, np.full(len(down), stride)])))
+    if not found:
+        return np.empty((0, 15))
+    values = np.concatenate(found, 1, dtype=np.float64).T
+    places, strides = values[:, 16:18], values[:, 18:]
+    scores = np.sqrt((1 / (1 + np.exp(-values[:, :2]))).prod(1, keepdims=True))
+    middles, sides = (places + values[:, 2:4]) * strides, np.exp(values[:, 4:6]) * strides
+    landmarks = (np.tile(places, 5) + values[:, 6:16]) * strides
+    rows: Rows = np.concatenate((middles - sides / 2, sides, landmarks, scores), 1)
+    rows = rows[(scores[:, 0] >= MIN_SCORE) & np.isfinite(rows).all(1)]
+    return rows
 
 
 def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES) -> Rows:

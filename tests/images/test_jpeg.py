@@ -165,6 +165,16 @@ def test_a_jpeg_of_one_value_is_blank_to_both(side: int, value: int) -> None:
         assert outcome(data, by_pillow=False) == outcome(data, by_pillow=True) == ("blank", BLANK)
 
 
+def test_a_face_under_a_black_border_is_not_blank() -> None:
+    bordered = draw_face(0)
+    bordered.paste(0, (0, 0, SIZE, SIZE // 2))
+    data = saved(bordered, "JPEG", quality=95)
+    luma = luma_of(data, SIZE)
+    assert luma is not None
+    assert luma[0].tobytes() == bytes(SIZE)
+    assert luma.max() > 0
+
+
 def sources() -> list[bytes]:
     """Small JPEGs of every kind."""
     chosen = [*KINDS.values(), {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"quality": 30}]
