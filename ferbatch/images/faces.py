@@ -27,7 +27,7 @@ SMALL_SIDE = 128  # pixels; up to this on its longer side, `auto` takes an image
 # more upright than they are. Of 840 faces of RAF-DB on drawn people, tilted by up to 40°, the median error of the turn
 # is 2.6°, 2.1° and 1.9° (24 to 48, to 90, to 160 pixels wide); with that margin 3.2°, 2.4° and 2.0°.
 CLOSE = 192
-# In a turned photo, the square where it shows no face: else 83 of 1,049 crops that lie are missed, in place of 62.
+# In a turned photo, the square where it shows no face: else 74 of 1,049 crops that lie are missed, in place of 62.
 CLOSER = 320
 # Scores from which a face is taken to stand as it seems to, in the first look and in the closer one. Of 219 upright
 # faces 0.09 have neither, and of 115 that hang 0.99: they are looked at in all turns, as squares of QUICK pixels with
