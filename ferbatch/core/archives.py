@@ -71,12 +71,25 @@ def look_into(path: bytes) -> tuple[list[bytes], bool]:
     try:
         archive = Archive(path, names)
     except UnreadableImageError as error:  # of its store
-        raise UsageError(f"{encode_path(path)} cannot be read: {error}") from None
+        raise not_had(path, error) from None
     if urls.is_remote(path) and not archive.container.in_order:
         known.packed[path] = known.Packed(archive.version, isinstance(archive.container, Zip), archive.places)
     else:
         _keep(archive)
     return names, archive.container.in_order
+
+
+def source_of(path: bytes) -> str | Ranged:
+    """What pyarrow reads a table from: its path, or what is open of its store; UsageError where there is none."""
+    try:
+        return os.fsdecode(path) if urls.scheme_of(path) is None else Ranged(path, _version(path))
+    except UnreadableImageError as error:
+        raise not_had(path, error) from None
+
+
+def not_had(path: bytes, error: UnreadableImageError) -> UsageError:
+    """The error that says why a store does not give what it has at a path."""
+    return UsageError(f"{encode_path(path)} cannot be read: {error}")
 
 
 def stat_of(file: bytes) -> os.stat_result:
@@ -150,7 +163,7 @@ class Archive:
                 names.append(name if times == 1 else b"%b#%d" % (name, times))
                 yield names[-1], place
         except damages() as error:
-            raise _unfit(self.path, error) from error
+            raise unfit(self.path, error) from error
 
     def read(self, place: Place) -> bytes:
         """A member's content."""
@@ -172,14 +185,15 @@ class Archive:
             file = self.path if urls.scheme_of(self.path) is None else Ranged(self.path, self.version)
             return CONTAINERS[suffix_of(self.path) or b""](file)
         except damages() as error:
-            raise _unfit(self.path, error) from error
+            raise unfit(self.path, error) from error
 
     def __del__(self) -> None:
         if hasattr(self, "container"):
             self.container.close()
 
 
-def _unfit(path: bytes, error: Exception) -> UsageError:
+def unfit(path: bytes, error: Exception) -> UsageError:
+    """The error that says what is wrong with an archive."""
     said = " ".join(str(error).split()) or type(error).__name__
     return UsageError(f"{encode_path(path)} cannot be read as an archive: {said[:120]}")
 

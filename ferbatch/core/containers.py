@@ -161,15 +161,15 @@ def image_column(file: Any) -> tuple[str, bool] | None:
     """The column of an open Parquet table that holds images, and whether it names them; None where there is none."""
     for field in file.schema_arrow:
         inner = {part.name: str(part.type) for part in field.type} if str(field.type).startswith("struct<") else {}
-        if inner.get("bytes") in BINARY and any(value["bytes"] for value in _first(file, field.name)):
+        if inner.get("bytes") in BINARY and any(value["bytes"] for value in first_values(file, field.name)):
             return field.name, inner.get("path") in ("string", "large_string")
-        if str(field.type) in BINARY and any(map(_is_no_text, _first(file, field.name))):
+        if str(field.type) in BINARY and any(map(_is_no_text, first_values(file, field.name))):
             return field.name, False
     return None
 
 
-def _first(file: Any, column: str) -> list[Any]:
-    """Some values of a column, those that are there."""
+def first_values(file: Any, column: str) -> list[Any]:
+    """Some values of a column of an open Parquet table, those that are there."""
     batch = next(file.iter_batches(batch_size=LOOKED_AT, columns=[column], use_threads=False), None)
     return [value for value in batch.column(0).to_pylist() if value is not None] if batch else []
 

@@ -41,6 +41,8 @@ REASONS: dict[str, Said] = {
     "excluded": Said("excluded by {}", "", " excluded"),
     "own_folders": Said("written by ferbatch", "folder", " written by ferbatch"),
     "archives": Said("archive", "archive", " (name one to label what it holds)"),
+    "unread_tables": Said("table that needs pyarrow", "table", " not looked into (pip install 'ferbatch[parquet]')"),
+    "arrow_tables": Said("Arrow table", "Arrow table", " not read (write Parquet instead)"),
     "other_files": Said("not an image", "other file"),
     "links": Said("link not followed", "link", " to folders not followed (--follow-links)"),
     "loops": Said("loop", "link", " back to a folder above not followed"),
@@ -48,6 +50,8 @@ REASONS: dict[str, Said] = {
 TAKEN, LISTED, OTHER_SHARE, BELOW = (Reason(kind) for kind in ("taken", "listed", "other_shares", "below"))
 HIDDEN_FILE, HIDDEN_FOLDER, UNFINISHED_FILE = map(Reason, ("hidden_files", "hidden_folders", "unfinished_files"))
 OWN_FOLDER, ARCHIVE, OTHER_FILE = (Reason(kind) for kind in ("own_folders", "archives", "other_files"))
+UNREAD_TABLE, ARROW_TABLE = Reason("unread_tables"), Reason("arrow_tables")
+TABLE = Reason("taken", "table")  # taken, but for what it holds
 LINK, LOOP = Reason("links"), Reason("loops")
 BY_HIDDEN = frozenset(["hidden_files", "hidden_folders", "program_folders", "unfinished_files"])  # what --hidden takes
 
@@ -96,7 +100,7 @@ def by_rules(path: bytes, is_folder: bool, rules: Rules, globs: Globs | None) ->
 def by_content(name: bytes, begins: bytes, rules: Rules) -> Reason:
     """Whether a file counts whose name does not say what it is, by its first bytes."""
     if type_of_bytes(begins) is None:
-        return OTHER_FILE
+        return ARROW_TABLE if name.lower().endswith(b".arrow") else OTHER_FILE
     return UNFINISHED_FILE if is_unfinished(name) and not rules.hidden else TAKEN
 
 

@@ -1,4 +1,4 @@
-"""Which files are tables, by what they are called."""
+"""Which files are tables, and which columns say what an image shows, by what they are called."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from ferbatch.core.writers import WRITERS
 
 TEXTS = ("csv", "tsv", "tab", "txt", "lst")  # suffixes of tables that are text, whatever separates their values
 SUFFIXES = (*WRITERS, *TEXTS[1:])
+# What people call the column that says what an image shows, the surest first.
+LABEL_COLUMNS = (
+    *("truth", "label", "class", "expression", "emotion", "choice", "category", "sentiment", "labels", "emotions"),
+    *("class_name", "label_name", "target"),
+)
 
 
 def suffix_of(path: str) -> str:

@@ -22,7 +22,7 @@ from ferbatch.core.stores.urls import cleaned
 from ferbatch.core.writers import TEXT_COLUMNS, check_format
 from ferbatch.images import pixel_rows
 from ferbatch.sources.cells import holds, text_of
-from ferbatch.sources.kinds import SUFFIXES, TEXTS, suffix_of
+from ferbatch.sources.kinds import LABEL_COLUMNS, SUFFIXES, TEXTS, suffix_of
 from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, is_name, layout_of, plain
 from ferbatch.sources.parquet import IN_TABLE, read_parquet
 
@@ -31,10 +31,6 @@ PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "image", "image_name", "image_path", "file_path", "img"),
     *("img_path", "img_name", "imagepath", "imagename", "pth", "subdirectory_filepath", "fname", "image_id", "img_id"),
     *("url", "uri", "image_url", "img_url", "image_uri", "file_url", "s3_uri", "gcs_uri", "urls"),
-)
-LABEL_COLUMNS = (
-    *("truth", "label", "class", "expression", "emotion", "choice", "category", "sentiment", "labels", "emotions"),
-    *("class_name", "label_name", "target"),
 )
 SPLIT_COLUMNS = ("split", "usage", "subset", "set")
 EMOTIONS = {  # what the numbers in a table of pixels mean: FER2013's, and CK+'s last one

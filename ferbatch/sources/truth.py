@@ -17,14 +17,16 @@ from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
+from ferbatch.sources.class_folders import list_classes, of_split
 from ferbatch.sources.finding import files_of
 from ferbatch.sources.kinds import check_is_local
-from ferbatch.sources.labels import class_of, folded, label_of
-from ferbatch.sources.listing import Listing, found_aside, list_images
+from ferbatch.sources.labels import folded, label_of
+from ferbatch.sources.listing import Listing, found_aside
 from ferbatch.sources.matching import real_path
 from ferbatch.sources.tables import Table
 
 TEST_PART = "PrivateTest"  # of FER2013: what a model is held against
+OF_TABLES_WITHIN = ("--label-column", "--split")  # options of a table, and of those of images in a folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,10 @@ def read_classes(
     """
     check_is_local(path)
     if is_folder(path):
-        if choice.of_truth:
+        if asked := [option for option in choice.of_truth if os.path.isfile(path) or option not in OF_TABLES_WITHIN]:
             what = "an archive of folders" if os.path.isfile(path) else "a folder"
-            raise UsageError(f"{choice.of_truth[0]} needs a table, and {shown(path)} is {what}")
-        truth = _of_folders(path, labels, classes, splits, rules)
+            raise UsageError(f"{asked[0]} needs a table, and {shown(path)} is {what}")
+        truth = _of_folders(path, labels, classes, splits, choice, rules)
     elif os.path.exists(path):
         if rules != USUAL:
             raise UsageError(f"--hidden, --exclude and --follow-links are of folders: {shown(path)} is a table")
@@ -194,26 +196,26 @@ def _refuse(path: str, truth: Truth) -> None:
 
 
 def _of_folders(
-    path: str, labels: Sequence[str], classes: Mapping[str, str], splits: Callable[[str], bool] | None, rules: Rules
+    path: str,
+    labels: Sequence[str],
+    classes: Mapping[str, str],
+    splits: Callable[[str], bool] | None,
+    choice: TableOptions,
+    rules: Rules,
 ) -> Truth:
-    """The images of class folders, each with the class of the folders that it lies in."""
-    listing = list_images([path], labels, classes=classes, rules=rules)
-    number = {name: index for index, name in enumerate(labels)}
-    root = os.fsencode(path).rstrip(b"/") + b"/"
-    tops = [prefix[len(root) :].partition(b"/") for prefix, _ in listing.folders]
-    is_split = splits is not None and any(splits(os.fsdecode(top)) for top, _, _ in tops)
-    code_of_folder = []
-    for (prefix, truth), (_, _, below_split) in zip(listing.folders, tops, strict=True):
-        inside = below_split if is_split else prefix[len(root) :]
-        if truth is None and not inside:  # beside the class folders, in none
-            code_of_folder.append(NONE)
-        else:
-            code_of_folder.append(number.setdefault(truth or class_of(inside), len(number)))
-    codes = np.array(code_of_folder, np.int32)[np.array(listing.folder_of, np.int64)]
-    below = _Below(listing, len(root))
-    parts = {folded(os.fsdecode(part)) for prefix, _ in listing.folders for part in prefix.split(b"/")}
-    unused = _unused(classes, parts)
-    return Truth(listing, below, codes, _shown(list(number), labels), tuple(labels), aside=listing.aside, unused=unused)
+    """The images of class folders and of tables of images, each with its class."""
+    found = list_classes(path, labels, classes, rules, splits, choice.label_column)
+    listing, names = found.images, _shown(found.names, labels)
+    truth = Truth(
+        listing,
+        _Below(listing, found.start),
+        found.codes,
+        names,
+        tuple(labels),
+        aside=listing.aside,
+        unused=found.unused,
+    )
+    return truth if choice.split is None else truth.where(of_split(found, choice.split, path))
 
 
 def _of_table(path: str, labels: Sequence[str], classes: Mapping[str, str], choice: TableOptions) -> Truth:

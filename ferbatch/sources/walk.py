@@ -1,7 +1,4 @@
-"""Walks PATHS: folders in order, each path once, and of each entry whether it counts and if not, why.
-
-This module is long, for folders, archives and stores have to agree in what is listed once and what is left aside.
-"""
+"""Walks PATHS: folders in order, each path once, and of each entry whether it counts and if not, why."""
 
 from __future__ import annotations
 
@@ -11,16 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import NamedTuple
 
 from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import stat_of
 from ferbatch.core.names import encode_path
-from ferbatch.core.records import MARKER, MAX_BYTES, Rules
+from ferbatch.core.records import MARKER, Rules
 from ferbatch.core.stores.urls import fetchable, is_remote
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
-from ferbatch.sources import buckets
+from ferbatch.sources import buckets, hub
 from ferbatch.sources.aside import (
     ARCHIVE,
     BELOW,
@@ -29,6 +25,7 @@ from ferbatch.sources.aside import (
     LOOP,
     OTHER_FILE,
     OWN_FOLDER,
+    TABLE,
     TAKEN,
     Globs,
     Reason,
@@ -36,27 +33,23 @@ from ferbatch.sources.aside import (
     by_rules,
 )
 from ferbatch.sources.expansion import expanded
+from ferbatch.sources.packed import Folder, Members
 
 Take = Callable[[bytes, bytes, str | None], None]  # an image's folder as printed, its name, its truth
 Tell = Callable[[bytes, Reason], None]  # a path, a folder's with a slash at its end, and why it is taken or left aside
-
-
-class _Folder(NamedTuple):
-    """A folder on the way."""
-
-    prefix: bytes  # its path as printed, with its slash
-    key: bytes  # its path however it is spelled
-    truth: str | None  # of what lies in it
-    start: int  # of the path below PATH, in `prefix`
-    real: bytes = b""  # its real path, where links are followed
-    crossed: tuple[bytes, ...] = ()  # the real paths of the folders in which the links to it lie
 
 
 class Walk:
     """Walks PATHS and hands on each image once, remembering which they were."""
 
     def __init__(
-        self, truth_of: Callable[[str], str | None], recursive: bool, rules: Rules, take: Take, tell: Tell | None = None
+        self,
+        truth_of: Callable[[str], str | None],
+        recursive: bool,
+        rules: Rules,
+        take: Take,
+        tell: Tell | None = None,
+        classes_in: Callable[[bytes], Sequence[str] | None] | None = None,
     ) -> None:
         """UsageError where a pattern of the rules is none.
 
@@ -65,9 +58,11 @@ class Walk:
         rules: what counts in them.
         take: is handed each image.
         tell: hears why each path is taken or left aside; None: what is left aside is counted alone.
+        classes_in: a table of images -> what each row shows, which is handed on as its truth, be it a label or not.
         """
         self.truth_of, self.recursive, self.rules, self.take, self.tell = truth_of, recursive, rules, take, tell
-        self.globs = Globs(rules.exclude) if rules.exclude else None
+        self.globs, self.classes_in = Globs(rules.exclude) if rules.exclude else None, classes_in
+        self.members = Members(truth_of, recursive, rules, self.globs)
         self.left: Counter[Reason] = Counter()
         self.identity = lru_cache(maxsize=4096)(_identity)  # a list names many files of one folder
         self.walked: dict[bytes, list[bytes]] = {}  # folder -> what it held, sorted
@@ -104,11 +99,11 @@ class Walk:
     def add_file(self, path: bytes) -> None:
         """A file named by the user: always a row, whatever it is."""
         folder, name = os.path.split(path)
-        place = _Folder(path[: len(path) - len(name)], self.identity(folder), None, 0)
+        place = Folder(path[: len(path) - len(name)], self.identity(folder), None, 0)
         if self._hand_on(place, name):
             self.named.setdefault(place.key, set()).add(name)
 
-    def _hand_on(self, folder: _Folder, name: bytes) -> bool:
+    def _hand_on(self, folder: Folder, name: bytes) -> bool:
         """An image, unless it was before; whether it was not."""
         walked = self.walked.get(folder.key, [])
         index = bisect_left(walked, name)
@@ -128,13 +123,16 @@ class Walk:
         prefix, key = path.rstrip(b"/") + b"/", self.identity(path)
         truth = self.truth_of(os.fsdecode(os.path.basename(key)))
         real = os.path.realpath(path) if self.rules.follow_links else b""
-        stack = [self._entries(_Folder(prefix, key, truth, len(prefix), real), last)]
+        stack = [self._entries(Folder(prefix, key, truth, len(prefix), real), last)]
         while stack:
             for folder, name in stack[-1]:
-                if name.endswith(b"/"):
+                if name.endswith(b"//"):
+                    self._add_table(folder, name[:-2], last)
+                elif name.endswith(b"/"):
                     stack.append(self._entries(self._below(folder, name[:-1]), last))
                     break
-                self._hand_on(folder, name)
+                else:
+                    self._hand_on(folder, name)
             else:
                 stack.pop()
 
@@ -145,67 +143,42 @@ class Walk:
             self.add_archive(path, last) if archives.suffix_of(path) else self.add_file(path)
             return
         for prefix, name, truth, reason in buckets.below(folder, self.truth_of, self.rules, self.globs):
-            if reason is TAKEN:
-                if self._hand_on(_Folder(prefix, prefix[:-1], truth, 0), name) and not last:
+            if reason is ARCHIVE:
+                reason = hub.judged(prefix, name)
+            if reason is TABLE:
+                self._add_table(Folder(prefix, prefix[:-1], truth, len(folder.path)), name, last)
+            elif reason is TAKEN:
+                if self._hand_on(Folder(prefix, prefix[:-1], truth, 0), name) and not last:
                     self.named.setdefault(prefix[:-1], set()).add(name)
             else:
                 self._leave(prefix + name, reason)
 
     def add_archive(self, path: bytes, last: bool) -> None:
         """What an archive holds, as if it were a folder; in its own order where it is packed as a whole."""
-        names, in_order = archives.look_into(path)
-        begun = dict[bytes, bytes]()
-        if is_remote(path) and not in_order:
-            unknown = [name for name in names if type_of_name(name) is None]
-            judged = [name for name in unknown if not by_rules(name, False, self.rules, self.globs)]
-            begun = buckets.begun([path + b"/" + name for name in judged])
         truth = self.truth_of(os.fsdecode(archives.stem_of(path)))
-        root = _Folder(path + b"/", self.identity(path), truth, len(path) + 1)
-        folders: dict[bytes, tuple[_Folder, Reason]] = {b"": (root, TAKEN)}
-        for member in names if in_order else sorted(names):
-            within, name = os.path.split(member)
-            folder, reason = self._within(within, folders)
-            if reason is not TAKEN:
-                continue
-            reason = by_rules(member, False, self.rules, self.globs) or self._why_member(
-                folder.prefix + name, in_order, begun
-            )
+        self._add_members(path, Folder(path + b"/", self.identity(path), truth, len(path) + 1), last)
+
+    def _add_table(self, folder: Folder, name: bytes, last: bool) -> None:
+        """The images of a table that lies in a folder."""
+        path = folder.prefix + name
+        truth = self.truth_of(os.fsdecode(archives.stem_of(path))) or folder.truth
+        self._add_members(path, Folder(path + b"/", os.path.join(folder.key, name), truth, folder.start), last)
+
+    def _add_members(self, path: bytes, root: Folder, last: bool) -> None:
+        for folder, name, reason in self.members.of(path, root, self.classes_in):
             if reason is not TAKEN:
                 self._leave(folder.prefix + name, reason)
             elif self._hand_on(folder, name) and not last:
                 self.named.setdefault(folder.key, set()).add(name)
-
-    def _within(self, path: bytes, folders: dict[bytes, tuple[_Folder, Reason]]) -> tuple[_Folder, Reason]:
-        """A folder in an archive, and whether it or one above it is left aside; `folders` are those met so far."""
-        if path not in folders:
-            (above, reason), name = self._within(os.path.dirname(path), folders), os.path.basename(path)
-            folder = self._below(above, name)
-            if reason is TAKEN:
-                reason = by_rules(path, True, self.rules, self.globs) or (TAKEN if self.recursive else BELOW)
-                if reason is not TAKEN:
-                    self._leave(folder.prefix, reason)
-            folders[path] = folder, reason
-        return folders[path]
 
     def _leave(self, path: bytes, reason: Reason) -> None:
         self.left[reason] += 1
         if self.tell:
             self.tell(path, reason)
 
-    def _why_member(self, file: bytes, in_order: bool, begun: Mapping[bytes, bytes]) -> Reason:
-        """By its extension; where that is unknown by its first bytes, unless to read them would cost too much."""
-        if type_of_name(file) or archives.is_table(file):
-            return TAKEN
-        if file in begun:
-            return by_content(file, begun[file], self.rules)
-        with suppress(OSError):
-            if not in_order and archives.stat_of(file).st_size <= MAX_BYTES:
-                return by_content(file, archives.read(file)[:SIGNATURE_BYTES], self.rules)
-        return OTHER_FILE
-
-    def _entries(self, folder: _Folder, last: bool) -> Iterator[tuple[_Folder, bytes]]:
+    def _entries(self, folder: Folder, last: bool) -> Iterator[tuple[Folder, bytes]]:
         """The images and folders directly in one folder, sorted so that whole paths come out sorted."""
-        found: list[bytes] = []  # folders end in a slash
+        found: list[bytes] = []  # folders end in a slash, tables of images in two
         told: dict[bytes, Reason] = {}
         again = folder.key in self.walked
         try:
@@ -236,15 +209,16 @@ class Walk:
         if (found or not again) and not last:
             self.walked[folder.key] = found
 
-    def _why(self, entry: os.DirEntry[bytes], folder: _Folder) -> tuple[bytes, Reason]:
-        """Whether an entry of a folder counts, and if not, why; its name comes with a slash if it is a folder."""
+    def _why(self, entry: os.DirEntry[bytes], folder: Folder) -> tuple[bytes, Reason]:
+        """Whether an entry of a folder counts, and if not, why; its name is one that `_entries` has for it."""
         is_link = entry.is_symlink()
         is_folder = os.path.isdir(entry.path) if is_link else entry.is_dir()
         name = entry.name + b"/" * is_folder
         if reason := by_rules((folder.prefix + entry.name)[folder.start :], is_folder, self.rules, self.globs):
             return name, reason
         if not is_folder:
-            return name, self._why_file(entry)
+            reason = self._why_file(entry, folder)
+            return (name + b"//", TAKEN) if reason is TABLE else (name, reason)
         if not self.recursive:
             return name, BELOW
         if is_link and not self.rules.follow_links:
@@ -253,7 +227,7 @@ class Walk:
             return name, LOOP
         return name, OWN_FOLDER if os.path.lexists(os.path.join(entry.path, os.fsencode(MARKER))) else TAKEN
 
-    def _why_file(self, entry: os.DirEntry[bytes]) -> Reason:
+    def _why_file(self, entry: os.DirEntry[bytes], folder: Folder) -> Reason:
         """By its extension, or where that is unknown by its first bytes."""
         if type_of_name(entry.name):
             try:  # the system tells a plain file without a look at each
@@ -261,14 +235,14 @@ class Walk:
             except OSError:  # a link to itself, or to where we may not look: a row will say so
                 return TAKEN
         if archives.suffix_of(entry.name):
-            return ARCHIVE
+            return hub.judged(folder.prefix, entry.name, folder.key)
         with suppress(OSError):
             if entry.is_file():
                 with open(entry.path, "rb") as stream:
                     return by_content(entry.name, stream.read(SIGNATURE_BYTES), self.rules)
         return OTHER_FILE
 
-    def _below(self, folder: _Folder, name: bytes) -> _Folder:
+    def _below(self, folder: Folder, name: bytes) -> Folder:
         """A folder in a folder."""
         prefix = folder.prefix + name + b"/"
         real, crossed = folder.real, folder.crossed
@@ -277,7 +251,7 @@ class Walk:
         elif self.rules.follow_links:
             real = os.path.join(real, name)
         truth = self.truth_of(os.fsdecode(name)) or folder.truth
-        return _Folder(prefix, os.path.join(folder.key, name), truth, folder.start, real, crossed)
+        return Folder(prefix, os.path.join(folder.key, name), truth, folder.start, real, crossed)
 
 
 def _check(path: bytes) -> None:

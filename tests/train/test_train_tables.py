@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_sets import laid_out
 from support import draw_face
 
 from ferbatch.commands.train.data import Data, list_splits, read
@@ -71,3 +72,14 @@ def test_columns_that_are_named_hold_the_split_and_the_votes_too(tmp_path: Path)
     data = learned("t.csv", TableOptions("who", "what"))
     assert (len(data.train), len(data.validation), data.has_votes) == (6, 2, True)
     assert data.train.votes[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_data_set_trains_by_its_classes_and_splits(tmp_path: Path) -> None:
+    laid_out(tmp_path / "ds", {"data/train-00000-of-00001": 9, "data/dev-00000-of-00001": 6, "data/test": 3})
+    data = learned("ds")
+    assert data.labels == ("happy", "sad", "angry")
+    assert data.train.counts == {"angry": 3, "happy": 3, "sad": 3}
+    assert data.validation.counts == {"angry": 2, "happy": 2, "sad": 2}
+    assert "3 images in neither split left out" in data.notes
+    (tmp_path / "ds/data/dev-00000-of-00001.parquet").unlink()
+    assert (len(learned("ds").train), len(learned("ds").validation)) == (6, 3)

@@ -23,6 +23,7 @@ from ferbatch.core.options import TableOptions, TrainOptions
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
+from ferbatch.sources.hub import split_of
 from ferbatch.sources.labels import LABELS
 from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_values, read_votes
 from ferbatch.sources.truth import Truth
@@ -159,8 +160,11 @@ def _is_split(folder: str) -> bool:
 
 
 def _splits_of_folders(data: Path | str, images: Truth) -> tuple[Mask, Mask]:
-    """Which images lie in a folder of DATA that is called like a split; all are training images where none does."""
-    tops = np.array([os.fsdecode(path.split(b"/", 1)[0]).casefold() for path in images.below])
+    """Which images lie in a folder of DATA, or in a table in it, that is called like a split.
+
+    All are training images where none does.
+    """
+    tops = np.array([(split_of(path) or os.fsdecode(path.split(b"/", 1)[0])).casefold() for path in images.below])
     train, validation = (np.isin(tops, sorted(words)) for words in (TRAIN_WORDS, VALIDATION_WORDS))
     if validation.any() and not train.any():
         raise UsageError(f"{shown(data)} has a folder {escape(tops[validation][0])} but no folder train")
