@@ -183,6 +183,12 @@ def unfit(path: bytes, error: StoreError) -> UsageError:
     shown, scheme = encode_path(path)[:200], urls.scheme_of(path) or ""
     if error.kind == "permission":
         return UsageError(f"{shown} cannot be listed: {error} (credentials come from {urls.STORES[scheme].keys})")
+    if error.kind == "not_found" and scheme == "hf":  # which does not tell the one from the other
+        keys = urls.STORES[scheme].keys
+        return UsageError(
+            f"{shown} cannot be listed: there is no such repository or folder, or it is not for everybody"
+            f" (credentials come from {keys})"
+        )
     if error.kind == "not_found":
         return UsageError(f"{shown} cannot be listed: there is no such bucket, folder or page")
     return UsageError(f"{shown} cannot be listed: {error}")

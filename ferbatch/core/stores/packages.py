@@ -30,6 +30,7 @@ from ferbatch.core.stores.web import CONNECT, READ, Web
 
 S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
+EXACTLY = {"hf": {"cache_type": "none"}}  # how packages are told to fetch no more of an object than they are asked for
 TRIED = 3  # times that botocore asks for what s3fs asks for once
 PROBED = 20  # seconds that a store may take to say whether a path is there
 TALKATIVE = (
@@ -116,7 +117,7 @@ class Stores:
                     scheme, url, lambda *request: self.web.span(request[0], start, end, request[1])
                 )
             if fetched is None:
-                data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end))
+                data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end, **EXACTLY.get(scheme, {})))
                 if len(data) != end - start:
                     raise StoreError(
                         "unreadable", f"the store sends {len(data):,} bytes of {end - start:,}", passing=True
@@ -151,7 +152,7 @@ class Stores:
             if scheme in urls.WEB:
                 return await self.web.begins(url, n)
             try:
-                return bytes(await self.call(scheme, "cat_file", url, start=0, end=n))[:n]
+                return bytes(await self.call(scheme, "cat_file", url, start=0, end=n, **EXACTLY.get(scheme, {})))[:n]
             except Exception as error:  # whatever the package says of it
                 if status_of(error) == 416:  # it is empty
                     return b""
