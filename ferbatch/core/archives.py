@@ -7,10 +7,12 @@ same one the later ones are called `NAME#2`, `NAME#3`. In memory a member costs 
 
 from __future__ import annotations
 
+import importlib
 import os
 import posixpath
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from ferbatch.core.containers import CONTAINERS, Container, Zip, damages
 from ferbatch.core.errors import UnreadableImageError, UsageError
@@ -22,6 +24,7 @@ from ferbatch.core.stores.ranged import Ranged
 
 IN_ONE = -1  # in place of the number of links to a file: it is in an archive
 TABLE = b".parquet"
+AT_ONCE = 2**16  # bytes of a table that are read to look at it
 OPENED = 4  # archives that a process keeps open
 
 
@@ -85,6 +88,12 @@ def source_of(path: bytes) -> str | Ranged:
         return os.fsdecode(path) if urls.scheme_of(path) is None else Ranged(path, _version(path))
     except UnreadableImageError as error:
         raise not_had(path, error) from None
+
+
+def looked_at(path: bytes) -> Any:
+    """A Parquet table, open to look at its columns and first rows, of which no more is read than that."""
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    return parquet.ParquetFile(source_of(path), buffer_size=AT_ONCE)
 
 
 def not_had(path: bytes, error: UnreadableImageError) -> UsageError:

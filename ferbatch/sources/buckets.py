@@ -171,7 +171,12 @@ def _is_page(url: bytes) -> bool:
     """Whether a URL is that of a page that lists others, rather than of a file."""
     if type_of_name(url.partition(b"?")[0]):
         return False
-    return remote.ahead().is_page(urls.whole(url))
+    try:
+        return remote.ahead().is_page(urls.whole(url))
+    except StoreError as error:
+        if error.kind != "not_found" or url.endswith(b"/") or b"?" in url:
+            raise
+        return remote.ahead().is_page(urls.whole(url + b"/"))  # not every server leads from the one to the other
 
 
 def _is_there(path: bytes) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, encode_path, shown
 from ferbatch.core.options import TableOptions
-from ferbatch.core.stores.urls import below, fetchable, is_remote
+from ferbatch.core.stores.urls import below, fetchable, folder_of, is_remote
 from ferbatch.images.formats import type_of_name
 from ferbatch.sources.listing import list_images
 from ferbatch.sources.matching import BY_NAME, UNMATCHED, WAYS, match, plain, spelled, spelled_row
@@ -43,13 +43,15 @@ def find(table: str, paths: Sequence[bytes], images: str | None) -> Found:
     """The files that a table's paths mean; each path once.
 
     A path starts from `images` (by --images), else from the table's folder, or from the working folder where only that
-    one has some. One that leads nowhere so is the file whose name is spelled otherwise, by the last part of the path
-    that leads somewhere; with `images`, the file below it whose path ends alike, or that alone has that name.
+    one has some and the table is a file. One that leads nowhere so is the file whose name is spelled otherwise, by the
+    last part of the path that leads somewhere; with `images`, the file below it whose path ends alike, or that alone
+    has that name.
     A URL leads where it says, unless `images` is a folder with a file that it could mean; where `images` is in a store,
     relative paths lead there, too. Whether something is there shows when it is fetched.
     UsageError where `images` is no folder, or a URL is not to be fetched.
     """
-    base = base_of(images)
+    is_away = images is None and is_remote(os.fsencode(table))
+    base = folder_of(os.fsencode(table)) if is_away else base_of(images)
     away = {path: based(base, path) for path in paths if is_remote(path)} if images is None else {}
     if is_remote(base):
         away = {path: based(base, path) for path in paths if not ROOTED.match(path) or is_remote(path)}

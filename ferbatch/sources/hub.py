@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import re
-from typing import Any
 
 from ferbatch.core import archives
 from ferbatch.core.containers import damages, first_values, image_column
@@ -19,7 +17,6 @@ SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")  # train-00000-of-00002
 NUMBERED = re.compile(r"\d{4,}")  # train/0000, as the Hub converts data sets
 SPLIT = re.compile(r"(?<![a-z])(train|training|test|testing|eval|evaluation|valid|validation|val|dev)(?![a-z])")
 DATA = b"data"  # a folder whose tables may be called as they like
-AT_ONCE = 2**16  # bytes of a table that are read to look at it
 
 
 def judged(prefix: bytes, name: bytes, key: bytes = b"") -> Reason:
@@ -61,8 +58,7 @@ def _stem(name: bytes) -> str:
 
 def _is_of_images(path: bytes) -> bool:
     """Whether the first values of a table's column are images; what pyarrow raises for a damaged one."""
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    with parquet.ParquetFile(archives.source_of(path), buffer_size=AT_ONCE) as file:
+    with archives.looked_at(path) as file:
         if (found := image_column(file)) is None:
             return False
         values = first_values(file, found[0])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ferbatch.core.errors import UsageError
-from ferbatch.core.names import shown
-from ferbatch.core.stores.urls import is_remote, without_secret
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.core.writers import WRITERS
 
 TEXTS = ("csv", "tsv", "tab", "txt", "lst")  # suffixes of tables that are text, whatever separates their values
@@ -21,10 +19,3 @@ LABEL_COLUMNS = (
 def suffix_of(path: str) -> str:
     """What a path ends in, in lower case and without its dot; a URL's without its query."""
     return os.path.splitext(path.partition("?")[0] if is_remote(os.fsencode(path)) else path)[1].lstrip(".").lower()
-
-
-def check_is_local(path: str) -> None:
-    """UsageError where it is a table in a store."""
-    if is_remote(os.fsencode(path)) and suffix_of(path) in SUFFIXES:
-        where = shown(without_secret(path))
-        raise UsageError(f"tables are read from files: copy {where} here (its images may stay where they are)")

@@ -12,6 +12,7 @@ from ferbatch.core.names import shown
 from ferbatch.core.stores.urls import is_remote
 from ferbatch.images import pixel_rows
 from ferbatch.images.formats import type_of_name
+from ferbatch.sources.contents import opened
 
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", " ": "spaces"}  # -> what messages call them
 BOMS = {  # UTF-32's first, for UTF-16's begins alike
@@ -47,7 +48,7 @@ def encoding_of(path: str) -> str:
     Bytes that are no UTF-8 stay what they are, for names of files may hold them. UsageError for NULs, which UTF-16
     without a mark has in most places.
     """
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         head = stream.read(HEAD)
     for bom, encoding in BOMS.items():
         if head.startswith(bom):
@@ -71,7 +72,7 @@ def layout_of(path: str, names: Collection[str]) -> Layout:
     names: what `plain` makes of the names of columns that tables of images have, by which a header is known.
     """
     encoding = encoding_of(path)
-    with open(path, "rb") as stream:
+    with opened(path) as stream:
         head = stream.read(HEAD)
     decoder = codecs.getincrementaldecoder(encoding)(
         "replace" if errors_of(encoding) == "strict" else "surrogateescape"

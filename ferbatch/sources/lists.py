@@ -6,15 +6,19 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import count, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import MAX_BYTES
-from ferbatch.core.stores.urls import cleaned, is_remote
+from ferbatch.core.stores.urls import cleaned, is_remote, without_secret
 from ferbatch.images.formats import type_of_name
+from ferbatch.sources import contents
+from ferbatch.sources.contents import is_table
+from ferbatch.sources.expansion import expanded
 from ferbatch.sources.finding import Found, base_of, based, files_of, find
-from ferbatch.sources.kinds import SUFFIXES, TEXTS, check_is_local, suffix_of
+from ferbatch.sources.kinds import SUFFIXES, TEXTS, suffix_of
 from ferbatch.sources.listing import STDIN, Lists, read_list
 
 BY_ROWS = frozenset([*TEXTS, "jsonl"])  # suffixes of tables of which the first rows can be read alone
@@ -40,16 +44,16 @@ def lists_in(
     """
     found: dict[bytes, Iterable[bytes]] = {}
     notes: list[str] = []
-    named = [os.fsdecode(path) for path in paths]
-    among = choice == SAYS_ALL and not all(path == "-" or _may_be_one(path) for path in named)
+    named = [*chain.from_iterable(map(_standing_for, paths))]
+    may_be_some = {path for path in named if is_table(path)}
+    among = choice == SAYS_ALL and not all(path == "-" or path in may_be_some for path in named)
     for path in named:
-        if suffix_of(path) != "parquet":  # which may hold images itself
-            check_is_local(path)
-        if _may_be_one(path):
+        if path in may_be_some:
             files, said = _read_among(path, is_own) if among else _read(path, choice)
             if files is not None:
                 found[os.fsencode(path)] = files
             notes += said
+    contents.let_go()
     if listed is not None:
         found[STDIN] = listed if choice.images is None else _from(choice.images, listed)
     if choice != SAYS_ALL and not found:
@@ -58,8 +62,12 @@ def lists_in(
     return found, notes
 
 
-def _may_be_one(path: str) -> bool:
-    return suffix_of(path) in SUFFIXES and not is_remote(os.fsencode(path)) and os.path.isfile(path)
+def _standing_for(path: str | os.PathLike[str]) -> list[str]:
+    """One of PATHS as it may be written; in place of a pattern of tables in a store, those."""
+    name = without_secret(os.fsdecode(path))
+    if suffix_of(name) in SUFFIXES and is_remote(os.fsencode(name)):
+        return [os.fsdecode(one) for one in expanded([os.fsencode(name)])]
+    return [name]
 
 
 def _from(images: str, listed: Iterable[bytes]) -> Iterator[bytes]:
@@ -90,11 +98,11 @@ def _read(path: str, choice: TableOptions) -> tuple[Sequence[bytes] | None, Sequ
     notes: tuple[str, ...] = ()
     may_be_none = suffix_of(path) in LOOSE and choice == SAYS_ALL
     if suffix_of(path) in LOOSE and choice.path_column is None and _is_plain(path):
-        with open(path, "rb") as stream:
+        with contents.opened(path) as stream:
             found = find(path, [*dict.fromkeys(map(cleaned, read_list(stream, b"\n", shown(path))))], choice.images)
     else:
         try:
-            table = None if may_be_none and os.path.getsize(path) > MAX_BYTES else _of_table(path, choice)
+            table = None if may_be_none and contents.size_of(path) > MAX_BYTES else _of_table(path, choice)
         except UsageError as error:
             if may_be_none:
                 return None, [_no_list(path, error)]
@@ -116,11 +124,11 @@ def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] 
     """
     from ferbatch.sources import tables
 
+    if suffix_of(path) == "parquet" and choice.path_column is None and tables.of_images(path):
+        return None
     if suffix_of(path) in BY_ROWS:  # so that what names no images is not read whole
         tables.read_table(path, tables.LOOKED_AT).path_column(choice.path_column)
     table = tables.read_table(path)
-    if table.of_images and choice.path_column is None:
-        return None
     paths = table.paths(table.path_column(choice.path_column))
     if b"" in paths:
         raise UsageError(f"row {paths.index(b'') + 1:,} of {shown(path)} names no image")
@@ -129,7 +137,7 @@ def _of_table(path: str, choice: TableOptions) -> tuple[Found, tuple[str, ...]] 
 
 def _is_plain(path: str) -> bool:
     """Whether it is a text with a path a line, rather than a table: by its first line."""
-    with open(path, "rb") as stream, suppress(UsageError):  # for it is no text
+    with contents.opened(path) as stream, suppress(UsageError):  # for it is no text
         line = next(read_list(stream, b"\n"), b"")
         return type_of_name(line) is not None or (is_remote(line) and not re.search(rb"[\s,;]", line))
     return False

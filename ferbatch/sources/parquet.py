@@ -12,6 +12,8 @@ from ferbatch.core import archives
 from ferbatch.core.containers import damages, image_column
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import brief, encode_path
+from ferbatch.core.records import MAX_BYTES
+from ferbatch.core.stores import known
 from ferbatch.sources.cells import text_of
 from ferbatch.sources.features import class_names
 from ferbatch.sources.kinds import LABEL_COLUMNS
@@ -21,21 +23,30 @@ IN_TABLE = "ferbatch: image"  # a column that is made of the names of a table's 
 UNNAMED = "index"  # a frame's index that nobody named
 
 
-def read_parquet(path: str) -> pd.DataFrame:
-    """The rows, but in place of a column of images the names of those, by which they are opened in the table."""
-    import pyarrow.parquet as pq  # an extra
+def holds_images(path: str) -> bool:
+    """Whether a column of a table is images; what pyarrow raises for a damaged one."""
+    with archives.looked_at(os.fsencode(path)) as file:
+        return image_column(file) is not None
 
-    with pq.ParquetFile(path) as file:
+
+def read_parquet(path: str) -> pd.DataFrame:
+    """The rows, but in place of a column of images the names of those, by which they are opened in the table.
+
+    UsageError where it is in a store, and too large to be read.
+    """
+    name = os.fsencode(path)
+    with archives.looked_at(name) as file:
         found, schema = image_column(file), file.schema_arrow
-    frame = pd.read_parquet(path, columns=[name for name in schema.names if found is None or name != found[0]])
-    for column, names in names_in(schema, os.fsencode(path)).items():
+    if found is None and (version := known.version_of(name)) is not None and version.size > MAX_BYTES:
+        raise UsageError(f"{encode_path(name)} cannot be read: {version.size:,} bytes, the limit is {MAX_BYTES:,}")
+    columns = [one for one in schema.names if found is None or one != found[0]]
+    frame = pd.read_parquet(archives.source_of(name), columns=columns)
+    for column, names in names_in(schema, name).items():
         if column in frame.columns:
             frame[column] = named(frame[column].tolist(), names)
     if found is None:
         return _with_index(frame)
-    return _with_index(frame).assign(
-        **{IN_TABLE: [os.fsdecode(name) for name in archives.look_into(os.fsencode(path))[0]]}
-    )
+    return _with_index(frame).assign(**{IN_TABLE: [os.fsdecode(one) for one in archives.look_into(name)[0]]})
 
 
 def names_in(schema: Any, path: bytes) -> dict[str, list[str]]:
@@ -58,10 +69,8 @@ def shows(path: bytes, asked: str | None = None) -> list[str] | None:
 
     asked: the column's name; UsageError where it has none such, or the table cannot be read.
     """
-    import pyarrow.parquet as pq  # an extra
-
     try:
-        with pq.ParquetFile(archives.source_of(path)) as file:
+        with archives.looked_at(path) as file:
             schema = file.schema_arrow
             names = names_in(schema, path)
             column = _label_column(path, schema, [*names], asked)

@@ -6,25 +6,27 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from ferbatch.core import archives
 from ferbatch.core.database import database_at, is_url, name_of
-from ferbatch.core.errors import UsageError
+from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
 from ferbatch.core.records import SINCE_2
 from ferbatch.core.stores import objects
-from ferbatch.core.stores.urls import cleaned
+from ferbatch.core.stores.urls import cleaned, is_remote, without_secret
 from ferbatch.core.writers import TEXT_COLUMNS, check_format
 from ferbatch.images import pixel_rows
 from ferbatch.sources.cells import holds, text_of
+from ferbatch.sources.contents import check_is_there, source_of
 from ferbatch.sources.kinds import LABEL_COLUMNS, SUFFIXES, TEXTS, suffix_of
 from ferbatch.sources.layout import SEPARATORS, Layout, encoding_of, errors_of, is_name, layout_of, plain
-from ferbatch.sources.parquet import IN_TABLE, read_parquet
+from ferbatch.sources.parquet import IN_TABLE, holds_images, read_parquet
 
 # What people call the column that names the image; of several the first counts whose values are names of images.
 PATH_COLUMNS = (
@@ -190,8 +192,8 @@ def read_table(path: str, rows: int | None = None) -> Table:
 
     rows: how many of a text's at the most; None: all.
     """
-    if not os.path.exists(path):
-        raise UsageError(f"no such file: {shown(path)}")
+    path = without_secret(path)
+    check_is_there(path)
     layout, frame = _parsed(path, object, rows)
     if not len(frame.columns):
         raise UsageError(f"{shown(path)} has no columns")
@@ -204,10 +206,33 @@ def read_table(path: str, rows: int | None = None) -> Table:
             held[name] = what
         texts[name] = [""] * len(frame) if what else [text_of(value) for value in frame[own]]
     if of_pixels := bool(layout and layout.of_pixels):
+        if is_remote(os.fsencode(path)):
+            raise UsageError(f"the images of {shown(path)} are its rows, which are read from files: copy it here")
         texts["path"] = _row_names(texts)
     read = pd.DataFrame({name: pd.Series(values, dtype=object) for name, values in texts.items()})
     has_header, of_images = layout is None or layout.header is not None, IN_TABLE in texts
     return Table(path, read, _notes(path, layout), held, of_pixels, of_images, has_header)
+
+
+def of_images(path: str) -> bool:
+    """Whether a Parquet table holds its images itself; UsageError where it cannot be read."""
+    check_format("parquet")
+    with _reading(path):
+        return holds_images(path)
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """UsageErrors for what is raised by reading a table."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UnreadableImageError as error:  # of its store
+        raise archives.not_had(os.fsencode(path), error) from None
+    except (ValueError, OSError, pd.errors.ParserError) as error:
+        why = brief(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
+        raise UsageError(f"{shown(path)} cannot be read as a table: {why}") from error
 
 
 def _row_names(texts: Mapping[str, list[str]]) -> list[str]:
@@ -235,7 +260,7 @@ def _parsed(path: str, texts: Any, rows: int | None = None) -> tuple[Layout | No
     """A text table's layout, and the rows of any table; UsageError where it cannot be read."""
     if (suffix := suffix_of(path)) not in SUFFIXES:
         raise UsageError(f"{shown(path)} is no table: tables are {', '.join(SUFFIXES)}")
-    try:
+    with _reading(path):
         if suffix in TEXTS:
             return _read_text(path, texts, rows)
         if suffix == "parquet":
@@ -243,13 +268,8 @@ def _parsed(path: str, texts: Any, rows: int | None = None) -> tuple[Layout | No
             return None, read_parquet(path)
         encoding = encoding_of(path)
         lines: dict[str, Any] = {"lines": True, "nrows": rows} if suffix == "jsonl" else {}
-        frame = pd.read_json(path, dtype=False, precise_float=True, encoding=encoding, **lines)
+        frame = pd.read_json(source_of(path), dtype=False, precise_float=True, encoding=encoding, **lines)
         return None, pd.DataFrame(frame)
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, pd.errors.ParserError) as error:
-        why = brief(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
-        raise UsageError(f"{shown(path)} cannot be read as a table: {why}") from error
 
 
 def _read_text(path: str, texts: Any, rows: int | None) -> tuple[Layout, pd.DataFrame]:
@@ -260,7 +280,7 @@ def _read_text(path: str, texts: Any, rows: int | None) -> tuple[Layout, pd.Data
     with warnings.catch_warnings():  # a comma at the end of every row is no column
         warnings.simplefilter("ignore", pd.errors.ParserWarning)
         frame = pd.read_csv(
-            path,
+            source_of(path),
             sep=layout.separator,
             header=0 if layout.header else None,
             names=layout.names,

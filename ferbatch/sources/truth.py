@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferbatch.core.errors import NoImagesError, UsageError
-from ferbatch.core.files import is_folder
 from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
 from ferbatch.sources.class_folders import list_classes, of_split
+from ferbatch.sources.contents import is_of_folders, is_table
 from ferbatch.sources.finding import files_of
-from ferbatch.sources.kinds import check_is_local
 from ferbatch.sources.labels import folded, label_of
 from ferbatch.sources.listing import Listing, found_aside
 from ferbatch.sources.matching import real_path
@@ -161,13 +160,12 @@ def read_classes(
         does, they all do. None: no folder does.
     choice: what a table does not say of itself.
     """
-    check_is_local(path)
-    if is_folder(path):
+    if is_of_folders(path):
         if asked := [option for option in choice.of_truth if os.path.isfile(path) or option not in OF_TABLES_WITHIN]:
             what = "an archive of folders" if os.path.isfile(path) else "a folder"
             raise UsageError(f"{asked[0]} needs a table, and {shown(path)} is {what}")
         truth = _of_folders(path, labels, classes, splits, choice, rules)
-    elif os.path.exists(path):
+    elif os.path.exists(path) or is_table(path):
         if rules != USUAL:
             raise UsageError(f"--hidden, --exclude and --follow-links are of folders: {shown(path)} is a table")
         truth = _of_table(path, labels, classes, choice)

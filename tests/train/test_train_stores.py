@@ -54,6 +54,7 @@ def test_the_same_images_give_the_same_weights_wherever_they_are(train: Any, sto
     for name, base in (("urls.csv", "s3://faces/in/"), ("relative.csv", "")):
         lines = [f"{base}{key},{label},{part}\n" for key, (part, label, _) in zip(KEYS, rows, strict=True)]
         (tmp_path / name).write_text("path,label,split\n" + "".join(lines))
+    store.buckets["faces"]["in/splits.csv"] = (tmp_path / "relative.csv").read_bytes()
     for key in KEYS:
         path = tmp_path / "in" / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +69,7 @@ def test_the_same_images_give_the_same_weights_wherever_they_are(train: Any, sto
             (f"{store.address}/faces/in.zip?sv=1&sig=hush",),
             ("urls.csv",),
             ("relative.csv", "--images", "s3://faces/in"),
+            ("s3://faces/in/splits.csv",),
         ]
     ):
         done = train(data, "-o", f"{at}.safetensors", *more)
@@ -77,7 +79,7 @@ def test_the_same_images_give_the_same_weights_wherever_they_are(train: Any, sto
         assert "hush" not in (tmp_path / f"{at}.json").read_text()
         assert json.loads((tmp_path / f"{at}.json").read_text())["data"]["train"] == {"happy": 12, "sad": 12}
     assert len(found) == 1
-    assert store.asked[f"GET /faces/in/{KEYS[0]}"] == 3  # by three of them, once each
+    assert store.asked[f"GET /faces/in/{KEYS[0]}"] == 4  # by four of them, once each
 
 
 def test_what_cannot_be_fetched_is_named_and_left_out(train: Any, store: Store) -> None:
@@ -90,13 +92,13 @@ def test_what_cannot_be_fetched_is_named_and_left_out(train: Any, store: Store) 
 
 def test_a_source_that_is_none_is_said_in_a_sentence(train: Any, store: Store, tmp_path: Path) -> None:
     for data, said in {
-        "s3://faces/t.csv": "tables are read from files: copy s3://faces/t.csv here",
+        "s3://faces/t.csv": "no images found under s3://faces/t.csv",
         "s3://faces/nothing": "no such object, and nothing below it: s3://faces/nothing",
         "https://me:hush@host/faces": "a https:// path holds a name, a password or keys",
         "s3://nowhere/faces": "there is no such bucket",
     }.items():
         done = train(data, "-o", "w.safetensors")
-        assert done.returncode == 2
+        assert done.returncode == (4 if data.endswith("csv") else 2)
         assert said in done.stderr.decode()
         assert b"hush" not in done.stderr
     assert not [*tmp_path.glob("w*")]

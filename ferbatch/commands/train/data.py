@@ -17,12 +17,12 @@ from sklearn.model_selection import train_test_split
 from ferbatch.commands.train.classes import left_out, with_every_class
 from ferbatch.commands.train.pixels import AT_ONCE, SIZE, Pixels, framed
 from ferbatch.core.errors import UsageError
-from ferbatch.core.files import is_folder
 from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import TableOptions, TrainOptions
 from ferbatch.core.records import MOST_VALUES, NONE
 from ferbatch.scoring.agreement import Votes, majority
 from ferbatch.sources import tables, truth
+from ferbatch.sources.contents import is_of_folders
 from ferbatch.sources.hub import split_of
 from ferbatch.sources.labels import LABELS
 from ferbatch.sources.metadata import VOTES_PREFIX, read_slices, read_values, read_votes
@@ -120,7 +120,7 @@ def list_splits(options: TrainOptions, holdout: float, seed: int, source_column:
     table = replace(options.table, source_column=source_column)
     known, classes = LABELS if labels is None else labels, truth.parse_classes(table.classes, labels)
     images = truth.read_classes(str(data), known, classes, _is_split, table, options.rules)
-    if is_folder(data):
+    if is_of_folders(str(data)):
         train, validation = _splits_of_folders(data, images)
     else:
         train, validation, votes = _splits_of_table(data, images, votes, table)
@@ -146,7 +146,7 @@ def _sources_of_table(data: Path | str, images: Truth, notes: list[str], table: 
     """The collections that a table's column says the images are of; no names where it does not tell them apart."""
     column = table.source_column
     nothing = (), np.zeros(len(images.codes), np.int64)
-    if is_folder(data) or not len(images.codes):
+    if is_of_folders(str(data)) or not len(images.codes):
         return nothing
     found = read_values(str(data), column, images, table)
     if found and len(found[0]) > MOST_VALUES:

@@ -33,6 +33,7 @@ STORES = {
 }
 WEB = ("http", "https")
 LONGEST_SCHEME = max(map(len, STORES))
+SLASHES = 2  # before a host or bucket
 
 # Parameters of a query that let whoever has the URL in: by a word in their names, and those that come beside them.
 _SECRET = re.compile(
@@ -143,13 +144,24 @@ def fetchable(path: bytes) -> bytes:
 def below(base: bytes, path: bytes) -> bytes:
     """The URL of what a relative path leads to from the URL of a folder; what signs that signs this as well.
 
-    On the web a path is a name, of which no character is a delimiter: spaces, `?` and `%` are encoded.
+    On the web a path is a name, of which no character is a delimiter: spaces, `?` and `%` are encoded. None leads out
+    of the bucket, or to another host.
     """
     path, query = os.path.normpath(path), b""
     if scheme_of(base) in WEB:
         base, mark, query = base.partition(b"?")
         path, query = quote(path).encode(), mark + query
+    base = base.rstrip(b"/")
+    while path.startswith(b"../"):
+        base, path = base.rpartition(b"/")[0] if base.count(b"/") > SLASHES else base, path[3:]
     return base.rstrip(b"/") + b"/" + path + query
+
+
+def folder_of(path: bytes) -> bytes:
+    """The URL of the folder that an object is in; with its query, where that signs the object's."""
+    signed = secret.get(path)
+    base, mark, query = (os.fsencode(signed) if signed else path).partition(b"?" if scheme_of(path) in WEB else b"\0")
+    return base.rpartition(b"/")[0] + (mark + query if signed else b"")
 
 
 def not_installed(scheme: str) -> str:
