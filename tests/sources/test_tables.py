@@ -316,6 +316,10 @@ def test_the_names_that_hugging_face_gives_numbers_are_the_labels() -> None:
     pq.write_table(table.replace_schema_metadata(metadata), "hf.parquet")
     truth = read("hf.parquet")
     assert [truth.names[code] if code >= 0 else "" for code in truth.codes] == ["happy", "sad", "angry", ""]
+    images = [{"bytes": None, "path": path} for path in ROWS]  # as Dataset.to_parquet has images that are files
+    table = pa.table({"image": images, "label": [1] * len(ROWS)})
+    pq.write_table(table.replace_schema_metadata(metadata), "paths.parquet")
+    assert set(by_name(read("paths.parquet")).values()) == {"happy"}
 
 
 def test_text_that_parquet_holds_as_bytes_is_text_and_an_image_is_no_label() -> None:
