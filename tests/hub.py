@@ -72,10 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self.say(statuses.pop(0), error="Failing")
         if self.hub.token is not None and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             return self.say(401, error="RepoNotFound")
-        if found := REPO.fullmatch(path):
-            return self.of_repo(*found.groups(), query=parse_qs(split.query), body=body)
-        if found := FILE.fullmatch(path):
-            return self.file(*found.groups())
+        if found := REPO.fullmatch(split.path):
+            return self.of_repo(
+                *(group and unquote(group) for group in found.groups()), query=parse_qs(split.query), body=body
+            )
+        if found := FILE.fullmatch(split.path):
+            return self.file(*map(unquote, found.groups()))
         return self.say(404, error="EntryNotFound")
 
     def of_repo(
@@ -83,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         if repo not in self.hub.repos:
             return self.say(401, error="RepoNotFound")
-        if revision not in (None, "main", COMMIT, "refs%2Fconvert%2Fparquet"):
+        if revision not in (None, "main", COMMIT, "refs/convert/parquet"):
             return self.say(404, error="RevisionNotFound")
         if what == "paths-info":
             fields = parse_qs(body.decode())

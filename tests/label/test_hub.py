@@ -64,7 +64,9 @@ def test_images_in_a_repository_are_labelled_as_in_a_folder(
 
 
 def test_a_data_set_is_labelled_and_judged_as_its_folder_is(run: Any, server: Hub, tmp_path: Path) -> None:
-    for source, name in {"ds": "folder", "hf://datasets/org/ds": "hub", "hf://datasets/org/ds@main": "main"}.items():
+    there = "hf://datasets/org/ds"
+    sources = ["ds", there, f"{there}@main", f"{there}@refs/convert/parquet", f"{there}@refs%2Fconvert%2Fparquet"]
+    for name, source in zip(["folder", *"1234"], sources, strict=True):
         done = run("label", source, "-o", f"{name}.csv")
         assert done.returncode == 0, done.stderr
         assert content(tmp_path / f"{name}.csv", source) == content(tmp_path / "folder.csv", "ds")
