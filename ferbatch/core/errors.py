@@ -58,6 +58,10 @@ class WorkerError(FerbatchError):
     exit_code = 71
 
 
+class DeviceError(WorkerError):
+    """The device that finds faces fails, or its memory is full."""
+
+
 class UnreadableImageError(FerbatchError):
     """One image that cannot be read; it becomes a row, never the end of a run.
 

@@ -40,6 +40,7 @@ CONNECTIONS = 64  # to stores and web servers, of all processes together, at the
 MARKER = ".ferbatch"  # in folders that ferbatch writes; they are never read as sources
 
 FACES_MODES = ("auto", "whole", "detect")
+FOUND_ON = ("cores", "device")  # what looks for faces: the cores, or the device that labels
 MIN_FACE = 20  # pixels of the photo; a smaller face tells little
 MARGINS = (-0.25, 1.0)  # the least and the most that may be added to the training faces' frame, as shares of it
 
@@ -65,6 +66,9 @@ class Search:
     margin: float = 0.0  # added on each side of the training faces' frame, as a share of it; in MARGINS
     largest: bool = False  # keep the largest face alone
     detector: str = "yunet"  # a key of faces.DETECTORS
+    device: str | None = (
+        None  # cpu, cuda or cuda:N, where PyTorch runs the detector; None: on the cores, by what is best
+    )
     crops: str | None = None  # the folder to write crops to
     reframe: bool = False  # level and frame faces that fill their image as others: a view for training
 

@@ -1,8 +1,8 @@
 """What can run the detector's network: ONNX Runtime where it is installed (ferbatch[photos]), else OpenCV.
 
 Both give the same faces (tests/images/test_detector.py); the first takes two fifths of the time. With either, what is
-said of a picture depends on that picture alone. torch was measured as well: at the sizes that matter its time goes
-into starting the 50 small layers, and processes that only decode would have to import it.
+said of a picture depends on that picture alone. torch takes five times as long as the first on a core, and is imported
+only where a device is to find the faces (on_device.py).
 """
 
 from __future__ import annotations
@@ -123,6 +123,11 @@ ENGINES = {
         ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
     ),
 }
+
+
+def torch_on(device: str) -> str:
+    """Name and version of what runs the network on a device, as `on_device.py` does."""
+    return f"torch {importlib.metadata.version('torch')} on {device.partition(':')[0]}"
 
 
 def best() -> Engine | None:

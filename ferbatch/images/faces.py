@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from ferbatch.core.records import TURNED, Search
-from ferbatch.images import frames, passes, views, yunet
+from ferbatch.images import frames, looks, passes, views, yunet
 from ferbatch.images.decode import GrayImage
 from ferbatch.images.frames import Frame, Points
+from ferbatch.images.looks import Detector, Looking, answered, answered_together
 from ferbatch.images.views import View
 from ferbatch.images.yunet import YuNet
 
@@ -64,39 +63,42 @@ class Face:
         return math.degrees(math.atan2(down, right))
 
 
-class Detector(Protocol):
-    """Finds faces in gray pictures of one size, (N, H, W) uint8.
-
-    Of each picture, rows of x, y, width, height, the five landmarks' x and y, score.
-    """
-
-    def __call__(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        """The faces, of each picture alone: whatever comes with it, they are the same."""
-        ...
-
-    def candidates(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
-        """The same, but every box that may be of a face, however many there are of each."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A detector: how to make one, a check that it could be made, and what identifies it in a sidecar."""
+    """A detector: how to make one, a check that it could be made, and what identifies it in a sidecar.
 
-    make: Callable[[], Detector]
-    version: Callable[[], str]  # ModelError where it is not installed as it should be
+    Both are told a device, or None: the cores.
+    """
+
+    make: Callable[[str | None], Detector]
+    version: Callable[[str | None], str]  # ModelError where it is not installed as it should be
 
 
-OF_THREAD = threading.local()  # each thread's detectors by name
-DETECTORS = {"yunet": Kind(YuNet, YuNet.version)}
+def _yunet(device: str | None) -> Detector:
+    if device is None:
+        return YuNet()
+    from ferbatch.images.on_device import OnDevice  # here, for it imports torch
+
+    return OnDevice(device)
 
 
-def detector(name: str) -> Detector:
-    """This thread's detector of this name."""
+OF_THREAD = threading.local()  # each thread's detectors by name and device
+DETECTORS = {"yunet": Kind(_yunet, YuNet.version)}
+
+
+def detector(search: Search) -> Detector:
+    """This thread's detector for a search; DeviceError where it cannot be had on its device."""
+    name = f"{search.detector} {search.device}"
     if not hasattr(OF_THREAD, name):
-        setattr(OF_THREAD, name, DETECTORS[name].make())
+        setattr(OF_THREAD, name, DETECTORS[search.detector].make(search.device))
     found: Detector = getattr(OF_THREAD, name)
     return found
+
+
+def prepare(search: Search) -> None:
+    """Open the device that a search takes, if it takes one; DeviceError where that fails."""
+    if search.device is not None and search.mode != "whole":
+        detector(search)
 
 
 def check(search: Search) -> None:
@@ -106,25 +108,35 @@ def check(search: Search) -> None:
 
 def version(search: Search) -> str | None:
     """The detector that a search goes by, with its version; None without one. ModelError if it is not there."""
-    return None if search.mode == "whole" else f"{DETECTORS[search.detector].version()}, {passes.VERSION}"
+    return None if search.mode == "whole" else f"{DETECTORS[search.detector].version(search.device)}, {passes.VERSION}"
 
 
 def find(image: GrayImage, search: Search) -> list[Face]:
-    """The faces of at least `search.min_face` pixels, the largest first, in pixels of `image.pixels`.
+    """The faces of at least `search.min_face` pixels, the largest first, in pixels of `image.pixels`."""
+    return answered(search_in(image, search), detector(search))
+
+
+def find_all(images: Sequence[GrayImage], search: Search) -> list[list[Face]]:
+    """The same of each of several images, looked at together."""
+    return answered_together([search_in(image, search) for image in images], detector(search)) if images else []
+
+
+def search_in(image: GrayImage, search: Search) -> Looking[list[Face]]:
+    """What `find` gives, as a search that asks for looks.
 
     A small image without one is looked at with a margin. A photo without one is turned by quarters. Where one is found
     that leans, lies or hangs, the photo is searched as it stands for that face as well.
     """
-    look, view = detector(search.detector), View(image.pixels)
+    view = View(image.pixels)
     least = search.min_face * image.pixels.width / image.width
-    found = _found_in(view, look, least, largest=search.largest)
+    found = yield from _found_in(view, least, largest=search.largest)
     if not found and max(image.width, image.height) <= MAYBE_CROP:
         view = view.with_room()
-        found = _found_in(view, look, least, largest=search.largest)
-    waiting, searched = _turns(found) if found else views.likely_turns(view, look), {0}
+        found = yield from _found_in(view, least, largest=search.largest)
+    waiting, searched = _turns(found) if found else (yield from views.likely_turns(view)), {0}
     while waiting := [steps for steps in waiting if steps not in searched]:
         searched.add(waiting[0])
-        turned = _found_in(view.turned(waiting[0]), look, least, largest=search.largest)
+        turned = yield from _found_in(view.turned(waiting[0]), least, largest=search.largest)
         if max((face.close_score for face in turned if face.stands), default=0.0) >= BELIEVED:
             found += turned
             waiting += _turns(turned)
@@ -149,27 +161,26 @@ def _once(found: Sequence[Face]) -> list[Face]:
     return [ordered[at] for at in kept]
 
 
-def _found_in(view: View, look: Detector, least: float, *, largest: bool) -> list[Face]:
+def _found_in(view: View, least: float, *, largest: bool) -> Looking[list[Face]]:
     """The faces that a view of a photo shows, in the photo's pixels; the largest first.
 
     view: as it is searched.
-    look: a detector.
     least: pixels of the photo that a face is wide and high, at the least.
     largest: only the largest is asked for.
     """
-    rows = passes.faces_in(view.pixels, look, least, largest=largest)
+    rows = yield from passes.faces_in(view.pixels, least, largest=largest)
     rows = rows[(rows[:, 2:4].min(1) >= least) & view.shows(rows[:, :2] + rows[:, 2:4] / 2)]
     found = [_in_photo(view, row) for row in rows]
     found.sort(key=lambda face: (-face.width * face.height, face.x, face.y))
     found = found[:1] if largest else found
-    closer = _closer(view.photo, found, look, CLOSE)
+    closer = yield from _closer(view.photo, found, CLOSE)
     if view.steps and not any(face.close_score >= BELIEVED for face in closer):
-        closer = _closer(view.photo, found, look, CLOSER)
+        closer = yield from _closer(view.photo, found, CLOSER)
     stood = views.STEP * view.steps
-    upright = [
-        face if _is_trusted(face, frames.apart(face.turn, stood)) else _turned_upright(view.photo, face, look)
-        for face in closer
-    ]
+    upright = []
+    for face in closer:
+        trusted = _is_trusted(face, frames.apart(face.turn, stood))
+        upright.append(face if trusted else (yield from _turned_upright(view.photo, face)))
     return [replace(face, stands=frames.apart(face.turn, stood) <= TURNED) for face in upright]
 
 
@@ -190,42 +201,43 @@ def _is_trusted(face: Face, turn: float) -> bool:
     return turn <= TURNED and (face.score >= SURE or face.close_score >= CLOSE_SURE)
 
 
-def _turned_upright(photo: Image.Image, face: Face, look: Detector) -> Face:
+def _turned_upright(photo: Image.Image, face: Face) -> Looking[Face]:
     """The face with the landmarks of that turn, of all round, in which it is the surest."""
     frame = face.frame.widened(BESIDE)
     turned = [frame.turned(views.STEP * steps) for steps in range(views.ROUND)]
-    rows = [
-        yunet.in_the_middle(one, QUICK) for one in look(np.stack([np.asarray(one.cut(photo, QUICK)) for one in turned]))
-    ]
+    seen = yield from looks.faces_in(np.stack([np.asarray(one.cut(photo, QUICK)) for one in turned]))
+    rows = [yunet.in_the_middle(one, QUICK) for one in seen]
     scores = [0.0 if row is None else float(row[14]) for row in rows]
     best = int(np.argmax(scores))
     row = rows[best]
     if row is None or scores[best] < scores[0] + SURER:
         return face
     landmarks = turned[best].in_image(row[4:14].reshape(5, 2), QUICK)
-    return _closer(photo, [replace(face, landmarks=landmarks)], look, CLOSE)[0]
+    (found,) = yield from _closer(photo, [replace(face, landmarks=landmarks)], CLOSE)
+    return found
 
 
-def _closer(photo: Image.Image, found: Sequence[Face], look: Detector, side: int) -> list[Face]:
+def _closer(photo: Image.Image, found: Sequence[Face], side: int) -> Looking[list[Face]]:
     """The faces with the landmarks of a second look, at all of them at once, each `side` pixels large.
 
     By those of the first, a small face that is tilted seems more upright than it is. Those that the second shows to be
     tilted by far more have a third.
     """
-    seen = _seen_closer(photo, found, look, side)
+    seen = yield from _seen_closer(photo, found, side)
     pairs = zip(found, seen, strict=True)
     tilted = [at for at, (before, now) in enumerate(pairs) if frames.apart(before.turn, now.turn) > TILTED]
-    for at, face in zip(tilted, _seen_closer(photo, [seen[at] for at in tilted], look, side), strict=True):
+    again = yield from _seen_closer(photo, [seen[at] for at in tilted], side)
+    for at, face in zip(tilted, again, strict=True):
         seen[at] = face
     return seen
 
 
-def _seen_closer(photo: Image.Image, found: Sequence[Face], look: Detector, side: int) -> list[Face]:
+def _seen_closer(photo: Image.Image, found: Sequence[Face], side: int) -> Looking[list[Face]]:
     """The faces, each with the landmarks of the one that is seen in the middle of its frame, if there is one."""
     if not found:
         return []
     close = [face.frame for face in found]
-    candidates = look.candidates(np.stack([np.asarray(frame.cut(photo, side)) for frame in close]))
+    candidates = yield np.stack([np.asarray(frame.cut(photo, side)) for frame in close])
     return [_landmarks_of(*one, side) for one in zip(found, close, candidates, strict=True)]
 
 

@@ -9,12 +9,14 @@ onnx.proto); the package onnx would be larger than all else that finds faces.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 HEADS = ("cls", "obj", "bbox", "kps")  # the outputs of a level: is it a face, is it one here, its box, its landmarks
 LEVELS = {"256": "faces_8", "246": "faces_16", "236": "faces_32"}  # what the last layers of each take -> our output
-OUTPUTS = list(LEVELS.values())
+INPUT_NAME, OUTPUTS = "input", list(LEVELS.values())
 VALUES = 16  # of a place on a level: 1 + 1 + 4 + 10
 FIRST, HEAD = "420", b"bbox_head"  # the weights of the first layer, and what those of the last are called by
 AFTER = (b"Transpose", b"Reshape", b"Sigmoid")  # what the file does to its outputs, and does not matter any more
@@ -24,7 +26,8 @@ FLOAT, INT, INTS = 1, 2, 7  # ONNX's types of elements, and of attributes
 GRAPH = 7  # Model
 NODE, INITIALIZER, INPUT, OUTPUT, KNOWN_SHAPE = 1, 5, 11, 12, 13  # Graph
 DIMS, DATA_TYPE, TENSOR_NAME, RAW = 1, 2, 8, 9  # Tensor
-OP_TYPE = 4  # Node, and its inputs and outputs, 1 and 2
+OP_TYPE, ATTRIBUTE = 4, 5  # Node, and its inputs and outputs, 1 and 2
+ATTRIBUTE_NAME, ONE_INT, SOME_INTS = 1, 3, 8  # Attribute
 
 # Where the network can be run in two parts: what it makes of EIGHTH pixels a side; each depends on no pixel that is
 # further than REACH from these.
@@ -34,14 +37,42 @@ Field = tuple[int, int | bytes]
 Shape = tuple[int | None, ...]
 
 
+class Layer(NamedTuple):
+    """A layer of a network: what it does, of which values and weights, and what the result is called."""
+
+    does: str  # Conv, Relu, MaxPool, Resize or Add
+    inputs: list[str]
+    output: str
+    attributes: dict[str, list[int]]  # those that are whole numbers
+
+
 def simplified(file: bytes) -> bytes:
     """The network of the file with one input, (N, 1, H, W), and three OUTPUTS, (N, VALUES, H / 8, W / 8) etc."""
     return _message(*((number, _graph(value) if number == GRAPH else value) for number, value in _fields(file)))
 
 
+def parsed(network: bytes) -> tuple[list[Layer], dict[str, NDArray[np.float32]]]:
+    """A simplified network's layers, in the order in which they run, and its weights by name."""
+    (graph,) = (value for number, value in _fields(network) if number == GRAPH)
+    fields = _fields(graph)
+    return [_layer(value) for number, value in fields if number == NODE], dict(
+        _array(value) for number, value in fields if number == INITIALIZER
+    )
+
+
+def _layer(node: int | bytes) -> Layer:
+    fields = _fields(node)
+    inputs, outputs = ([_bytes(name).decode() for of, name in fields if of == part] for part in (1, 2))
+    attributes: dict[str, list[int]] = {}
+    for attribute in (_fields(value) for of, value in fields if of == ATTRIBUTE):
+        name = _bytes(dict(attribute)[ATTRIBUTE_NAME]).decode()
+        attributes[name] = [n for of, n in attribute if of in (ONE_INT, SOME_INTS) and isinstance(n, int)]
+    return Layer(_bytes(dict(fields)[OP_TYPE]).decode(), inputs, outputs[0], attributes)
+
+
 def halves(network: bytes) -> tuple[bytes, bytes]:
     """A simplified network in two: from the input to MIDDLE, and from there to OUTPUTS."""
-    stem = _part(network, {"input": (None, 1, None, None)}, {MIDDLE: (None, WIDTH, None, None)})
+    stem = _part(network, {INPUT_NAME: (None, 1, None, None)}, {MIDDLE: (None, WIDTH, None, None)})
     outputs: dict[str, Shape] = dict.fromkeys(OUTPUTS, (None, VALUES, None, None))
     return stem, _part(network, {MIDDLE: (None, WIDTH, None, None)}, outputs)
 
@@ -79,7 +110,7 @@ def _graph(graph: int | bytes) -> bytes:
         ):
             continue
         kept.append((number, value))
-    kept.append((INPUT, _described("input", (None, 1, None, None))))
+    kept.append((INPUT, _described(INPUT_NAME, (None, 1, None, None))))
     for level, (source, output) in enumerate(LEVELS.items()):
         kept += _last_layers(weights, level, source, output)
         kept.append((OUTPUT, _described(output, (None, VALUES, None, None))))

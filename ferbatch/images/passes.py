@@ -20,13 +20,12 @@ where it is in 0.94, and nothing in the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ferbatch.images import yunet
+from ferbatch.images import looks, yunet
+from ferbatch.images.looks import Looking
 from ferbatch.images.yunet import MOST_FACES, Rows
 
 FINEST = 1_280  # pixels of a picture's longer side, at the most
@@ -39,31 +38,30 @@ SAME = 0.4  # two boxes of two looks whose intersection is more than this share 
 INSIDE = 0.7  # two boxes of which one lies in the other by more than this share of itself are of one face
 VERSION = "search 5"  # raised whenever other faces are found: images are then searched again
 
-Look = Callable[[NDArray[np.uint8]], list[Rows]]
 
-
-def faces_in(photo: Image.Image, look: Look, least: float, *, largest: bool) -> Rows:
+def faces_in(photo: Image.Image, least: float, *, largest: bool) -> Looking[Rows]:
     """The faces in a gray photo, each once: rows as the detector gives them, in the photo's pixels.
 
     What has its middle beyond the photo's border is no face of it.
 
-    look: a detector.
     least: pixels on a face's shorter side; smaller faces need not be found.
     largest: no face but the largest is asked for.
     """
     longest = max(photo.size)
     fine = max(ENLARGED, min(FINEST, longest))
     if fine <= LARGE:
-        return _look_at(photo, fine / longest, look)
+        return (yield from _look_at(photo, fine / longest))
     if fine < COARSEST * MUCH_COARSER:
-        rows = _look_at(photo, fine / longest, look)
-        return rows if (rows[:, 2:4].min(1) >= least).any() else _look_at(photo, COARSEST / longest, look)
+        rows = yield from _look_at(photo, fine / longest)
+        shown = (rows[:, 2:4].min(1) >= least).any()
+        return rows if shown else (yield from _look_at(photo, COARSEST / longest))
     coarse = int(fine / MUCH_COARSER) / longest
-    rows = _look_at(photo, coarse, look)
+    rows = yield from _look_at(photo, coarse)
     clear: NDArray[np.bool_] = coarse * rows[:, 2:4].min(1) >= CLEAR
     if coarse * least >= CLEAR or (largest and clear.any()):  # a larger one would have been found as well
         return rows[clear]
-    return _one_after_the_other(rows[clear], _look_at(photo, fine / longest, look), rows[~clear])
+    finer = yield from _look_at(photo, fine / longest)
+    return _one_after_the_other(rows[clear], finer, rows[~clear])
 
 
 def coarse(photo: Image.Image) -> Image.Image:
@@ -72,9 +70,9 @@ def coarse(photo: Image.Image) -> Image.Image:
     return _scaled(photo, max(ENLARGED, min(FINEST, longest) / COARSER) / longest)
 
 
-def surest_score(picture: Image.Image, look: Look) -> float:
+def surest_score(picture: Image.Image) -> Looking[float]:
     """How sure a look at a picture is of the surest face that it shows, 0..1; 0 without one."""
-    (rows,) = look(np.asarray(picture)[None])
+    (rows,) = yield np.asarray(picture)[None]
     return float(rows[:, 14].max(initial=0))
 
 
@@ -87,9 +85,9 @@ def _one_after_the_other(*looks: Rows) -> Rows:
     return found[:MOST_FACES]
 
 
-def _look_at(photo: Image.Image, scale: float, look: Look) -> Rows:
+def _look_at(photo: Image.Image, scale: float) -> Looking[Rows]:
     """What one look at the photo finds, in the photo's pixels, but what has its middle beyond the border."""
-    (rows,) = look(np.asarray(_scaled(photo, scale))[None])
+    (rows,) = yield from looks.faces_in(np.asarray(_scaled(photo, scale))[None])
     rows[:, :14] /= scale
     middles = rows[:, :2] + rows[:, 2:4] / 2
     inside = ((middles >= 0) & (middles <= photo.size)).all(1)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ferbatch.images import passes
 from ferbatch.images.frames import Points, axes
+from ferbatch.images.looks import Looking
 
 STEP = 45  # degrees from one turn to the next
 ROUND = 360 // STEP
@@ -60,7 +61,7 @@ class View:
         return np.asarray(((there >= 0) & (there <= self.photo.size)).all(1))
 
 
-def likely_turns(view: View, look: passes.Look) -> list[int]:
+def likely_turns(view: View) -> Looking[list[int]]:
     """The steps by which a view without a face is to be turned for the one that a coarse look is surest of, if any."""
     upright = View(passes.coarse(view.pixels))
     scores = dict[int, float]()
@@ -68,6 +69,6 @@ def likely_turns(view: View, look: passes.Look) -> list[int]:
         for quarter in (0, *QUARTERS):  # transposing is quicker than turning
             picture = first.pixels.transpose(QUARTERS[quarter]) if quarter else first.pixels
             if steps := first.steps + quarter:
-                scores[steps] = passes.surest_score(picture, look)
+                scores[steps] = yield from passes.surest_score(picture)
     best = max(sorted(scores), key=lambda steps: scores[steps])
     return [best] if scores[best] else []

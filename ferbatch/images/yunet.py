@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import math
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -68,33 +69,40 @@ class YuNet:
         self.network = (engine or _engine()).load(simplified(onnx()))
 
     @staticmethod
-    def version() -> str:
-        """What identifies its findings; ModelError where it is not there."""
+    def version(device: str | None = None) -> str:
+        """What identifies its findings, on a device or None, the cores; ModelError where it is not there."""
         onnx()
-        return f"{FILE.removesuffix('.onnx')}, {_engine().version}"
-
-    def __call__(self, grays: NDArray[np.uint8]) -> list[Rows]:
-        """The faces in each of N pictures of one size, (N, H, W): the surest first, each once."""
-        return [surest(rows, SAME) for rows in self.candidates(grays)]
+        engine = _engine().version if device is None else engines.torch_on(device)
+        return f"{FILE.removesuffix('.onnx')}, {engine}"
 
     def candidates(self, grays: NDArray[np.uint8]) -> list[Rows]:
-        """Of each picture, every box that may be of a face, however many there are of each."""
+        """Of each of N pictures of one size, (N, H, W), every box that may be of a face, however many of each."""
         n, height, width = grays.shape
         if not n or min(height, width) < THINNEST:
             return [np.empty((0, 15)) for _ in range(n)]
         levels = self.network(padded(grays))
         return [_faces([level[one] for level in levels]) for one in range(n)]
 
+    def candidates_of(self, asked: Sequence[NDArray[np.uint8]]) -> list[list[Rows]]:
+        """The same of pictures of several sizes."""
+        return [self.candidates(grays) for grays in asked]
+
 
 def padded(grays: NDArray[np.uint8]) -> engines.Pixels:
     """The pictures as the network takes them: black beyond their borders, so far that it can halve them five times."""
     n, height, width = grays.shape
-    down, across = (max(LEAST_PADDED, -(-side // STRIDES[-1]) * STRIDES[-1]) for side in (height, width))
+    down, across = padded_size(height, width)
     if (down, across) == (height, width):
         return grays[:, None].astype(np.float32)
     pixels = np.zeros((n, 1, down, across), np.float32)
     pixels[:, 0, :height, :width] = grays
     return pixels
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """The height and width of a picture as the network takes it."""
+    down, across = (max(LEAST_PADDED, -(-side // STRIDES[-1]) * STRIDES[-1]) for side in (height, width))
+    return down, across
 
 
 def _faces(levels: list[NDArray[np.float32]]) -> Rows:
@@ -109,14 +117,22 @@ def _faces(levels: list[NDArray[np.float32]]) -> Rows:
             found.append(np.concatenate((level[:, down, across], [across, down, np.full(len(down), stride)])))
     if not found:
         return np.empty((0, 15))
-    values = np.concatenate(found, 1, dtype=np.float64).T
+    rows = rows_of(np.concatenate(found, 1, dtype=np.float64).T)
+    return rows[are_faces(rows)]
+
+
+def rows_of(values: NDArray[np.float64]) -> Rows:
+    """What the network says of places as rows; values: its 16, across, down and the level's stride, (M, 19)."""
     places, strides = values[:, 16:18], values[:, 18:]
     scores = np.sqrt((1 / (1 + np.exp(-values[:, :2]))).prod(1, keepdims=True))
     middles, sides = (places + values[:, 2:4]) * strides, np.exp(values[:, 4:6]) * strides
     landmarks = (np.tile(places, 5) + values[:, 6:16]) * strides
-    rows: Rows = np.concatenate((middles - sides / 2, sides, landmarks, scores), 1)
-    rows = rows[(scores[:, 0] >= MIN_SCORE) & np.isfinite(rows).all(1)]
-    return rows
+    return np.concatenate((middles - sides / 2, sides, landmarks, scores), 1)
+
+
+def are_faces(rows: Rows) -> NDArray[np.bool_]:
+    """(M,) which rows are sure enough to be of faces, and of numbers."""
+    return np.asarray((rows[:, 14] >= MIN_SCORE) & np.isfinite(rows).all(1))
 
 
 def surest(rows: Rows, same: float, inside: float = 1.0, most: int = MOST_BOXES) -> Rows:

@@ -18,6 +18,7 @@ from ferbatch.core.options import EXAMPLE
 from ferbatch.core.records import Search
 from ferbatch.images import crops, engines, faces, frames, passes, yunet
 from ferbatch.images.decode import GrayImage, from_memory
+from ferbatch.images.looks import answered
 from ferbatch.images.onnx_file import simplified
 
 INSTALLED = [name for name, engine in engines.ENGINES.items() if engine.version]
@@ -80,8 +81,8 @@ def test_a_picture_gives_the_same_numbers_every_time(detector: yunet.YuNet) -> N
 
 
 def yunet_rows(detector: yunet.YuNet, picture: NDArray[np.uint8]) -> NDArray[np.float64]:
-    (rows,) = detector(picture[None])
-    return rows
+    (rows,) = detector.candidates(picture[None])
+    return yunet.surest(rows, yunet.SAME)
 
 
 def test_the_rows_of_a_photo_are_the_same_whatever_was_searched_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,12 +106,16 @@ def test_no_box_lies_outside_its_picture() -> None:
         look = yunet.YuNet(engines.ENGINES[name])
         for width, height in sizes(rng, depth(30, 200), most=400):
             for values in (scene(rng, (int(width), int(height))), rng.integers(0, 255, (height, width), np.uint8)):
-                rows = passes.faces_in(Image.fromarray(values), look, 1, largest=False)
+                rows = answered(passes.faces_in(Image.fromarray(values), 1, largest=False), look)
                 middles = rows[:, :2] + rows[:, 2:4] / 2
                 assert ((middles >= 0) & (middles <= (width, height))).all()
     photo = Image.new("L", (176, 144))
     inside, outside = ([x, 20, 60, 70, *frames.TEMPLATE.ravel(), 0.999] for x in (20, 1_099))
-    found = passes.faces_in(photo, lambda _: [np.array([inside, outside])], 20, largest=False)
+    search = passes.faces_in(photo, 20, largest=False)
+    assert next(search).shape == (1, 144, 176)
+    with pytest.raises(StopIteration) as end:
+        search.send([np.array([inside, outside])])
+    found = end.value.value
     assert found[:, 0].tolist() == [20]
 
 
@@ -211,7 +216,7 @@ def test_no_look_is_taken_that_could_not_add_a_face_that_is_asked_for(
     longest: int, least: float, wanted: list[int]
 ) -> None:
     looks = Looks()
-    passes.faces_in(landscape((longest, longest * 3 // 4)).convert("L"), looks, least, largest=False)
+    answered(passes.faces_in(landscape((longest, longest * 3 // 4)).convert("L"), least, largest=False), looks)
     assert looks.sides == wanted
 
 
@@ -221,9 +226,9 @@ def test_where_the_largest_face_alone_is_wanted_the_first_look_that_sees_one_cle
     small.paste(portrait().resize((400, 400)), (100, 100))
     for picture, wanted in ((large, [365]), (small, [365, 1_280])):
         looks = Looks()
-        (first,) = passes.faces_in(picture, looks, 20, largest=True)
+        (first,) = answered(passes.faces_in(picture, 20, largest=True), looks)
         assert looks.sides == wanted
-        (same,) = passes.faces_in(picture, looks, 20, largest=False)  # whichever looks were taken
+        (same,) = answered(passes.faces_in(picture, 20, largest=False), looks)  # whichever looks were taken
         assert first.tolist() == same.tolist()
 
 
@@ -234,14 +239,13 @@ def test_all_faces_of_a_photo_are_looked_at_again_at_once() -> None:
     for x, side in ((20, 300), (420, 480)):
         picture.paste(portrait().resize((side, side)), (x, 60))
     image = GrayImage(picture, *picture.size)
-    rows = passes.faces_in(picture, look, 20, largest=False)
+    rows = answered(passes.faces_in(picture, 20, largest=False), look)
     found = [faces.Face(*row[:4], row[14], row[4:14].reshape(5, 2)) for row in rows]
     look.shapes.clear()
-    closer = faces._closer(image.pixels, found, look, faces.CLOSE)
+    closer = answered(faces._closer(image.pixels, found, faces.CLOSE), look)
     assert look.shapes == [(2, faces.CLOSE, faces.CLOSE)]
-    assert [faces._closer(image.pixels, [one], look, faces.CLOSE)[0].landmarks.tolist() for one in found] == [
-        one.landmarks.tolist() for one in closer
-    ]
+    alone = [answered(faces._closer(image.pixels, [one], faces.CLOSE), look)[0] for one in found]
+    assert [one.landmarks.tolist() for one in alone] == [one.landmarks.tolist() for one in closer]
 
 
 assert INSTALLED  # with none, nothing above would be tried

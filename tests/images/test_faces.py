@@ -104,7 +104,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_detector_is_the_one_that_is_expected_and_comes_with_the_plain_install() -> None:
     assert len(yunet.onnx()) == 232_589
-    assert faces.version(DETECT) == f"{faces.DETECTORS['yunet'].version()}, {passes.VERSION}"
+    assert faces.version(DETECT) == f"{faces.DETECTORS['yunet'].version(None)}, {passes.VERSION}"
     assert (faces.version(DETECT) or "").startswith("face_detection_yunet_2023mar, ")
     assert faces.version(Search("whole")) is None
     requirements = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[0]
@@ -734,13 +734,15 @@ def test_real_faces_in_photos_are_found_and_labelled_as_well_as_their_crops(past
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("faces_on", ["cores", "device"])
 @pytest.mark.parametrize("options", [(), ("--isolate",), ("--no-isolate", "--workers", "2"), ("--workers", "0")])
 def test_on_a_gpu_the_faces_are_those_of_the_cpu(
-    options: tuple[str, ...], folder: Path, ferbatch_in: Ferbatch, tmp_path: Path
+    options: tuple[str, ...], faces_on: str, folder: Path, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
     common = ("label", "photos", "--precision", "fp32")
+    on_gpu = ("--device", "cuda", "--faces-on", faces_on, *options)
     assert ferbatch_in(*common, "-o", "cpu.csv", "--device", "cpu").returncode == 3
-    assert ferbatch_in(*common, "-o", "gpu.csv", "--device", "cuda", *options).returncode == 3
+    assert ferbatch_in(*common, "-o", "gpu.csv", *on_gpu).returncode == 3
     for one, other in zip(written(tmp_path / "cpu.csv"), written(tmp_path / "gpu.csv"), strict=True):
         assert (one["path"], one["status"], box_of(one) if one["face"] else "") == (
             other["path"],
@@ -781,7 +783,7 @@ def test_a_turned_face_that_a_closer_look_does_not_show_is_looked_at_closer_stil
         def candidates(self, grays: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
             return [rows[: 0 if grays.shape[1:] == (faces.CLOSE,) * 2 else None] for rows in super().candidates(grays)]
 
-    monkeypatch.setitem(faces.DETECTORS, "blind", faces.Kind(Blind, Blind.version))
+    monkeypatch.setitem(faces.DETECTORS, "blind", faces.Kind(lambda _: Blind(), Blind.version))
     (face,) = faces.find(gray(turned(PORTRAIT, 90)), Search("detect", detector="blind"))
     assert frames.apart(face.turn, 90) < 20
     assert face.close_score >= faces.BELIEVED

@@ -15,6 +15,7 @@ from support import depth
 from test_faces import BOX, PORTRAIT, landscape
 
 from ferbatch.images import passes, yunet
+from ferbatch.images.looks import answered
 
 SIZES = ((350, 350), (720, 576), (1_280, 960))  # of photos, in pixels
 SHARES = (1 / 20, 1 / 14, 1 / 10, 1 / 7, 1 / 5, 1 / 3, 1 / 2, 0.7, 0.9, 1.0)  # of the longer side, that a face is high
@@ -48,7 +49,7 @@ def scene(rng: np.random.Generator, size: tuple[int, int], share: float) -> tupl
 def every_look(photo: Image.Image, look: passes.Look) -> yunet.Rows:
     """All faces by as many looks as may be of use, for comparison: at 1,280 pixels, at 320 and at 160."""
     longest = max(photo.size)
-    rows = [passes._look_at(photo, side / longest, look) for side in {min(1_280, longest), 320, 160}]
+    rows = [answered(passes._look_at(photo, side / longest), look) for side in {min(1_280, longest), 320, 160}]
     return yunet.surest(np.concatenate(rows), passes.SAME, passes.INSIDE)
 
 
@@ -65,7 +66,7 @@ def recall(size: tuple[int, int], shares: Sequence[float], n: int) -> NDArray[np
         for _ in range(n):
             picture, box = scene(rng, size, share)
             found[at] += (
-                hit(passes.faces_in(picture, look, LEAST, largest=False), box),
+                hit(answered(passes.faces_in(picture, LEAST, largest=False), look), box),
                 hit(every_look(picture, look), box),
             )
     return found / n
