@@ -45,7 +45,7 @@ from ferbatch.report import charts
 from ferbatch.stream import classifier, journal, pool, worker
 from ferbatch.stream import read as reading
 from ferbatch.stream.classifier import Classifier
-from ferbatch.stream.read import Content, read
+from ferbatch.stream.read import Content, Opened, opened, read
 
 Patch = pytest.MonkeyPatch
 FAULTS: dict[str, Callable[..., None]] = {}
@@ -195,8 +195,8 @@ def one_hash_for_all(patch: Patch) -> None:
 # Images
 
 
-def dangerous(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
-    """`read` with a decoder that has holes: what the file's name says happens."""
+def dangerous(file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Opened:
+    """`opened` with a decoder that has holes: what the file's name says happens."""
     name = os.path.basename(file)
     if name.startswith(b"segv"):
         faulthandler.disable()  # pytest's, which would tell of it
@@ -209,7 +209,7 @@ def dangerous(path: str, file: bytes, decoding: Decoding, info: os.stat_result |
         time.sleep(1_000)
     if name.startswith(b"big"):
         bytearray(5 * 2**30)
-    return read(path, file, decoding, info)
+    return opened(file, decoding, info)
 
 
 def forked(patch: Patch) -> None:
@@ -222,7 +222,7 @@ def forked(patch: Patch) -> None:
 @fault
 def decoder_with_holes(patch: Patch) -> None:
     """Workers decode with `dangerous`."""
-    patch.setattr(reading, "read", dangerous)
+    patch.setattr(reading, "opened", dangerous)
     forked(patch)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,7 @@ class Options:
     allow: tuple[str, ...] = ()  # of ERROR_KINDS: rows with an error that is no failure
     max_errors: str | None = None  # how many images may fail: N or P%
     search: Search = field(default_factory=lambda: Search("auto"))
+    faces_on: str = "cores"  # one of FOUND_ON
     annotate: str | None = None  # the folder to write copies with boxes and labels to
     shard: str | None = None  # I/N: label the I-th of N shares of the images, by their paths
     engine: str = "local"  # one of ENGINES: what labels
@@ -104,6 +105,10 @@ class Options:
             failures_allowed(self.max_errors, 0)  # raises where it is neither
         self._check_engine()
 
+    def search_on(self, device: str) -> Search:
+        """How faces are looked for by a run that labels on this device."""
+        return searched_on(self.search, self.faces_on, device)
+
     def _check_engine(self) -> None:
         """UsageError where the engine is none, or cannot do what is asked for."""
         if self.engine not in ENGINES:
@@ -112,12 +117,23 @@ class Options:
             raise UsageError("--ray-address and --ray-actors need --engine ray")
         if self.engine == "ray" and self.search.crops is not None:
             raise UsageError("--crops is not for --engine ray, whose nodes would write them to disks of their own")
+        if self.engine == "ray" and self.faces_on == "device":
+            raise UsageError("--faces-on device is not for --engine ray, whose tasks that read images have no GPU")
         if self.engine == "ray" and self.device not in RAY_DEVICES:
             raise UsageError(
                 f"--device is {', '.join(RAY_DEVICES)} with --engine ray, not '{escape(self.device)[:40]}'"
             )
         if self.engine == "ray" and self.workers == 0:
             raise UsageError("--workers is 1 or more with --engine ray: tasks that read images at a time")
+
+
+def searched_on(search: Search, faces_on: str, device: str) -> Search:
+    """A search where `faces_on`, one of FOUND_ON, says, of a run that labels on a device; UsageError for another's."""
+    if faces_on != "device" or search.mode == "whole":
+        return search
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"--faces-on device is for --device cpu and cuda, not {device}")
+    return replace(search, device=device)
 
 
 def shard_of(shard: str) -> tuple[int, int]:
@@ -223,6 +239,7 @@ class BenchOptions:
     faces: str = "auto"  # one of FACES_MODES
     peer_python: str | None = None  # the interpreter that has the programs to compare with
     recommend: bool = True  # try other choices of --workers and --batch-size
+    faces_on: str = "cores"  # one of FOUND_ON
     device: str = "auto"
     precision: str = "auto"
 

@@ -8,7 +8,7 @@ import typer
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.records import FACES_MODES, MARGINS, Rules
+from ferbatch.core.records import FACES_MODES, FOUND_ON, MARGINS, Rules
 
 Model = Annotated[str, typer.Option("--model", help="A shipped model's name, or the path of a .safetensors file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -43,6 +43,14 @@ Faces = Annotated[
     typer.Option(
         "--faces",
         help="whole: each image is one cropped face; detect: find the faces and label each; auto: as suits each image.",
+    ),
+]
+FacesOn = Annotated[
+    str,
+    typer.Option(
+        "--faces-on",
+        help="cores: the cores look for faces; device: PyTorch does, on --device, in batches"
+        " (not measured on a GPU yet).",
     ),
 ]
 MinFace = Annotated[
@@ -90,7 +98,11 @@ def rules(hidden: bool, exclude: list[str] | None, follow_links: bool) -> Rules:
     return Rules(hidden, tuple(exclude or ()), follow_links)
 
 
-def check_faces(mode: str) -> None:
-    """UsageError where --faces is none of its modes."""
+def check_faces(mode: str, faces_on: str = "cores") -> None:
+    """UsageError where --faces is none of its modes, or --faces-on none of its places."""
+    if faces_on not in FOUND_ON:
+        raise UsageError(f"--faces-on is {' or '.join(FOUND_ON)}, not '{escape(faces_on)}'")
+    if mode == "whole" and faces_on != "cores":
+        raise UsageError("--faces-on device needs faces to be looked for: not --faces whole")
     if mode not in FACES_MODES:
         raise UsageError(f"--faces is {', '.join(FACES_MODES[:-1])} or {FACES_MODES[-1]}, not '{escape(mode)}'")

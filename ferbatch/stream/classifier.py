@@ -27,6 +27,8 @@ from ferbatch.stream.pool import Pool, can_compute, pays_for
 from ferbatch.stream.read import Content, gathered, searched
 from ferbatch.stream.source import Batches, loader, pinned
 
+OF_GPU = 2**30  # bytes of a GPU's memory that a process takes which finds faces there
+
 
 class Classifier(Engine):
     """An Engine that labels images: files by their references, or what is in memory.
@@ -88,13 +90,15 @@ class Classifier(Engine):
         """The processes that are to decode these images; None where this process does. Arguments as of `stream`."""
         on_cpu, number = self.device.type == "cpu", workers.number
         isolated = workers.isolate or (workers.isolate is None and number != 0 and pays_for(images, decoding.search))
-        if number is None and not isolated:  # few images: a CPU's network wants every core
-            number = 0 if on_cpu else process.default_workers()
+        if (
+            number is None and not isolated
+        ):  # few images: a CPU's network wants every core, and opening a GPU takes long
+            number = 0 if on_cpu or decoding.search.device else process.default_workers()
         with contextlib.ExitStack() as stack:
             pool = None
             if isolated or number:
                 computes = isolated and on_cpu and can_compute()
-                number = number or (torch.get_num_threads() if computes else process.default_workers())
+                number = number or (torch.get_num_threads() if computes else self._processes(decoding.search))
                 compute = (lambda batch: batch.scored(self.alone(batch.inputs), doubt)) if computes else None
                 with contextlib.suppress(*((WorkerError,) if isolated and not workers.isolate else ())):
                     at_once = max(batch_size, self.block) if computes else batch_size  # a block is computed whole
@@ -102,6 +106,14 @@ class Classifier(Engine):
                     processes.room = pinned if self.device.type == "cuda" else processes.room
                     pool = stack.enter_context(processes)
             yield pool
+
+    def _processes(self, search: Search) -> int:
+        """How many are to decode: one a core, but no more than have room on the GPU where they find faces there."""
+        number = process.default_workers()
+        if search.device is None or self.device.type != "cuda":
+            return number
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(number, free // OF_GPU))
 
     def __call__(self, image: Any) -> Any:
         """The Prediction for one image, or a list of them for a list.

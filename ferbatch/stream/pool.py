@@ -93,11 +93,14 @@ class Pool:
         methods = multiprocessing.get_all_start_methods()
         # Where there is no network to share, not fork: this process has threads by now. But the Python API, which
         # forgives nothing, forks where it can: anything else would run its host's main module again.
+        # Nor where they find faces on a GPU: a fork of a process that has opened it cannot.
         fresh = "forkserver" if "forkserver" in methods else "spawn"
-        self.forks = bool(compute) or (not self.forgiving and can_compute())
+        on_gpu = decoding.search.device not in (None, "cpu")
+        self.forks = (bool(compute) or (not self.forgiving and can_compute())) and not on_gpu
         self.context: Any = multiprocessing.get_context("fork" if self.forks else fresh)
         if self.context.get_start_method() == "forkserver":
-            self.context.set_forkserver_preload(["__main__", __name__])  # once, not in every process
+            torch = ["torch"] if decoding.search.device else []
+            self.context.set_forkserver_preload(["__main__", __name__, *torch])  # once, not in every process
         self.timeout, self.compute = workers.timeout, compute
         self.number, self.batch_size = workers.number or default_workers(), batch_size
         self.decoding = replace(decoding, connections=max(1, decoding.connections // self.number))

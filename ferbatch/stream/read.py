@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from itertools import count
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,11 @@ from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 
 SOON = 0.4  # seconds after which what is decoded is handed on, however few images it is
+# Images whose faces a device finds together, at the most, and pixels and bytes of theirs from which there are no more.
+MOST_TOGETHER, HELD = 64, 2**24
+
+T = TypeVar("T")
+Watch = Callable[[int | None], None]
 
 
 class Content(NamedTuple):
@@ -33,6 +40,23 @@ class Content(NamedTuple):
     large: bool = False  # whether it was, and is too large or too wide for a cropped face
     missed: bool = False  # whether it was, for no face was found in it
     failure: Failure | None = None
+
+
+Some = tuple[list[Content], list[Version]]
+
+
+class Opened(NamedTuple):
+    """A file that is read, and the image in it where faces are to be looked for."""
+
+    data: bytes
+    suffix_type: str | None
+    luma: NDArray[np.uint8] | None  # its pixels, from the quicker decoder where that has them
+    image: GrayImage | None
+
+    @property
+    def size(self) -> int:
+        """Bytes and pixels that are held for it, about."""
+        return len(self.data) + (self.image.pixels.width * self.image.pixels.height if self.image else 0)
 
 
 def gathered(
@@ -64,7 +88,7 @@ def gathered(
 
 
 def batches(
-    first: int, references: References, decoding: Decoding, watch: Callable[[int | None], None] = lambda number: None
+    first: int, references: References, decoding: Decoding, watch: Watch = lambda number: None
 ) -> Iterator[Batch]:
     """Images as one Batch; where they take long, as several, so that what is done is not waited for.
 
@@ -80,25 +104,65 @@ def batches(
         remote.forget(references.files)
 
 
-def _batches(
-    first: int, references: References, decoding: Decoding, watch: Callable[[int | None], None]
-) -> Iterator[Batch]:
+def _batches(first: int, references: References, decoding: Decoding, watch: Watch) -> Iterator[Batch]:
     begun, start = 0, time.monotonic()
     contents, versions = list[Content](), list[Version]()
-    for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
+    each = _one_by_one if decoding.search.device is None else _together
+    for some, theirs in each(first, references, decoding, watch):
+        contents += some
+        versions += theirs
+        end = begun + len(contents)
+        if time.monotonic() - start > SOON or end == len(references.files):
+            watch(None)
+            yield gathered(first + begun, references.part(begun, end), decoding.size, contents, versions)
+            contents, versions, begun, start = [], [], end, time.monotonic()
+
+
+def _one_by_one(first: int, references: References, decoding: Decoding, watch: Watch) -> Iterator[Some]:
+    """Images, each alone: what they hold, and their versions."""
+    for number, path, file in zip(count(first), references.paths, references.files, strict=False):
         remote.wait_for(file)  # before its time counts, which is that of decoding
+        watch(number)
+        info = stat_of(file)
+        yield [_or_failure(path, decoding, partial(read, path, file, decoding, info))], [version_in(info)]
+
+
+def _together(first: int, references: References, decoding: Decoding, watch: Watch) -> Iterator[Some]:
+    """Images, a few at a time, whose faces a device finds together: as many as MOST_TOGETHER and HELD allow.
+
+    While it does so, `watch` is told of none: no image is to blame.
+    """
+    held, versions, size, last = list[Opened | Content](), list[Version](), 0, len(references.files) - 1
+    for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
+        remote.wait_for(file)
         watch(first + place)
         info = stat_of(file)
         versions.append(version_in(info))
-        try:
-            contents.append(read(path, file, decoding, info))
-        except UnreadableImageError as error:
-            write_crops(decoding.search.crops, path)
-            contents.append(Content(failure=Failure(error.kind, str(error))))
-        if time.monotonic() - start > SOON or place + 1 == len(references.files):
-            watch(None)
-            yield gathered(first + begun, references.part(begun, place + 1), decoding.size, contents, versions)
-            contents, versions, begun, start = [], [], place + 1, time.monotonic()
+        held.append(_or_failure(path, decoding, partial(opened, file, decoding, info)))
+        size += held[-1].size if isinstance(held[-1], Opened) else 0
+        if size < HELD and len(held) < MOST_TOGETHER and place < last:
+            continue
+        watch(None)
+        to_search = [one.image for one in held if isinstance(one, Opened) and one.image]
+        faces_of = iter(faces.find_all(to_search, decoding.search))
+        contents = list[Content]()
+        for at, one in enumerate(held, place + 1 - len(held)):
+            if isinstance(one, Opened):
+                watch(first + at)
+                found, path = next(faces_of) if one.image else [], references.paths[at]
+                one = _or_failure(path, decoding, partial(content_of, path, one, found, decoding))
+            contents.append(one)
+        yield contents, versions
+        held, versions, size = [], [], 0
+
+
+def _or_failure(path: str, decoding: Decoding, look: Callable[[], T]) -> T | Content:
+    """What comes of looking at an image; a Content that says why where nothing does."""
+    try:
+        return look()
+    except UnreadableImageError as error:
+        write_crops(decoding.search.crops, path)
+        return Content(failure=Failure(error.kind, str(error)))
 
 
 def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Content:
@@ -114,18 +178,29 @@ def read(path: str, file: bytes, decoding: Decoding, info: os.stat_result | None
     decoding: how it becomes inputs of a model.
     info: what os.stat says of it, where it was asked already.
     """
-    search = decoding.search
+    held = opened(file, decoding, info)
+    return content_of(path, held, faces.find(held.image, decoding.search) if held.image else [], decoding)
+
+
+def opened(file: bytes, decoding: Decoding, info: os.stat_result | None = None) -> Opened:
+    """The file's bytes, and the image in them where faces are to be looked for; arguments and errors as of `read`."""
     data, suffix_type = read_bytes(file, info), type_of_name(file)
     luma = None if decoding.by_pillow else luma_of(data, decoding.size)
-    missed = False
-    if image := _to_search(data, luma, suffix_type, decoding):
-        found = faces.find(image, search)
+    return Opened(data, suffix_type, luma, _to_search(data, luma, suffix_type, decoding))
+
+
+def content_of(path: str, held: Opened, found: Sequence[faces.Face], decoding: Decoding) -> Content:
+    """What an opened file holds, of which the faces were looked for; arguments and errors as of `read`."""
+    search, image, missed = decoding.search, held.image, False
+    if image:
         missed = not found and crops.may_be_crop(image)
         if search.mode == "detect" or not (missed or crops.is_crop(image, found)):
             return searched(path, image, found, decoding)
     # What was searched and taken whole after all is decoded a second time, at the scale of a whole image: its pixels
     # must be the same whichever way that was decided.
-    pixels, width, height = input_of(data, suffix_type, decoding.size, luma, by_pillow=decoding.by_pillow)
+    pixels, width, height = input_of(
+        held.data, held.suffix_type, decoding.size, held.luma, by_pillow=decoding.by_pillow
+    )
     write_crops(search.crops, path)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     return Content([pixels], None, large, missed)

@@ -17,11 +17,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ferbatch.core.batch import Batch, References
-from ferbatch.core.errors import FerbatchError, OutputError
+from ferbatch.core.errors import DeviceError, FerbatchError, OutputError
 from ferbatch.core.process import ONE_CORE, STOPPING
 from ferbatch.core.records import Decoding
 from ferbatch.core.stores import remote
 from ferbatch.core.stores.known import Known, learn
+from ferbatch.images import faces
 from ferbatch.stream.read import batches
 
 MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large
@@ -51,13 +52,9 @@ def work(
     forked: whether the process holds the files that its parent has open.
     """
     asked, answered = pipes
-    for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
-        signal.signal(number, signal.SIG_IGN)
-    _end_with_parent()
-    os.environ[ONE_CORE] = "1"
-    if forked:
-        _let_go_of_files()
-    _limit_memory()
+    _settle(forked)
+    if not _prepared(decoding, answered):
+        return
 
     def watch(number: int | None) -> None:
         current.value = -1 if number is None else number
@@ -71,8 +68,29 @@ def work(
                 for batch in batches(first, references, decoding, watch):
                     _answer(answered, start, batch, compute)
                     start = at_work()
-            except OutputError as error:  # of crops; anything else ends the process, as a crash of the decoder does
+            except (OutputError, DeviceError) as error:  # of crops; anything else is as a crash of the decoder
                 answered.send(error)
+
+
+def _settle(forked: bool) -> None:
+    """Be one of a run's processes: with one core, and an end that is its parent's."""
+    for number in STOPPING:  # whoever stops the run ends its workers, too, and in order
+        signal.signal(number, signal.SIG_IGN)
+    _end_with_parent()
+    os.environ[ONE_CORE] = "1"
+    if forked:
+        _let_go_of_files()
+
+
+def _prepared(decoding: Decoding, answered: Connection) -> bool:
+    """Open the device that finds faces, if one does, and limit memory; where that fails, say why."""
+    try:
+        faces.prepare(decoding.search)  # before the limit: what a GPU's driver maps is not an image's
+    except FerbatchError as error:
+        answered.send(error)
+        return False
+    _limit_memory()
+    return True
 
 
 def _end_with_parent() -> None:

@@ -84,6 +84,7 @@ def label(
     ] = False,
     min_face: shared.MinFace = MIN_FACE,
     face_margin: shared.FaceMargin = 0.0,
+    faces_on: shared.FacesOn = "cores",
     crops: Annotated[str | None, typer.Option("--crops", help="A folder to write the found faces to.")] = None,
     annotate: Annotated[
         str | None, typer.Option("--annotate", help="A folder to write copies with boxes and labels to.")
@@ -154,7 +155,7 @@ def label(
     if null and "-" not in chosen:
         raise UsageError("--null needs - among the PATHS")
     existing = Existing(overwrite, resume, incremental, retry_failed)
-    shared.check_faces(faces)
+    shared.check_faces(faces, faces_on)
     if faces == "whole" and (largest_face or crops is not None):
         raise UsageError("--largest-face and --crops need faces to be looked for: not --faces whole")
     if faces == "whole" and (min_score > 0 or max_turn < MOST_TURN):
@@ -180,6 +181,7 @@ def label(
         allow=tuple(dict.fromkeys(kind.strip() for kind in allow.split(","))) if allow is not None else (),
         max_errors=max_errors,
         search=Search(faces, min_face, face_margin, largest_face, crops=crops),
+        faces_on=faces_on,
         annotate=annotate,
         shard=shard,
         engine=engine,

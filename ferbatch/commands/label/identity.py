@@ -45,7 +45,7 @@ def identity_of(
             device = str(choose(before["--device"]))
     if precision == "auto" and before.get("--precision") in [*DTYPES]:
         precision = before["--precision"]
-    chosen, search = choose(device), options.search
+    chosen = choose(device)
     return {
         "PATHS": [path if path in ("-", "/") else path.rstrip("/") for path in shown_paths(options)],
         "--model": card.name,
@@ -63,7 +63,7 @@ def identity_of(
         "--tta": options.tta,
         "preprocessing": PREPROCESSING_VERSION,
         "--annotate": options.annotate and os.path.normpath(options.annotate),
-        **_of_search(search),
+        **_of_search(options.search_on(str(chosen))),
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
         "journal": FORMAT,

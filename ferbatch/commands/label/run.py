@@ -59,7 +59,7 @@ def rows_of(options: Options) -> Iterator[Prediction]:
     if options.shard:
         listing = share(listing, *shard_of(options.shard)).listing
     classifier = _load(options, card, options.device, options.precision)
-    faces.check(options.search)
+    faces.check(options.search_on(str(classifier.device)))
     batches = _stream(classifier, listing, options)
     return (row for batch in batches for rows in predictions(batch, card.labels) for row in rows)
 
@@ -103,7 +103,7 @@ def _stream(
 ) -> Labelled:
     return classifier.stream(
         images,
-        Decoding(classifier.card.size, by_pillow, options.search),
+        Decoding(classifier.card.size, by_pillow, options.search_on(str(classifier.device))),
         Workers(options.workers, options.isolate, options.timeout),
         doubt=options.doubt,
         batch_size=options.batch_size,
