@@ -49,6 +49,7 @@ def bench(
         bool, typer.Option("--no-recommend", help="Do not try other numbers of --workers and --batch-size.")
     ] = False,
     faces: shared.Faces = "auto",
+    faces_on: shared.FacesOn = "cores",
     device: shared.Device = "auto",
     precision: shared.Precision = "auto",
     format_: Annotated[
@@ -59,7 +60,7 @@ def bench(
     """Measure speed on this machine: reading, decoding, the network, all of it, and how near that is to the limit."""
     if format_ not in (None, "json"):
         raise UsageError(f"the figures come as a table or as json, not as '{escape(format_)}'")
-    shared.check_faces(faces)
+    shared.check_faces(faces, faces_on)
     process.be_quick()
 
     with process.importing():
@@ -72,6 +73,7 @@ def bench(
         images=images,
         generate=generate,
         faces=faces,
+        faces_on=faces_on,
         repeat=repeat,
         compare=tuple(dict.fromkeys(compare or ())),
         peer_python=peer_python,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -21,6 +21,13 @@ BENCH_ROWS = {  # what is measured -> what the table calls it
     "limit": "the limit of all three",
     "end_to_end": "ferbatch label",
 }
+ON_CORES = {  # what is measured besides where a device looks for faces
+    "looks": "the detector alone, on the device",
+    "cores_look": "the detector alone, on the cores",
+    "decode_on_cores": "reading and decoding, faces by the cores",
+    "end_to_end_on_cores": "ferbatch label, faces by the cores",
+}
+ON_CORES_RATIOS = ("looks / cores_look", "end_to_end / end_to_end_on_cores")
 
 
 def note(sentence: str, *, quiet: bool) -> None:
@@ -38,15 +45,7 @@ def show_bench(found: Mapping[str, Any]) -> None:
         f"{count(found['images']['n'], 'image')} ({what}); medians of {count(found['rounds'], 'round')}",
     ]
     models = found["models"]
-    peers = [name for name in models[0]["median"] if name in PEER_ROWS]
-    table = Table("images/s", box=None, pad_edge=False)
-    for one in models:
-        table.add_column(f"{escape(one['model'])} ({one['precision']}, {one['device']})", justify="right")
-    for name, called in (BENCH_ROWS | {name: PEER_ROWS[name] for name in peers}).items():
-        table.add_row(called, *(f"{one['median'][name]:,.0f}" for one in models))
-    for name in ("limit", "decode", *peers):
-        called = (BENCH_ROWS | PEER_ROWS)[name]
-        table.add_row(f"ferbatch label / {called}", *(f"{one['median'][f'end_to_end / {name}']:.2f}" for one in models))
+    table = _rates(models)
     alone = found["memory_of_torch_alone"]
     for called, less in ("peak memory, MB", 0.0), ("more than PyTorch alone, MB", alone or 0.0):
         known = [one["peak_memory"] for one in models]
@@ -68,3 +67,20 @@ def show_bench(found: Mapping[str, Any]) -> None:
                 f" {best['batch_size']} ({best['options'] or 'the defaults'})"
             )
     answer("\n".join(lines))
+
+
+def _rates(models: Sequence[Mapping[str, Any]]) -> Table:
+    """images/s of each part and of the whole, by model, and how they compare."""
+    peers = [name for name in models[0]["median"] if name in PEER_ROWS]
+    table = Table("images/s", box=None, pad_edge=False)
+    for one in models:
+        table.add_column(f"{escape(one['model'])} ({one['precision']}, {one['device']})", justify="right")
+    beside = ON_CORES if "looks" in models[0]["median"] else {}
+    rows = BENCH_ROWS | beside | {name: PEER_ROWS[name] for name in peers}
+    for name, called in rows.items():
+        table.add_row(called, *(f"{one['median'][name]:,.0f}" for one in models))
+    ratios = [f"end_to_end / {other}" for other in ("limit", "decode", *peers)] + ([*ON_CORES_RATIOS] if beside else [])
+    for name in ratios:
+        called = " / ".join(rows[part] for part in name.split(" / "))
+        table.add_row(called, *(f"{one['median'][name]:.2f}" for one in models))
+    return table

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ferbatch.commands.bench import looks
+from ferbatch.core.batch import References
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.process import ONE_CORE
 from ferbatch.core.records import WHOLE, Decoding, Search
+from ferbatch.images import faces
 from ferbatch.images.decode import read_bytes
-from ferbatch.stream.read import read
+from ferbatch.stream.read import MOST_TOGETHER, batches, read
 
 EVERY = 0.02  # seconds between two looks at a command's memory
 MEGABYTE = 10**6
@@ -106,6 +109,11 @@ class Cores:
         )
         return len(files) / (max(end for _, end in spans) - min(start for start, _ in spans))
 
+    def looks(self, files: Sequence[bytes], search: Search) -> float:
+        """Images per second whose every picture the detector looks at, in all processes, once they are decoded."""
+        some = [list(files[:MOST_TOGETHER])] * self.n
+        return sum(self.processes.map(looks.rate, some, [search] * self.n))
+
     def close(self) -> None:
         self.processes.shutdown()
 
@@ -117,7 +125,12 @@ def _alone() -> None:
 def _work(what: str, files: Sequence[bytes], size: int, search: Search) -> tuple[float, float]:
     """When this share of the work began and ended, by a clock that all processes share."""
     decoding = Decoding(size, search=search)
+    faces.prepare(search)
     start = time.monotonic()
+    if what == "decode" and search.device:
+        for _ in batches(0, References([""] * len(files), files, ()), decoding):
+            pass
+        return start, time.monotonic()
     for file in files:
         with suppress(UnreadableImageError):
             read("", file, decoding) if what == "decode" else read_bytes(file)

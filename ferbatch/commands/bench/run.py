@@ -23,10 +23,11 @@ from ferbatch.commands.bench import peers, processes, rows, samples
 from ferbatch.commands.bench.processes import Cores, command
 from ferbatch.core.errors import NoImagesError, UsageError
 from ferbatch.core.names import escape
-from ferbatch.core.options import BATCH_SIZE, EXAMPLE, PACKAGE, BenchOptions
+from ferbatch.core.options import BATCH_SIZE, EXAMPLE, PACKAGE, BenchOptions, searched_on
 from ferbatch.core.records import Decoding, Search
 from ferbatch.core.version import __version__
 from ferbatch.images import faces, jpeg
+from ferbatch.model.devices import choose_device
 from ferbatch.sources.listing import Listing, list_images
 from ferbatch.stream import pool
 from ferbatch.stream.classifier import Classifier
@@ -54,7 +55,8 @@ def run(options: BenchOptions, note: Callable[[str], None]) -> dict[str, Any]:
         }
         cores = Cores(torch.get_num_threads())
         try:
-            bench = _Bench(options, paths, listing, os.path.join(folder, OUTPUT), cores, note)
+            search = searched_on(Search(options.faces), options.faces_on, str(choose_device(options.device)))
+            bench = _Bench(options, paths, listing, os.path.join(folder, OUTPUT), cores, note, search)
             return bench.report([bench.model(*one) for one in classifiers.items()])
         finally:
             cores.close()
@@ -95,14 +97,11 @@ class _Bench:
     output: str  # the labels file that `ferbatch label` writes, again and again
     cores: Cores
     note: Callable[[str], None]  # hears what goes on
+    search: Search
 
     @property
     def files(self) -> Sequence[bytes]:
         return self.listing.references(range(len(self.listing))).files
-
-    @property
-    def search(self) -> Search:
-        return Search(self.options.faces)
 
     def model(self, name: str, classifier: Classifier) -> dict[str, Any]:
         """What one model comes to: medians over the rounds, and of ratios the medians of each round's."""
@@ -139,6 +138,19 @@ class _Bench:
         found |= {peer: self._peer(peer, name) for peer in self.options.compare}
         for other in ("limit", "decode", *self.options.compare):
             found[f"end_to_end / {other}"] = found["end_to_end"] / found[other]
+        return found | (self._with_cores(name, size, found["end_to_end"]) if self.search.device else {})
+
+    def _with_cores(self, name: str, size: int, end_to_end: float) -> dict[str, float]:
+        """images/s where the cores look for faces, as far as that makes a difference, and what a device makes of it."""
+        on_cores = Search(self.options.faces)
+        found = {
+            "looks": self.cores.looks(self.files, self.search),
+            "cores_look": self.cores.looks(self.files, on_cores),
+        }
+        found["decode_on_cores"] = self.cores.rate("decode", self.files, size, on_cores)
+        found["end_to_end_on_cores"], _ = self._label(name, ["--faces-on", "cores"])
+        found["looks / cores_look"] = found["looks"] / (found["cores_look"] or 1.0)  # where nothing is looked for
+        found["end_to_end / end_to_end_on_cores"] = end_to_end / found["end_to_end_on_cores"]
         return found
 
     def _limit(self, found: Mapping[str, float], device: str) -> float:
@@ -164,7 +176,7 @@ class _Bench:
         listed = self.options.paths and self.options.images is not None
         argv = [*_ferbatch("label"), "-o", self.output, "--model", model, "--no-truth", "-q", "--overwrite"]
         argv += ["--device", self.options.device, "--precision", self.options.precision]
-        argv += ["--faces", self.options.faces, *more]
+        argv += ["--faces", self.options.faces, "--faces-on", self.options.faces_on, *more]
         argv += ["-0", "-"] if listed else ["--", *self.paths]
         done = command(argv, stdin=b"\0".join(self.files) if listed else b"", watched=watched)
         if done.exit_code not in (0, 3):
@@ -211,6 +223,7 @@ class _Bench:
             "torch": torch.__version__,
             "decoder": jpeg.decoders()[0],
             "faces": self.options.faces,
+            "faces_on": self.options.faces_on,
             "detector": faces.version(self.search),
             "machine": processes.machine() | {"cores": self.cores.n, "gpu": _gpu()},
             "images": {
