@@ -24,7 +24,7 @@ from ferbatch.images.onnx_file import INPUT_NAME, OUTPUTS, Layer, parsed, simpli
 from ferbatch.images.yunet import Rows, YuNet
 
 # Pixels of a block, about: enough that starting the 70 layers on a GPU costs little. On a CPU more saves nothing.
-BLOCK = {"cuda": 2**21, "cpu": 2**17}
+BLOCK = {"cuda": 2**22, "cpu": 2**17}
 MOST = 64  # pictures of a block
 SMALL = yunet.LEAST_PADDED, yunet.LEAST_PADDED  # pixels of a picture that the device is tried with
 MOST_WHY = 100  # characters of what PyTorch says

@@ -27,7 +27,7 @@ from ferbatch.stream.pool import Pool, can_compute, pays_for
 from ferbatch.stream.read import Content, gathered, searched
 from ferbatch.stream.source import Batches, loader, pinned
 
-OF_GPU = 2**30  # bytes of a GPU's memory that a process takes which finds faces there
+OF_GPU = 3 * 2**29  # bytes of a GPU's memory for each process that finds faces there, its driver's among them
 
 
 class Classifier(Engine):

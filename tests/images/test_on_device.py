@@ -20,6 +20,7 @@ from support import Ferbatch, depth, draw_face
 from test_detector import overlap, portrait, scene, sizes
 from test_faces import landscape
 
+from ferbatch.core import process
 from ferbatch.core.errors import DeviceError
 from ferbatch.core.options import BenchOptions, searched_on
 from ferbatch.core.records import Decoding, Search, Workers
@@ -29,6 +30,7 @@ from ferbatch.images.looks import Looking, answered_together
 from ferbatch.images.on_device import OnDevice
 from ferbatch.sources.listing import list_images
 from ferbatch.stream import read as reading
+from ferbatch.stream.classifier import Classifier
 from ferbatch.stream.pool import Pool
 
 DEVICES = [
@@ -168,9 +170,9 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def test_on_a_device_the_rows_are_the_same_by_whatever_process_and_their_faces_those_of_the_cores(
-    mixed: Path, ferbatch_in: Ferbatch, tmp_path: Path
+    device: str, mixed: Path, ferbatch_in: Ferbatch, tmp_path: Path
 ) -> None:
-    common = ("label", "mixed", "-q", "--device", "cpu", "--precision", "fp32")
+    common = ("label", "mixed", "-q", "--device", device, "--precision", "fp32")
     assert ferbatch_in(*common, "-o", "cores.csv", "--faces-on", "cores").returncode == 3
     outputs = set()
     for options in (("--workers", "0"), ("--isolate", "--workers", "2"), ("--batch-size", "2", "--no-isolate")):
@@ -189,7 +191,7 @@ def test_on_a_device_the_rows_are_the_same_by_whatever_process_and_their_faces_t
             assert overlap(*boxes) > 0.9
     assert found >= 4
     sidecar = json.loads((tmp_path / "device.csv.run.json").read_text())
-    assert f"torch {torch.__version__.partition('+')[0]} on cpu, search" in sidecar["options"]["detector"]
+    assert f"torch {torch.__version__.partition('+')[0]} on {device}, search" in sidecar["options"]["detector"]
 
 
 def test_labels_of_another_detector_are_made_again_by_incremental_which_says_so(
@@ -312,3 +314,24 @@ def test_a_device_that_was_never_tried_is_refused() -> None:
     assert searched_on(Search("whole"), "device", "cuda") == Search("whole")
     assert BenchOptions().faces_on == "cores"
     assert on_device.BLOCK.keys() == {"cpu", "cuda"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available() or not torch.version.cuda, reason="a CUDA device, or a PyTorch without")
+@pytest.mark.parametrize("isolate", [True, False])
+def test_processes_that_cannot_open_a_gpu_say_so(isolate: bool, mixed: Path) -> None:
+    with (
+        Pool(Decoding(48, search=Search("auto", device="cuda")), Workers(1, isolate), 8) as pool,
+        pytest.raises(DeviceError, match="faces cannot be looked for on cuda"),
+    ):
+        next(pool.batches(list_images([mixed], ())))
+
+
+@pytest.mark.parametrize(("free", "wanted"), [(80 * 2**30, 16), (8 * 2**30, 5), (2**20, 1)])
+def test_no_more_processes_open_a_gpu_than_have_room(free: int, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier.load(device="cpu")
+    monkeypatch.setattr(process, "default_workers", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 * 2**30))
+    assert classifier._processes(Search("auto", device="cpu")) == 16
+    classifier.device = torch.device("cuda")
+    assert classifier._processes(Search("auto", device="cuda")) == wanted
+    assert classifier._processes(Search("auto")) == 16
