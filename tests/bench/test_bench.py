@@ -19,8 +19,8 @@ from forks import Forks
 from PIL import Image
 from support import ROOT, Depth, Ferbatch, depth, some
 
-from ferbatch.commands.bench import peers, processes, run, samples
-from ferbatch.core.options import DEFAULT_MODEL
+from ferbatch.commands.bench import console, peers, processes, run, samples
+from ferbatch.core.options import DEFAULT_MODEL, EXAMPLE
 
 QUICK = ("--repeat", "1", "--no-recommend")
 
@@ -98,6 +98,28 @@ def test_the_table_has_every_figure_and_says_what_was_measured(bench: Ferbatch, 
         assert row in table
     assert re.search(r"writing rows: [\d.]+ us of CPU an image with csv", table)
     assert b"round 1 of 1" in done.stderr
+
+
+def test_faces_found_on_a_device_are_measured_beside_those_by_the_cores(
+    bench: Ferbatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    with Image.open(EXAMPLE) as portrait:
+        for number in range(2):
+            portrait.resize((200 + number, 200)).save(tmp_path / "photos" / f"{number}.jpg")
+    done = bench("photos", *QUICK, "--device", "cpu", "--faces-on", "device", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert " on cpu, search" in found["detector"]
+    value = found["models"][0]["median"]
+    for part, other in (("looks", "cores_look"), ("end_to_end", "end_to_end_on_cores")):
+        assert value[f"{part} / {other}"] == pytest.approx(value[part] / value[other])
+    assert value["decode_on_cores"] > 0
+    console.show_bench(found)
+    table = capsys.readouterr().out
+    assert re.search(
+        r"the detector alone, on the device / the detector alone, on the cores +[\d.]+$", table, re.MULTILINE
+    )
 
 
 def test_a_recommendation_tries_other_options_and_names_them(bench: Ferbatch, faces: Callable[..., Path]) -> None:
