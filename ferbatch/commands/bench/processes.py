@@ -102,6 +102,7 @@ class Cores:
 
     def rate(self, what: str, files: Sequence[bytes], size: int, search: Search = WHOLE) -> float:
         """Images per second that are read, or made into model inputs of this size, on all cores."""
+        list(self.processes.map(faces.prepare, [search] * self.n))  # for the first time it takes long: each has one
         share = max(1, min(MOST_SHARED, len(files) // (4 * self.n)))  # so few that all processes end together
         shares = [list(files[start : start + share]) for start in range(0, len(files), share)]
         spans = list(
@@ -125,7 +126,6 @@ def _alone() -> None:
 def _work(what: str, files: Sequence[bytes], size: int, search: Search) -> tuple[float, float]:
     """When this share of the work began and ended, by a clock that all processes share."""
     decoding = Decoding(size, search=search)
-    faces.prepare(search)
     start = time.monotonic()
     if what == "decode" and search.device:
         for _ in batches(0, References([""] * len(files), files, ()), decoding):
