@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 from forks import Forks
 from hypothesis import HealthCheck, settings
+from store_proxy import Proxy, standing_before
 from support import ROOT, SHARED, Depth, Ferbatch, face_file, made_once
 from typer.testing import CliRunner
 
@@ -165,3 +166,35 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = made_once(tmp_path_factory, "tiny", lambda part: make(part / "tiny.safetensors", name="tiny"))
     return folder / "tiny.safetensors"
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    """The address of moto's server, which is what most people test against that use S3."""
+    server = pytest.importorskip("moto.server", reason="moto is installed with ferbatch[test]")
+    one = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    one.start()
+    host, port = one.get_host_and_port()
+    yield f"http://{host}:{port}"
+    one.stop()
+
+
+@pytest.fixture
+def bucket(moto: str) -> Iterator[Any]:
+    """A bucket of moto's, empty."""
+    import boto3
+
+    resource = boto3.resource(
+        "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
+    )
+    one = resource.create_bucket(Bucket="bucket")
+    yield one
+    one.objects.all().delete()
+    one.delete()
+
+
+@pytest.fixture
+def proxy(moto: str, bucket: Any) -> Iterator[Proxy]:
+    """What stands before it."""
+    with standing_before(moto) as one:
+        yield one

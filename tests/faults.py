@@ -36,9 +36,9 @@ from ferbatch.core import archives
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
 from ferbatch.core.records import Decoding
-from ferbatch.core.stores import ahead, known, puts, remote, urls, web
+from ferbatch.core.stores import ahead, beside, known, puts, remote, sending, urls, web
 from ferbatch.core.stores import locks as store_locks
-from ferbatch.core.stores import packages as stores
+from ferbatch.core.stores import opening as stores
 from ferbatch.images import decode, jpeg, limits, yunet
 from ferbatch.model import backbones
 from ferbatch.report import charts
@@ -103,6 +103,18 @@ def slowest(patch: Patch, rate: int) -> None:
 def parts(patch: Patch, size: int) -> None:
     """Objects of twice so many bytes are put in parts, of so many each."""
     patch.setattr(puts, "PART", size)
+
+
+@fault
+def short_listings(patch: Patch, most: int) -> None:
+    """What begins as the labels are called is listed where it is no more than this."""
+    patch.setattr(beside, "MOST", most)
+
+
+@fault
+def little_is_held(patch: Patch, size: int) -> None:
+    """Pictures of so many bytes, and of few more, are on their way to a store at once."""
+    patch.setattr(sending, "HELD", size)
 
 
 @fault

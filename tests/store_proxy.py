@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+counting = threading.Lock()
 CODES = {403: "AccessDenied", 501: "NotImplemented", 503: "SlowDown"}
 
 
@@ -40,6 +42,9 @@ class Proxy:
     condition: str = "kept"  # If-None-Match: "kept", "ignored", or "refused"
     asked: Counter[str] = field(default_factory=Counter)  # "PUT /bucket/labels.csv"
     address: str = ""
+    wait: float = 0.0  # seconds before a PUT is answered
+    most_at_once: int = 0  # of them
+    at_once: int = 0
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -53,6 +58,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.proxy.asked[f"{self.command} {path}"] += 1
+        if self.command == "PUT" and self.proxy.wait:
+            self.linger()
         headers = dict(self.headers.items())
         if self.proxy.condition == "refused" and "If-None-Match" in headers:
             return self.say(501)
@@ -76,6 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return None
         return self.say(got.status, data, got.getheaders())
+
+    def linger(self) -> None:
+        with counting:
+            self.proxy.at_once += 1
+            self.proxy.most_at_once = max(self.proxy.most_at_once, self.proxy.at_once)
+        time.sleep(self.proxy.wait)
+        with counting:
+            self.proxy.at_once -= 1
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
 

@@ -59,11 +59,11 @@ def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def check_is_local(path: str) -> None:
-    """UsageError where it is a path into a store, to which labels alone are written."""
+    """UsageError where it is a path into a store, for what is written there no piece at a time."""
     if is_remote(os.fsencode(path)):
         scheme = path.partition("://")[0]
         raise UsageError(
-            f"{scheme}:// takes labels alone, nothing else that ferbatch writes: say a path of this machine"
+            f"{scheme}:// takes what is whole at the end of a run, and not this: say a path of this machine"
         )
 
 
@@ -73,8 +73,7 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def check_is_folder(path: str | os.PathLike[str]) -> None:
-    """UsageError where something is there that is no folder, or it is a path into a store."""
-    check_is_local(os.fspath(path))
+    """UsageError where something is there that is no folder."""
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UsageError(f"{shown(path)} is not a folder")
 

@@ -11,8 +11,9 @@ from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
-from ferbatch.core.stores import known, remote, urls
+from ferbatch.core.stores import known, objects, remote, urls
 from ferbatch.core.stores.answers import Entry, StoreError
+from ferbatch.core.stores.pages import Pages, pages
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_name
 from ferbatch.sources.aside import (
     ARCHIVE,
@@ -25,9 +26,7 @@ from ferbatch.sources.aside import (
     by_rules,
 )
 
-DEEPEST = 64  # folders in one another; more is a web server's loop
-
-Pages = Iterator[list[Entry]]
+MARK = os.fsencode(MARKER)
 
 
 class Folder(NamedTuple):
@@ -46,11 +45,11 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
         raise UsageError(f"{encode_path(path)} names no bucket ({encode_path(path.rstrip(b'/'))}//bucket/folder does)")
     try:
         if urls.scheme_of(path) in urls.WEB:
-            return Folder(folder, _pages(folder, deep), deep) if _is_page(path) else None
+            return Folder(folder, pages(folder, deep), deep) if _is_page(path) else None
         if not urls.is_ordered(path):
             remote.ahead().probe(path)
-        pages = _pages(folder, deep)
-        found = next((page for page in pages if page), None)
+        following = pages(folder, deep)
+        found = next((page for page in following if page), None)
     except StoreError as error:
         if error.kind == "not_found" and not is_bucket and _is_there(path):
             return None
@@ -59,7 +58,7 @@ def folder_at(path: bytes, deep: bool) -> Folder | None:
         if not _is_there(path):
             raise UsageError(f"no such object, and nothing below it: {encode_path(path)[:200]}")
         return None
-    return Folder(folder, chain([found or []], pages), deep)
+    return Folder(folder, chain([found or []], following), deep)
 
 
 def begun(files: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -101,14 +100,16 @@ class _Judge:
         self.path, self.deep, self.rules, self.globs = folder.path, folder.deep, rules, globs
         self.entered = b""  # the folder of the object before
         self.left: bytes | None = None  # a folder that is left aside
+        self.looked: dict[bytes, bool] = {}  # folders of the page before, and whether they have a marker
 
     def reasons(self, page: list[Entry]) -> Iterator[tuple[bytes, Reason]]:
         """Of objects in order, and why; in place of those in a folder that is left aside, it."""
         judged: dict[bytes, tuple[Entry, Reason]] = {}
+        marked = self._marked(page)
         for entry in page:
             if self.left is not None and entry.name.startswith(self.left):
                 continue
-            reason = self._of_folders(entry.name)
+            reason = self._of_folders(entry.name, marked)
             if self.left is not None:
                 judged[self.left] = (Entry(self.left), reason)
             elif entry.name.endswith(b"/"):  # a folder; where all are entered, an object that is there to mark one
@@ -126,21 +127,33 @@ class _Judge:
                 known.index.add(self.path + name, entry.version)
             yield name, reason
 
-    def _of_folders(self, name: bytes) -> Reason:
+    def _marked(self, page: list[Entry]) -> set[bytes]:
+        """Folders with a marker that comes after an object in them, which have to be asked for to be known in time."""
+        if urls.scheme_of(self.path) not in objects.WRITTEN:
+            return set()
+        early = dict.fromkeys(
+            entry.name[:at] for entry in page for at in _starts(entry.name) if b"" < entry.name[at:] < MARK
+        )
+        unknown = [above for above in early if above not in self.looked]
+        found = remote.ahead().versions([self.path + above + MARK for above in unknown]) if unknown else []
+        new = {above: version != NO_VERSION for above, version in zip(unknown, found, strict=True)}
+        self.looked = {above: self.looked.get(above, False) or new.get(above, False) for above in early}
+        return {above for above, is_marked in self.looked.items() if is_marked}
+
+    def _of_folders(self, name: bytes, marked: set[bytes]) -> Reason:
         """Why the uppermost folder of an object that is left aside is so; `left` is then that folder."""
         self.left = None
-        at = name.find(b"/")
-        while at >= 0:
-            above = name[: at + 1]
-            if not self.entered.startswith(above) and (reason := self._by_name(above)) is not TAKEN:
+        for at in _starts(name):
+            above = name[:at]
+            if above and not self.entered.startswith(above) and (reason := self._by_name(above)) is not TAKEN:
                 self.left = above
                 return reason
-            at = name.find(b"/", at + 1)
-        if os.path.basename(name) == os.fsencode(MARKER):
-            self.left = name[: -len(MARKER)]
-            if not self.left:
-                raise UsageError(f"{encode_path(self.path)[:200]} was written by ferbatch and is not read as a source")
-            return OWN_FOLDER
+            if above in marked or name[at:] == MARK:
+                self.left = above
+                if not above:
+                    path = encode_path(self.path)[:200]
+                    raise UsageError(f"{path} was written by ferbatch and is not read as a source")
+                return OWN_FOLDER
         return TAKEN
 
     def _by_name(self, path: bytes) -> Reason:
@@ -148,23 +161,12 @@ class _Judge:
         return reason or (ARCHIVE if archives.suffix_of(path) and not path.endswith(b"/") else TAKEN)
 
 
-def _pages(path: bytes, deep: bool) -> Pages:
-    """What is below a folder of a store, in order."""
-    if urls.is_ordered(path):
-        return remote.ahead().pages(path, deep)
-    return _folder_by_folder(path, b"", deep)
-
-
-def _folder_by_folder(path: bytes, inner: bytes, deep: bool) -> Pages:
-    page: list[Entry] = []
-    for entry in sorted(remote.ahead().folder(path + inner)):
-        page.append(entry._replace(name=inner + entry.name))
-        if deep and entry.name.endswith(b"/"):
-            yield page
-            page = []
-            if inner.count(b"/") < DEEPEST:
-                yield from _folder_by_folder(path, inner + entry.name, deep)
-    yield page
+def _starts(name: bytes) -> Iterator[int]:
+    """Where the name begins, below each of the folders above it, from the uppermost on."""
+    at = 0
+    while at != -1:
+        yield at
+        at = name.find(b"/", at) + 1 or -1
 
 
 def _is_page(url: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,3 @@ def label(ferbatch_here: Ferbatch, model: Path, tmp_path: Path) -> Label:
         return done
 
     return call
-
-
-@pytest.fixture(scope="session")
-def moto() -> Iterator[str]:
-    """The address of moto's server, which is what most people test against that use S3."""
-    server = pytest.importorskip("moto.server", reason="moto is installed with ferbatch[test]")
-    one = server.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    one.start()
-    host, port = one.get_host_and_port()
-    yield f"http://{host}:{port}"
-    one.stop()

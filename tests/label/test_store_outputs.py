@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from forks import Ended, Forks
-from store_proxy import Proxy, Wrong, standing_before
+from store_proxy import Proxy, Wrong
 from support import Ferbatch, parquet_tools, some
 
 pytest.importorskip("s3fs", reason="s3fs is installed with ferbatch[s3]")
@@ -26,27 +26,6 @@ BATCH, N = 6, 20
 URL = "s3://bucket/out/labels.csv"
 NAMES = ["labels.csv", "labels.csv.run.json", "labels.csv.run.jsonl"]
 HUSH = "verysecret", "AKIDEXAMPLE"
-
-
-@pytest.fixture
-def bucket(moto: str) -> Iterator[Any]:
-    """A bucket of moto's, empty."""
-    import boto3
-
-    resource = boto3.resource(
-        "s3", endpoint_url=moto, region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="y"
-    )
-    one = resource.create_bucket(Bucket="bucket")
-    yield one
-    one.objects.all().delete()
-    one.delete()
-
-
-@pytest.fixture
-def proxy(moto: str, bucket: Any) -> Iterator[Proxy]:
-    """What stands before it."""
-    with standing_before(moto) as one:
-        yield one
 
 
 @pytest.fixture
@@ -213,7 +192,7 @@ def test_a_run_that_is_stopped_leaves_no_lock(
 
     pids: list[int] = []
     begun, goes_on = Event(), Event()
-    proxy.wrong.append(Wrong("HEAD", ".run.json", times=1, then=lambda: (begun.set(), goes_on.wait(60))))
+    proxy.wrong.append(Wrong("GET", "/bucket", times=1, then=lambda: (begun.set(), goes_on.wait(60))))
     proxy.wrong.append(Wrong(method, ending, times=1, then=stop))
     running = run("-o", URL, starts=True)
     assert begun.wait(60)
@@ -399,7 +378,7 @@ def test_a_run_that_lost_its_lock_puts_nothing(run: Run, bucket: Any, proxy: Pro
         (
             "hf://datasets/a/b/labels.csv",
             2,
-            "hf:// paths are of images alone: labels lie in files, s3://, gs:// or az://",
+            "hf:// paths are of images alone: what ferbatch writes is in files, s3://, gs:// or az://",
         ),
         ("https://example.org/labels.csv", 2, "https:// paths are of images alone"),
     ],
@@ -412,10 +391,25 @@ def test_what_is_no_place_for_labels_is_said(url: str, code: int, said: str, run
     assert not spooled(tmp_path)
 
 
-@pytest.mark.parametrize("option", ["--crops", "--annotate", "--log-file"])
-def test_what_is_no_labels_is_of_this_machine(option: str, run: Run) -> None:
-    ended = run("-o", URL, option, "s3://bucket/faces")
-    assert (ended.code, "s3:// takes labels alone" in ended.stderr) == (2, True), ended.stderr
+def test_a_log_is_of_this_machine(run: Run) -> None:
+    ended = run("-o", URL, "--log-file", "s3://bucket/log")
+    assert (ended.code, "s3:// takes what is put whole, and not this" in ended.stderr) == (2, True), ended.stderr
+
+
+def test_what_is_there_is_looked_at_by_one_listing(
+    run: Run, bucket: Any, local: bytes, proxy: Proxy, images: Path
+) -> None:
+    assert run("-o", URL).code == 3
+    heads = {name: n for name, n in proxy.asked.items() if name.startswith("HEAD")}
+    assert heads == {f"HEAD /bucket/out/{name}": 1 for name in NAMES}  # each after it was put
+    assert proxy.asked["GET /bucket"] == 3  # before, under the lock, and at the end
+    assert sum(proxy.asked.values()) <= 20
+    for at in range(4):
+        bucket.put_object(Key=f"out/labels.csv{at}", Body=b"")
+    proxy.asked.clear()
+    assert run("-o", URL, "--incremental", faults={"short_listings": {"most": 5}}).code == 0
+    assert proxy.asked["HEAD /bucket/out/labels.csv.run.json"] > 1
+    assert there(bucket)["labels.csv"] == local
 
 
 def test_a_store_that_refuses_or_is_not_there_ends_the_run_before_it_labels(

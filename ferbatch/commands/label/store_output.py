@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,24 +11,16 @@ from typing import Any
 
 from ferbatch.commands.label.output import BEGUN, MOST_SIDECAR, THERE, Output
 from ferbatch.core.errors import OutputError, UsageError
-from ferbatch.core.files import EXISTS, replace_file, sha256_of, unwritten, writing
+from ferbatch.core.files import EXISTS, replace_file, sha256_of, writing
 from ferbatch.core.locks import Holder, check_free, locked
 from ferbatch.core.names import brief, shown
 from ferbatch.core.options import Existing
 from ferbatch.core.records import Version
-from ferbatch.core.stores import objects
+from ferbatch.core.stores import objects, spools
 from ferbatch.core.stores.locks import StoreLock
 from ferbatch.stream.journal import head_in
 
-SPOOL = "FERBATCH_SPOOL"  # the environment's variable that names the folder of spools
 MOST_HEAD = 2**22  # bytes of a journal's first line
-ODD = re.compile(r"[^\w.-]")
-
-
-def spools() -> str:
-    """The folder in which each output in a store has a folder of its own."""
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return os.path.expanduser(os.environ.get(SPOOL) or os.path.join(state, "ferbatch"))
 
 
 class StoreOutput(Output):
@@ -43,8 +33,7 @@ class StoreOutput(Output):
     def __init__(self, url: str, format_: str, spool: str | None = None) -> None:
         """`url`: of the labels; `format_`: a key of WRITERS; `spool`: another folder than the one it has."""
         plain = objects.plain(url)
-        name = f"{ODD.sub('_', os.path.basename(plain))[-60:]}-{hashlib.sha256(os.fsencode(plain)).hexdigest()[:12]}"
-        self.spool = spool or os.path.join(spools(), name)
+        self.spool = spool or spools.of(plain)
         super().__init__(os.path.join(self.spool, f"labels.{format_}"), format_)
         self.url, self.shown = url, shown(url)
         self.owner, self.of_journal = plain, shown(self.journal)
@@ -60,7 +49,7 @@ class StoreOutput(Output):
         return self.url + file.removeprefix(self.path)
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
-        self._check_spools()
+        spools.check()
         key = max((self.url_of(file).split("/", 3)[3] for file in self.objects), key=len)
         if (n := len(key.encode())) > objects.MOST_KEY:
             raise UsageError(
@@ -80,21 +69,9 @@ class StoreOutput(Output):
             if file in self.found:
                 raise UsageError(f"{shown(self.url_of(file))} {THERE if file == self.path else EXISTS}")
 
-    def _check_spools(self) -> None:
-        """UsageError where it depends on the working folder where spools lie, OutputError where none can be made."""
-        folder = spools()
-        if not os.path.isabs(folder):
-            raise UsageError(f"{shown(folder)} is no absolute path of a folder for spools: say one in {SPOOL}")
-        try:
-            os.makedirs(folder, mode=0o700, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(0, "no permission to write in it")
-        except OSError as error:
-            raise unwritten(shown(folder), f"{error.strerror}; {SPOOL} names another folder") from error
-
     def _look(self, *, patient: bool = True) -> None:
         """Find the files whose objects are there, and what those are."""
-        found = objects.there([self.url_of(file) for file in self.objects], patient=patient)
+        found = objects.there([self.url_of(file) for file in reversed(self.objects)], patient=patient)
         self.found = {file: found[url] for file in self.objects if (url := self.url_of(file)) in found}
 
     def _is_sidecar_ours(self) -> bool:
@@ -105,7 +82,7 @@ class StoreOutput(Output):
 
     @contextmanager
     def held(self, existing: Existing, labels: Sequence[str]) -> Iterator[Holder | None]:
-        self._check_spools()
+        spools.check()
         lock = StoreLock(f"{self.url}.lock", self.shown)
         with locked(self.spool, self.shown) as dead, lock.held() as dead_there:
             self.lock = lock
@@ -164,7 +141,7 @@ class StoreOutput(Output):
         try:
             super().check_room(needed)
         except OutputError as error:
-            raise OutputError(f"{error}; {SPOOL} names another folder") from error
+            raise OutputError(f"{error}; {spools.SPOOL} names another folder") from error
 
     def _note(self, labels: Version | None) -> None:
         """Write down that the spool is of a run that begins on these labels."""

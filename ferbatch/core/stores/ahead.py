@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
 from ferbatch.core.stores import known
-from ferbatch.core.stores.answers import Entry, Fetched, StoreError
+from ferbatch.core.stores.answers import Entry, Fetched, StoreError, in_turn
 from ferbatch.core.stores.members import beside
 from ferbatch.core.stores.packages import Stores
 from ferbatch.core.stores.urls import host_of
@@ -92,7 +92,7 @@ class Ahead:
 
     def ask(self, do: Callable[[], Awaitable[T]], attempts: int | None = None) -> T:
         """What a store says, asked again where it fails for now; StoreError where it does not say it."""
-        return self.wait(_tried(do, lambda: attempts or patience.attempts))
+        return self.wait(tried(do, lambda: attempts or patience.attempts))
 
     def close(self) -> None:
         """Let the connections go, at the end of the process."""
@@ -140,7 +140,7 @@ class Ahead:
         """
         host = host_of(file)
         try:
-            found = await _tried(lambda: do(file), lambda: 1 if self.silent[host] >= SILENT else patience.attempts)
+            found = await tried(lambda: do(file), lambda: 1 if self.silent[host] >= SILENT else patience.attempts)
         except StoreError as error:
             self.silent[host] = self.silent[host] + 1 if error.silent else 0
             raise UnreadableImageError(error.kind, str(error)) from None
@@ -190,15 +190,15 @@ class Ahead:
 
     def probe(self, path: bytes) -> None:
         """StoreError where the store of a path does not answer soon."""
-        self.wait(self.stores.probe(path))
+        self.wait(tried(lambda: self.stores.probe(path)))
 
     def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder; StoreError where it cannot be had."""
-        return self.wait(_tried(lambda: self.stores.folder(path)))
+        return self.wait(tried(lambda: self.stores.folder(path)))
 
     def is_page(self, url: str) -> bool:
         """Whether a page of the web is there; StoreError where nothing can be had."""
-        return self.wait(_tried(lambda: self.stores.is_page(url)))
+        return self.wait(tried(lambda: self.stores.is_page(url)))
 
     def forget(self, files: Iterable[bytes]) -> None:
         """Let go of those that were not asked for."""
@@ -272,20 +272,7 @@ class Ahead:
             self._go_on()
 
 
-async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], at_once: int) -> list[T]:
-    """What comes of each, so many at once."""
-    results: dict[int, T] = {}
-    left = iter(enumerate(files))
-
-    async def one_after_the_other() -> None:
-        for at, file in left:
-            results[at] = await do(file)
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(min(at_once, len(files)))))
-    return [results[at] for at in range(len(files))]
-
-
-async def _tried(do: Callable[[], Awaitable[T]], attempts: Callable[[], int] = lambda: AT_FIRST) -> T:
+async def tried(do: Callable[[], Awaitable[T]], attempts: Callable[[], int] = lambda: AT_FIRST) -> T:
     """What comes of it, tried so often where it fails for now; StoreError where it does not come."""
     for attempt in itertools.count(1):
         try:

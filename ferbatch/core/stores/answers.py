@@ -5,14 +5,15 @@ An error never repeats what a package says: that may hold keys, and URLs that le
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
@@ -23,7 +24,11 @@ TELLS = (  # what packages call that which changes with an object's content, the
 )
 SILENCE = re.compile("Connect|Timeout")  # in what packages call it when nobody answers
 NO_KEYS = frozenset(["NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"])
+BAD_KEYS = frozenset(["AzureSigningError", "ClientAuthenticationError", "RefreshError"])
+FORBIDDEN = "Forbidden"  # what Google's package begins an OSError with that is one
 GONE, DENIED, LATER = (404, 410), (401, 403, 407), (408, 425, 429)  # HTTP's statuses; from 500 on: later as well
+
+T = TypeVar("T")
 
 
 class StoreError(Exception):
@@ -104,7 +109,7 @@ def told() -> Iterator[None]:
     except (StoreError, UsageError):
         raise
     except Exception as error:  # packages throw anything at all; nothing else is called in there
-        raise _meant(error) from None
+        raise meaning(error) from None
 
 
 def refuses_create(error: Exception) -> Literal["there", "unknown"] | None:
@@ -118,7 +123,7 @@ def refuses_create(error: Exception) -> Literal["there", "unknown"] | None:
     return "unknown" if status in (400, 405, 501) or type(error).__name__ == "ParamValidationError" else None
 
 
-def _meant(error: Exception) -> StoreError:
+def meaning(error: Exception) -> StoreError:
     """What an exception of a store's package means."""
     status = status_of(error)
     if status is not None and status >= 300:
@@ -128,9 +133,11 @@ def _meant(error: Exception) -> StoreError:
             return meant
     if type(error).__name__ in NO_KEYS:
         return StoreError("permission", "no credentials were found")
+    if type(error).__name__ in BAD_KEYS:
+        return StoreError("permission", "the credentials are not valid")
     if isinstance(error, FileNotFoundError):
         return StoreError("not_found", "no such object")
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or (type(error) is OSError and str(error).startswith(FORBIDDEN)):
         return StoreError("permission", "the store refuses it")
     if type(error).__name__ in ("TooManyRedirects", "NonHttpUrlRedirectClientError", "InvalidUrlRedirectClientError"):
         return StoreError("unreadable", "its server leads on to nowhere: in a circle, or away from the web")
@@ -160,3 +167,16 @@ def _status_of_botocore(error: BaseException | None) -> int | None:
 
 def _number(said: Any) -> int | None:
     return int(said) if isinstance(said, int) or (isinstance(said, str) and said.isdecimal()) else None
+
+
+async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], at_once: int) -> list[T]:
+    """What comes of each, so many at once."""
+    results: dict[int, T] = {}
+    left = iter(enumerate(files))
+
+    async def one_after_the_other() -> None:
+        for at, file in left:
+            results[at] = await do(file)
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(min(at_once, len(files)))))
+    return [results[at] for at in range(len(files))]

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.files import writing
-from ferbatch.core.names import shown
+from ferbatch.core.names import brief, shown
 from ferbatch.core.records import Version
-from ferbatch.core.stores import puts, remote, urls
-from ferbatch.core.stores.answers import StoreError
+from ferbatch.core.stores import pages, puts, remote, urls
+from ferbatch.core.stores.answers import StoreError, in_turn
 
 WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
 ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
@@ -26,18 +26,48 @@ T = TypeVar("T")
 
 def check(path: str) -> str:
     """The path of an object that may be written; UsageError where it is none, or what writes it is not installed."""
+    scheme, rest = _written(path)
+    bucket, _, key = rest.partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise UsageError(f"{shown(path)} names no object: {scheme}://bucket/labels.csv does")
+    return _fit(scheme, rest, "object")
+
+
+def folder(path: str) -> str:
+    """The path of a folder that may be written to, without a slash at its end; one of a file system as it stands.
+
+    UsageError as of `check`.
+    """
+    if not urls.is_remote(os.fsencode(path)):
+        return path
+    scheme, rest = _written(path)
+    bucket, _, key = rest.partition("/")
+    if not bucket or not key.strip("/"):
+        raise UsageError(f"{shown(path)} names no folder: {scheme}://bucket/folder does")
+    if (n := len(key.encode(errors="surrogateescape"))) > MOST_KEY // 2:
+        raise UsageError(f"{brief(path)} is too long for a folder: {n:,} bytes, of {MOST_KEY // 2} at most")
+    return _fit(scheme, rest.rstrip("/"), "folder")
+
+
+def _written(path: str) -> tuple[str, str]:
+    """The scheme of a path and what comes after; UsageError where nothing is written to such."""
     path = os.fsdecode(urls.cleaned(os.fsencode(path)))
     scheme, _, rest = path.partition("://")
     scheme = scheme.lower()  # packages know no other
     if scheme not in WRITTEN:
-        raise UsageError(f"{scheme}:// paths are of images alone: labels lie in files, s3://, gs:// or az://")
-    bucket, _, key = rest.partition("/")
-    if not bucket or not key or key.endswith("/"):
-        raise UsageError(f"{shown(path)} names no object: {scheme}://bucket/labels.csv does")
-    if "?versionId=" in key or NO_TEXT.search(key):
-        raise UsageError(f"{shown(path)} names no object: keys are UTF-8, and say no version")
+        raise UsageError(
+            f"{scheme}:// paths are of images alone: what ferbatch writes is in files, s3://, gs:// or az://"
+        )
+    return scheme, rest
+
+
+def _fit(scheme: str, rest: str, what: str) -> str:
+    """The path again, if a key may be so and what writes it is installed; `what` it should name."""
+    path = f"{scheme}://{rest}"
+    if "?versionId=" in rest or NO_TEXT.search(rest):
+        raise UsageError(f"{shown(path)} names no {what}: keys are UTF-8, and say no version")
     urls.check_installed(scheme)
-    return f"{scheme}://{rest}"
+    return path
 
 
 def plain(path: str) -> str:
@@ -49,25 +79,31 @@ def plain(path: str) -> str:
 def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
     """What those of these objects are that are there; OutputError, of the last, where the store does not say it.
 
-    `patient`: whether work was done already that waits for the answer.
+    paths: the first is what the others begin with.
+    patient: whether work was done already that waits for the answer.
     """
-    from ferbatch.core.stores.ahead import AT_FIRST, in_turn, patience
+    from ferbatch.core.stores.ahead import AT_FIRST, patience
+    from ferbatch.core.stores.beside import beside
 
-    ahead = remote.ahead()
+    stores = remote.ahead().stores
 
     async def look(file: bytes) -> Version | None:
         try:
-            return await ahead.stores.look(file)
+            return await stores.look(file)
         except StoreError as error:
             if error.kind == "not_found":
                 return None
             raise
 
-    def every() -> Awaitable[list[Version | None]]:
-        return in_turn(look, [os.fsencode(path) for path in paths], len(paths))
+    async def every() -> dict[str, Version]:
+        listed = await beside(stores, paths[0]) if len(paths) > 1 else None
+        if listed is not None:
+            return listed
+        answers = await in_turn(look, [os.fsencode(path) for path in paths], len(paths))
+        return {path: version for path, version in zip(paths, answers, strict=True) if version is not None}
 
-    answers = _asked(paths[-1], every, "looked at", patience.attempts if patient else AT_FIRST)
-    return {path: version for path, version in zip(paths, answers, strict=True) if version is not None}
+    found = _asked(paths[-1], every, "looked at", patience.attempts if patient else AT_FIRST)
+    return {path: found[path] for path in paths if path in found}
 
 
 def put(local: str, path: str) -> None:
@@ -106,6 +142,29 @@ def fetched(path: str) -> Iterator[str]:
 def remove(path: str) -> None:
     """Take an object away, if it is there."""
     _asked(path, lambda: puts.remove(remote.ahead().stores, os.fsencode(path)))
+
+
+def below(path: str, *, deep: bool = True) -> Iterator[list[str]]:
+    """The paths of the objects in a folder, some at a time; none where there is no such bucket or folder.
+
+    OutputError where they cannot be had.
+
+    path: of the folder, without a slash at its end.
+    deep: also in those below it, whose own paths end in a slash otherwise.
+    """
+    start = os.fsencode(f"{path}/")
+    try:
+        for page in pages.pages(start, deep):
+            yield [os.fsdecode(start + entry.name) for entry in page if entry.name]
+    except StoreError as error:
+        if error.kind != "not_found":
+            raise refused(path, error, "listed") from None
+
+
+def remove_all(paths: Sequence[str]) -> None:
+    """Take objects away that were listed."""
+    if paths:
+        _asked(paths[0], lambda: puts.remove_all(remote.ahead().stores, [os.fsencode(path) for path in paths]))
 
 
 def begins(path: str, n: int) -> bytes | None:

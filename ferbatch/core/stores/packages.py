@@ -6,32 +6,31 @@ All of it happens in the thread of an `Ahead`; what goes wrong is a StoreError.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
-from ferbatch.core.stores import known, members, urls
+from ferbatch.core.stores import known, members, opening, urls
 from ferbatch.core.stores.answers import (
     Entry,
     Fetched,
     StoreError,
+    meaning,
     status_of,
     told,
     version_in,
     version_listed,
 )
+from ferbatch.core.stores.opening import AZURE, GCS, S3
 from ferbatch.core.stores.signing import Bucket, Keys
-from ferbatch.core.stores.web import CONNECT, READ, Web
+from ferbatch.core.stores.web import Web
 
-S3, AZURE = ("s3", "s3a"), ("az", "abfs", "abfss")
 AT_ONCE = 1_000  # entries of a listing
 EXACTLY = {"hf": {"cache_type": "none"}}  # how packages are told to fetch no more of an object than they are asked for
-TRIED = 3  # times that botocore asks for what s3fs asks for once
 PROBED = 20  # seconds that a store may take to say whether a path is there
 TALKATIVE = (
     "s3fs",
@@ -183,7 +182,10 @@ class Stores:
         """StoreError where a store does not answer soon, whatever patience its package has."""
         scheme, url = urls.scheme_of(path) or "", path.decode("utf-8", "surrogateescape")
         with told(), suppress(FileNotFoundError):
-            await asyncio.wait_for(self.call(scheme, "info", url), PROBED)
+            try:
+                await asyncio.wait_for(self.call(scheme, "info", url), PROBED)
+            except TimeoutError as error:
+                raise StoreError("unreachable", f"the store does not answer ({type(error).__name__})") from None
 
     async def folder(self, path: bytes) -> list[Entry]:
         """What is directly in a folder, whose path ends in a slash, in no order."""
@@ -191,7 +193,7 @@ class Stores:
         on_web, entries = scheme in urls.WEB, dict[bytes, Entry]()
         with told():
             system = await self.system(url)
-            inner = url if on_web else f"{system._strip_protocol(url)}/"
+            inner = url if on_web else f"{system._strip_protocol(url).rstrip('/')}/"  # some leave the slash there
             found = await self.call(scheme, "ls", url, detail=True)
         for info in found:
             below = info["name"].removeprefix(inner)
@@ -216,19 +218,13 @@ class Stores:
         known_as = f"{scheme}://{account}" if scheme in AZURE else scheme
         if known_as not in self.systems:
             urls.check_installed(scheme)
-            options: dict[str, Any] = {"account_name": account} if scheme in AZURE and account else {}
-            if scheme in S3:
-                retries = {"max_attempts": TRIED}
-                timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
-                options = {"config_kwargs": {"max_pool_connections": self.connections, "retries": retries, **timeouts}}
             try:
-                self.systems[known_as] = _opened(scheme, options)
+                self.systems[known_as] = opening.opened(scheme, account, self.connections)
             except ImportError:
                 raise UsageError(urls.not_installed(scheme)) from None
             except Exception as error:  # whatever the package has against its environment
                 raise StoreError("permission", f"its package cannot be set up: {type(error).__name__}") from None
-            if scheme in S3:
-                await _settle(self.systems[known_as])
+            await opening.settle(scheme, self.systems[known_as])
         return self.systems[known_as]
 
     async def call(self, scheme: str, name: str, url: str, *values: Any, **more: Any) -> Any:
@@ -236,7 +232,13 @@ class Stores:
         system = await self.system(url)
         path = system._strip_protocol(url)
         if system.async_impl:
-            return await getattr(system, f"_{name}")(path, *values, **more)
+            try:
+                return await getattr(system, f"_{name}")(path, *values, **more)
+            except Exception as error:  # whatever the package says of it
+                if scheme in GCS and (meant := meaning(error)).passing:  # it has asked six times, with longer pauses
+                    meant.passing = False
+                    raise meant from None
+                raise
         return await asyncio.get_running_loop().run_in_executor(
             self.threads, lambda: getattr(system, name)(path, *values, **more)
         )
@@ -268,21 +270,3 @@ class Stores:
 def _lasts(bucket: Bucket | None) -> bool:
     """Whether a process may use what another one found out: keys that are renewed are so by its event loop."""
     return bucket is not None and (bucket.credentials is None or isinstance(bucket.credentials, Keys))
-
-
-def _opened(scheme: str, options: Mapping[str, Any]) -> Any:
-    """A filesystem of fsspec's, for the loop that runs."""
-    fsspec = importlib.import_module("fsspec")
-    # One of Azure's wants a loop at the end to close itself with, be there something to close or not.
-    works = fsspec.get_filesystem_class(scheme).async_impl and scheme not in AZURE
-    asynchronous = {"asynchronous": True} if works else {}
-    return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False, **asynchronous, **options)
-
-
-async def _settle(system: Any) -> None:
-    """Have s3fs ask once, for botocore asks again; and without keys where there are none, as anybody may."""
-    system.retries = 1
-    await system.set_session()
-    system.anon = await system.session.get_credentials() is None
-    if system.anon:
-        await system.set_session(refresh=True)

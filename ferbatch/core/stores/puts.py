@@ -6,13 +6,16 @@ As in `stores`: all of it happens in the thread of an `Ahead`, and what goes wro
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from ferbatch.core.stores import urls
-from ferbatch.core.stores.answers import StoreError, refuses_create, told
-from ferbatch.core.stores.packages import AZURE, S3, Stores
+from ferbatch.core.stores.answers import StoreError, in_turn, refuses_create, told
+from ferbatch.core.stores.opening import AZURE, S3
+from ferbatch.core.stores.packages import Stores
 
+TOGETHER = 1_000  # objects that a request of S3's takes away at the most
 PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way
 
 
@@ -72,3 +75,29 @@ async def remove(stores: Stores, file: bytes) -> None:
     """Take an object away, if it is there."""
     with told(), suppress(FileNotFoundError):
         await stores.call(urls.scheme_of(file) or "", "rm_file", urls.whole(file))
+
+
+async def removed(stores: Stores, file: bytes) -> bool:
+    """Whether an object was there, and is not now."""
+    try:
+        await stores.look(file)
+    except StoreError as error:
+        if error.kind == "not_found":
+            return False
+        raise
+    await remove(stores, file)
+    return True
+
+
+async def remove_all(stores: Stores, files: Sequence[bytes]) -> None:
+    """Take away objects of one bucket that were listed; of S3 a thousand with a request."""
+    scheme = urls.scheme_of(files[0]) or ""
+    if scheme not in S3:
+        await in_turn(lambda file: remove(stores, file), files, stores.connections)
+        return
+    system = await stores.system(urls.whole(files[0]))
+    for start in range(0, len(files), TOGETHER):
+        with told():
+            await system._bulk_delete(
+                [system._strip_protocol(urls.whole(one)) for one in files[start : start + TOGETHER]]
+            )
