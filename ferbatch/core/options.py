@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import escape
 from ferbatch.core.records import ERROR_KINDS, USUAL, Doubt, Rules, Search
+from ferbatch.core.stores.urls import is_remote
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -115,8 +116,10 @@ class Options:
             raise UsageError(f"--engine is {' or '.join(ENGINES)}, not '{escape(self.engine)[:MOST_SHOWN]}'")
         if self.engine != "ray" and (self.ray_address is not None or self.ray_actors is not None):
             raise UsageError("--ray-address and --ray-actors need --engine ray")
-        if self.engine == "ray" and self.search.crops is not None:
-            raise UsageError("--crops is not for --engine ray, whose nodes would write them to disks of their own")
+        if self.engine == "ray" and self.search.crops is not None and not is_remote(os.fsencode(self.search.crops)):
+            raise UsageError(
+                "--crops is a folder in a bucket with --engine ray, whose nodes would write to disks of their own"
+            )
         if self.engine == "ray" and self.faces_on == "device":
             raise UsageError("--faces-on device is not for --engine ray, whose tasks that read images have no GPU")
         if self.engine == "ray" and self.device not in RAY_DEVICES:

@@ -122,6 +122,7 @@ class Decoding:
     by_pillow: bool = False  # leave the quicker decoder of plain JPEGs alone
     search: Search = WHOLE
     connections: int = CONNECTIONS  # to stores, of the process that decodes
+    anew: bool = False  # whether no earlier run can have left crops of these images
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from ferbatch.core.files import version_of
 from ferbatch.core.process import default_workers, signals_deferred
 from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
 from ferbatch.core.stores import known
-from ferbatch.images.face_files import write_crops
+from ferbatch.images.face_files import settle, write_crops
 from ferbatch.stream.read import Content, gathered
 from ferbatch.stream.worker import Compute, Span, work
 
@@ -263,7 +263,8 @@ class Pool:
         failure = Failure("crashed", f"the decoder crashed ({_cause(code)})")
         if code == TIMED_OUT:
             failure = Failure("timeout", f"not decoded within {self.timeout:g} s")
-        write_crops(self.decoding.search.crops, references.paths[0])
+        write_crops(self.decoding.search.crops, references.paths[0])  # some may have been there before it died
+        settle(self.decoding.search.crops)
         content = Content(failure=failure)
         return gathered(number, references, self.decoding.size, [content], [version_of(references.files[0])])
 

@@ -18,9 +18,10 @@ from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.files import stat_of, version_in
 from ferbatch.core.records import LARGE_SIDE, WIDE_RATIO, Box, Decoding, Failure, Version
 from ferbatch.core.stores import remote
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.images import crops, faces
 from ferbatch.images.decode import SEARCHED_SIDE, GrayImage, decode, read_bytes
-from ferbatch.images.face_files import write_crops
+from ferbatch.images.face_files import make_room, settle, write_crops
 from ferbatch.images.formats import type_of_name
 from ferbatch.images.inputs import input_of, luma_of, model_input
 
@@ -98,6 +99,8 @@ def batches(
     watch: told which image comes next, by its number, and None before a batch is handed on.
     """
     remote.expect(references.files, decoding.connections)
+    if decoding.search.crops is not None and is_remote(os.fsencode(decoding.search.crops)):
+        remote.ahead(decoding.connections)
     try:
         yield from _batches(first, references, decoding, watch)
     finally:
@@ -114,6 +117,7 @@ def _batches(first: int, references: References, decoding: Decoding, watch: Watc
         end = begun + len(contents)
         if time.monotonic() - start > SOON or end == len(references.files):
             watch(None)
+            settle(decoding.search.crops)
             yield gathered(first + begun, references.part(begun, end), decoding.size, contents, versions)
             contents, versions, begun, start = [], [], end, time.monotonic()
 
@@ -122,6 +126,7 @@ def _one_by_one(first: int, references: References, decoding: Decoding, watch: W
     """Images, each alone: what they hold, and their versions."""
     for number, path, file in zip(count(first), references.paths, references.files, strict=False):
         remote.wait_for(file)  # before its time counts, which is that of decoding
+        make_room(decoding.search.crops)
         watch(number)
         info = stat_of(file)
         yield [_or_failure(path, decoding, partial(read, path, file, decoding, info))], [version_in(info)]
@@ -135,6 +140,7 @@ def _together(first: int, references: References, decoding: Decoding, watch: Wat
     held, versions, size, last = list[Opened | Content](), list[Version](), 0, len(references.files) - 1
     for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
         remote.wait_for(file)
+        make_room(decoding.search.crops)
         watch(first + place)
         info = stat_of(file)
         versions.append(version_in(info))
@@ -161,7 +167,7 @@ def _or_failure(path: str, decoding: Decoding, look: Callable[[], T]) -> T | Con
     try:
         return look()
     except UnreadableImageError as error:
-        write_crops(decoding.search.crops, path)
+        write_crops(decoding.search.crops, path, anew=decoding.anew)
         return Content(failure=Failure(error.kind, str(error)))
 
 
@@ -201,7 +207,7 @@ def content_of(path: str, held: Opened, found: Sequence[faces.Face], decoding: D
     pixels, width, height = input_of(
         held.data, held.suffix_type, decoding.size, held.luma, by_pillow=decoding.by_pillow
     )
-    write_crops(search.crops, path)
+    write_crops(search.crops, path, anew=decoding.anew)
     large = search.mode == "whole" and (max(width, height) > LARGE_SIDE or width > WIDE_RATIO * height)
     return Content([pixels], None, large, missed)
 
@@ -229,6 +235,6 @@ def searched(path: str, image: GrayImage, found: Sequence[faces.Face], decoding:
     """
     search = decoding.search
     cut = [crops.crop(image, face, search) for face in found]
-    write_crops(search.crops, path, cut)
+    write_crops(search.crops, path, cut, anew=decoding.anew)
     boxes = [crops.seen(image, face, crop, search) for face, crop in zip(found, cut, strict=True)]
     return Content([model_input(crop, decoding.size) for crop in cut], boxes)

@@ -140,6 +140,7 @@ def label(
 ) -> None:
     """Label every image under PATHS and write labels.csv; where folders are named like labels, a report beside it."""
     from ferbatch.commands.label.plan import plan
+    from ferbatch.core.stores import objects
 
     log.speak(log_format)
     if shard is not None and output is None:
@@ -180,9 +181,9 @@ def label(
         on_error=on_error,
         allow=tuple(dict.fromkeys(kind.strip() for kind in allow.split(","))) if allow is not None else (),
         max_errors=max_errors,
-        search=Search(faces, min_face, face_margin, largest_face, crops=crops),
+        search=Search(faces, min_face, face_margin, largest_face, crops=crops and objects.folder(crops)),
         faces_on=faces_on,
-        annotate=annotate,
+        annotate=annotate and objects.folder(annotate),
         shard=shard,
         engine=engine,
         ray_address=ray_address,

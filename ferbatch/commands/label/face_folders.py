@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Generator, Sequence
@@ -19,11 +20,14 @@ from ferbatch.core.options import Existing
 from ferbatch.core.process import default_workers
 from ferbatch.core.records import MARKER, Prediction
 from ferbatch.core.rows import predictions
+from ferbatch.core.stores import objects
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.images.decode import GrayImage, decode, read_bytes
-from ferbatch.images.face_files import COPY, file_for, remove_file, write_picture
+from ferbatch.images.face_files import COPY, file_for, make_room, remove_file, settle, write_picture
 from ferbatch.images.formats import type_of_name
 
 OURS = re.compile(r".+(\.face\d+\.png|\.faces\.jpg)(\.part)?", re.DOTALL)
+MOST_MARKER = 2**16  # bytes
 OF = "faces of "  # what a marker begins with; then comes the output that the faces belong to
 LONGEST_SIDE = 1_600  # pixels of a copy
 MOST_THREADS = 8  # that draw; each holds a photo in colour
@@ -53,19 +57,19 @@ class FaceFolder:
 
     def check(self, existing: Existing) -> None:
         """UsageError if it is not ours, or holds the faces of another run that is not to be replaced."""
-        if not self.path:
-            raise UsageError(f"{self.option} is empty")
-        check_is_folder(self.path)
-        if not os.path.lexists(self.path):
-            return
-        with writing(self.shown):
-            names = set(os.listdir(self.path)) - {MARKER}
-        owner = self.owner
+        names, owner = self._holds_more(), self.owner
         if owner == "" or (owner is None and names):
             raise UsageError(f"{self.shown} is not empty and no folder of faces: choose a new one for {self.option}")
         if names and not existing.overwrite and not (existing.any and owner == self.output):
             of = "an earlier run" if owner == self.output else shown(owner or "")
             raise UsageError(f"{self.shown} holds faces of {of}; --overwrite replaces them")
+
+    def _holds_more(self) -> bool:
+        """Whether there is something besides the marker in it; UsageError where it cannot be a folder."""
+        check_is_folder(self.path)
+        with writing(self.shown), suppress(FileNotFoundError):
+            return bool({*os.listdir(self.path)} - {MARKER})
+        return False
 
     def begin(self, *, keep: bool) -> None:
         """Make the folder, with its marker; what an earlier run wrote goes, unless it is to be kept."""
@@ -79,6 +83,34 @@ class FaceFolder:
                         os.rmdir(os.path.join(folder, name))
             with open(self.marker, "wb") as stream:
                 stream.write(os.fsencode(OF + self.output))
+
+
+class StoreFaceFolder(FaceFolder):
+    """The same in a store, where a folder is what paths of objects begin with."""
+
+    @property
+    def owner(self) -> str | None:
+        content = objects.begins(self.marker, MOST_MARKER)
+        if content is None:
+            return None
+        return os.fsdecode(content).removeprefix(OF) if content.startswith(OF.encode()) else ""
+
+    def _holds_more(self) -> bool:
+        found = itertools.chain.from_iterable(objects.below(self.path, deep=False))
+        return any(path != self.marker for path in found)
+
+    def begin(self, *, keep: bool) -> None:
+        for paths in objects.below(self.path) if not keep else ():
+            objects.remove_all([path for path in paths if OURS.fullmatch(os.path.basename(path))])
+        objects.write(self.marker, os.fsencode(OF + self.output))
+
+
+def face_folder(path: str, option: str, output: str) -> FaceFolder:
+    """The folder at a path, be it of a store; arguments as of FaceFolder."""
+    if not path:
+        raise UsageError(f"{option} is empty")
+    kind = StoreFaceFolder if is_remote(os.fsencode(path)) else FaceFolder
+    return kind(path, option, output)
 
 
 def remove_copy(folder: str | None, path: str) -> None:
@@ -97,11 +129,13 @@ def annotated(labelled: Labelled, folder: str, labels: Sequence[str]) -> Labelle
         for batch in labelled:
             files, rows = batch.references.files, predictions(batch, labels)
             list(pool.map(write_copy, repeat(folder), files, rows, repeat(labels)))
+            settle(folder)
             yield batch
 
 
 def write_copy(folder: str, file: bytes, rows: Sequence[Prediction], labels: Sequence[str]) -> None:
     """A copy of an image in which its rows can be seen; none of one that cannot be read. Raises OutputError."""
+    make_room(folder)
     if not rows[0].error_kind:
         with suppress(UnreadableImageError, MemoryError):  # it has changed, or leaves no room beside what is at work
             image = decode(read_bytes(file), type_of_name(file), LONGEST_SIDE, colour=True)

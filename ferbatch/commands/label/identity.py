@@ -14,6 +14,7 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.names import decode_path, escape, shown
 from ferbatch.core.options import Options, shard_of
 from ferbatch.core.records import SCHEMA, Doubt, Search
+from ferbatch.core.stores import objects
 from ferbatch.core.stores.urls import cleaned, is_remote, without_secret
 from ferbatch.images import faces, jpeg
 from ferbatch.images.inputs import PREPROCESSING_VERSION
@@ -62,7 +63,7 @@ def identity_of(
         "--shard": options.shard and "{}/{}".format(*shard_of(options.shard)),
         "--tta": options.tta,
         "preprocessing": PREPROCESSING_VERSION,
-        "--annotate": options.annotate and os.path.normpath(options.annotate),
+        "--annotate": _folder(options.annotate),
         **_of_search(options.search_on(str(chosen))),
         "decoder": before["decoder"] if before.get("decoder") in decoders else decoders[0],
         "torch": torch.__version__,
@@ -82,10 +83,17 @@ def _of_search(search: Search) -> dict[str, Any]:
     said = {"--min-face": search.min_face, "--face-margin": search.margin, "--largest-face": search.largest}
     return {
         "--faces": search.mode,
-        "--crops": search.crops and os.path.normpath(search.crops),
+        "--crops": _folder(search.crops),
         **(dict.fromkeys(said) if search.mode == "whole" else said),
         "detector": faces.version(search),
     }
+
+
+def _folder(path: str | None) -> str | None:
+    """A folder that pictures go to, in one spelling."""
+    if path and is_remote(os.fsencode(path)):
+        return objects.plain(path)
+    return path and os.path.normpath(path)
 
 
 HIDDEN_ONES = "--hidden"

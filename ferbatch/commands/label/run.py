@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, remove_copy
+from ferbatch.commands.label.face_folders import FaceFolder, Labelled, annotated, face_folder, remove_copy
 from ferbatch.commands.label.identity import identity_of, rules_of, spelled_as_before, where
 from ferbatch.commands.label.output import Output
 from ferbatch.commands.label.result import Job, Result, report_of, sidecar_of, unscored
@@ -99,11 +99,16 @@ def _load(
 
 
 def _stream(
-    classifier: Classifier | RayEngine, images: Images, options: Options, *, by_pillow: bool = False
+    classifier: Classifier | RayEngine,
+    images: Images,
+    options: Options,
+    *,
+    by_pillow: bool = False,
+    anew: bool = False,
 ) -> Labelled:
     return classifier.stream(
         images,
-        Decoding(classifier.card.size, by_pillow, options.search_on(str(classifier.device))),
+        Decoding(classifier.card.size, by_pillow, options.search_on(str(classifier.device)), anew=anew),
         Workers(options.workers, options.isolate, options.timeout),
         doubt=options.doubt,
         batch_size=options.batch_size,
@@ -154,7 +159,7 @@ def run(
 def _folders(options: Options, output: Output, existing: Existing) -> list[FaceFolder]:
     """The folders that files about faces go to; UsageError where they may not."""
     named = {"--crops": options.search.crops, "--annotate": options.annotate}
-    folders = [FaceFolder(path, option, output.owner) for option, path in named.items() if path is not None]
+    folders = [face_folder(path, option, output.owner) for option, path in named.items() if path is not None]
     for folder in folders:
         folder.check(existing)
     return folders
@@ -181,7 +186,8 @@ def _do(job: Job, existing: Existing, watcher: Watcher) -> Result:
         writer, journal = stack.enter_context(recording)
         if journal and work.journal and job.new_rules:
             journal.head({**work.journal.head, **rules_of(options)})
-        labelled = _stream(job.classifier, work, options, by_pillow=job.identity["decoder"] == jpeg.PILLOW)
+        by_pillow, anew = job.identity["decoder"] == jpeg.PILLOW, not (work.journal or work.base)
+        labelled = _stream(job.classifier, work, options, by_pillow=by_pillow, anew=anew)
         if options.annotate is not None:
             labelled = annotated(labelled, options.annotate, labels)
         start = time.perf_counter()
@@ -248,10 +254,14 @@ def _record(job: Job, labelled: Labelled, recorder: Recorder, watcher: Watcher) 
 
 def _gone(job: Job) -> tuple[int, str]:
     """How many images are gone since an earlier run, and the path of one; the files about their faces go as well."""
-    n, example = 0, ""
+    n, example, crops, copies = 0, "", job.options.search.crops, job.options.annotate
     for path in job.work.gone():
         n, example = n + 1, example or path
         job.output.forget(path)
-        face_files.write_crops(job.options.search.crops, path)
-        remove_copy(job.options.annotate, path)
+        for folder in (crops, copies):
+            face_files.make_room(folder)
+        face_files.write_crops(crops, path)
+        remove_copy(copies, path)
+    for folder in (crops, copies):
+        face_files.settle(folder)
     return n, example
