@@ -102,7 +102,7 @@ class EvaluateConsole(RunConsole):
         elif not self.quiet:
             answer(report_text(evaluation.report, is_terminal(sys.stdout)))
         if evaluation.folder and not self.quiet:
-            say(f"report: {shown(evaluation.folder.file('report.html'))}")
+            say(f"report: {shown(evaluation.folder.place('report.html'))}")
         if evaluation.failed:
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in self.failures.most_common())
             say(f"{count(self.failures.total(), 'image')} could not be labelled ({kinds}), {self.example} for one")

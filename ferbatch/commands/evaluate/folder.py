@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import check_is_folder, remove, replace_file, unwritten, writing
@@ -20,11 +19,12 @@ REPORT_FILE = re.compile(r"labels(-\d+)?\.csv|report\.(?!.*\.part$).+")
 LEFTOVERS = re.compile(r"\.ferbatch\.(lock|part)|(labels|report)[-.].*\.part")
 
 
-@dataclass(frozen=True, slots=True)
 class ReportFolder:
     """A folder for a report. It carries a marker that lists the files ferbatch wrote; nothing else in it is touched."""
 
-    path: str
+    def __init__(self, path: str) -> None:
+        """`path`: where its files are written."""
+        self.path = path
 
     @property
     def marker(self) -> str:
@@ -36,7 +36,17 @@ class ReportFolder:
         return shown(self.path)
 
     def file(self, name: str) -> str:
+        """Where a file of this name is written."""
         return os.path.join(self.path, name)
+
+    def place(self, name: str) -> str:
+        """Where it is in the end."""
+        return self.file(name)
+
+    def holds(self, path: str) -> bool:
+        """Whether a file lies in this folder."""
+        inside = os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(self.path)
+        return inside and os.path.isfile(path)
 
     def check(self, existing: Existing) -> None:
         """UsageError or OutputError if the report must not or cannot be written here."""

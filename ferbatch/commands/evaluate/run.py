@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ferbatch.commands.evaluate.folder import ReportFolder
 from ferbatch.commands.evaluate.judged import Judged, judge
 from ferbatch.commands.evaluate.labels_file import LabelsFile
+from ferbatch.commands.evaluate.store_folder import StoreReportFolder
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import UsageError
 from ferbatch.core.files import replace_file
@@ -21,6 +22,8 @@ from ferbatch.core.names import escape, listed, shown
 from ferbatch.core.options import EvaluateOptions, Existing
 from ferbatch.core.process import importing
 from ferbatch.core.records import Decoding, Doubt, Workers
+from ferbatch.core.stores import objects
+from ferbatch.core.stores.urls import is_remote
 from ferbatch.core.writers import WRITERS, Writer
 from ferbatch.model import weights
 from ferbatch.model.weights import Card
@@ -94,11 +97,11 @@ def _folder(options: EvaluateOptions, existing: Existing) -> ReportFolder | None
         return None
     if not options.report:
         raise UsageError("--report is empty")
-    folder = ReportFolder(options.report)
+    in_store = is_remote(os.fsencode(options.report))
+    folder = StoreReportFolder(objects.folder(options.report)) if in_store else ReportFolder(options.report)
     folder.check(existing)
     for path in filter(None, (options.truth, options.predictions, options.votes, options.slices)):
-        inside = os.path.realpath(os.path.dirname(path) or ".") == os.path.realpath(folder.path)
-        if inside and os.path.isfile(path):
+        if folder.holds(path):
             raise UsageError(f"{shown(path)} lies in {folder.shown}, which would be replaced: choose another --report")
     return folder
 
