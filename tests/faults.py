@@ -31,6 +31,7 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine, event
 
+from ferbatch.commands.label import parts as label_parts
 from ferbatch.commands.label import run as label_run
 from ferbatch.core import archives
 from ferbatch.core.batch import Batch
@@ -115,6 +116,12 @@ def short_listings(patch: Patch, most: int) -> None:
 def little_is_held(patch: Patch, size: int) -> None:
     """Pictures of so many bytes, and of few more, are on their way to a store at once."""
     patch.setattr(sending, "HELD", size)
+
+
+@fault
+def small_parts(patch: Patch, images: int) -> None:
+    """So many images are a part of labels in a folder."""
+    patch.setattr(label_parts, "IMAGES", images)
 
 
 @fault

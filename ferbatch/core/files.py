@@ -82,6 +82,7 @@ def check_has_folder(path: str | os.PathLike[str]) -> None:
     """UsageError where there is no folder to write this file in, OutputError where nothing may be written in it."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
+        check_is_local(os.fspath(path).replace(":/", "://", 1))  # as pathlib spells it
         raise UsageError(f"no folder {shown(folder)} to write {shown(path)} in")
     if not os.access(folder, os.W_OK | os.X_OK):
         read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY

@@ -96,7 +96,7 @@ def _part(path: str, folder: str) -> Part:
         raise UsageError(f"{name_of(path)} is no part: parts are files, and tables are joined by SQL")
     output, name = plan(path, None), shown(path)
     if isinstance(output, StoreOutput):
-        output = StoreOutput(output.url, output.format, folder)
+        output = type(output)(output.url, output.format, folder)
         os.makedirs(folder)
         try:
             output.fetch()

@@ -33,6 +33,11 @@ def _plan(path: str | None, format_name: str | None) -> Output:
     if is_remote(os.fsencode(path)):
         from ferbatch.commands.label.store_output import StoreOutput
 
+        if path.endswith("/"):
+            from ferbatch.commands.label.store_parts import StorePartsOutput, format_at
+
+            url = objects.folder(path)
+            return StorePartsOutput(url, check_format(format_name or format_at(url)))
         url = objects.check(path)
         return StoreOutput(url, _format_of(url, format_name))
     if is_url(path):

@@ -42,6 +42,7 @@ class StoreOutput(Output):
         self.lock: StoreLock | None = None  # while it is held
         self.found: Mapping[str, Version] = {}  # what was there when it was looked at last
         # The labels come last: when they are there, all is.
+        self.main = self.path  # of the files that are put, the one that says that there are labels
         self.objects = [*self.report_files, self.sidecar, self.state, self.path]
 
     def url_of(self, file: str) -> str:
@@ -50,7 +51,7 @@ class StoreOutput(Output):
 
     def check(self, existing: Existing, *, held: bool = False) -> None:
         spools.check()
-        key = max((self.url_of(file).split("/", 3)[3] for file in self.objects), key=len)
+        key = max((self.url_of(file).split("/", 3)[3] for file in (*self.objects, self.main)), key=len)
         if (n := len(key.encode())) > objects.MOST_KEY:
             raise UsageError(
                 f"a name beside {brief(self.url)} is too long: {n:,} bytes, of {objects.MOST_KEY:,} at most"
@@ -63,15 +64,15 @@ class StoreOutput(Output):
             if not held:
                 check_free(self.spool, self.shown)  # or the run is not unfinished, but going on
             raise UsageError(f"{shown(self.spool)} {BEGUN}")
-        if going_on and (begun or self.path in self.found or self._is_sidecar_ours()):
+        if going_on and (begun or self.main in self.found or self._is_sidecar_ours()):
             return
-        for file in (self.path, self.state, self.sidecar, *self.report_files):
+        for file in (self.main, self.state, self.sidecar, *self.report_files):
             if file in self.found:
-                raise UsageError(f"{shown(self.url_of(file))} {THERE if file == self.path else EXISTS}")
+                raise UsageError(f"{shown(self.url_of(file))} {THERE if file == self.main else EXISTS}")
 
     def _look(self, *, patient: bool = True) -> None:
         """Find the files whose objects are there, and what those are."""
-        found = objects.there([self.url_of(file) for file in reversed(self.objects)], patient=patient)
+        found = objects.there([self.url_of(file) for file in self.objects], patient=patient)
         self.found = {file: found[url] for file in self.objects if (url := self.url_of(file)) in found}
 
     def _is_sidecar_ours(self) -> bool:
@@ -115,11 +116,11 @@ class StoreOutput(Output):
             os.makedirs(self.spool, mode=0o700)
         if going_on:
             self._fetch()
-        self._note(self.found.get(self.path))
+        self._note(self.found.get(self.main))
 
     def _is_begun_on_these(self) -> bool:
         """Whether the labels that are there are those that the run in the spool began on, or its own."""
-        if self._said_at_origin()["labels"] == _as_json(self.found.get(self.path)):
+        if self._said_at_origin()["labels"] == _as_json(self.found.get(self.main)):
             return True
         with suppress(OSError), open(self.sidecar, "rb") as stream:
             return stream.read() == objects.begins(self.url_of(self.sidecar), MOST_SIDECAR)
@@ -132,10 +133,14 @@ class StoreOutput(Output):
 
     def _fetch(self) -> None:
         """The objects that a run goes by as files of the spool; the report is written anew by every run."""
-        files = [file for file in (self.sidecar, self.state, self.path) if file in self.found]
+        files = [file for file in (self.sidecar, self.state, *self._label_files()) if file in self.found]
         self.check_room(sum(self.found[file].size for file in files))
         for file in files:
             objects.get(self.url_of(file), file)
+
+    def _label_files(self) -> list[str]:
+        """The files of the spool that become the labels which are there, that which says so last."""
+        return [self.path]
 
     def check_room(self, needed: int) -> None:
         try:
@@ -166,13 +171,16 @@ class StoreOutput(Output):
         """Have the files of a finished run as objects; what they replace and has none of its own goes."""
         if self.lock is not None:
             self.lock.check()
+        self._put_files()
+        self._look()
+        self._note(self.found.get(self.main))
+
+    def _put_files(self) -> None:
         for file in self.objects:
             if os.path.exists(file):
                 objects.put(file, self.url_of(file))
             elif file in self.found:
                 objects.remove(self.url_of(file))
-        self._look()
-        self._note(self.found.get(self.path))
 
     def drop(self) -> None:
         self._clear()

@@ -16,7 +16,7 @@ MOST = 2_000  # objects of a listing; where there are more, to look at some of t
 async def beside(stores: Stores, path: str) -> dict[str, Version] | None:
     """The objects whose paths begin with this one, with what they are; None where no listing says it.
 
-    path: as `objects.check` has it.
+    path: what they begin with, as `objects.check` has it.
     """
     scheme, _, rest = path.partition("://")
     if scheme in S3 and not urls.is_ordered(path.encode()):  # it lists whole folders alone

@@ -12,9 +12,9 @@ from typing import TypeVar
 from ferbatch.core.errors import OutputError, UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.names import brief, shown
-from ferbatch.core.records import Version
+from ferbatch.core.records import NO_VERSION, Version
 from ferbatch.core.stores import pages, puts, remote, urls
-from ferbatch.core.stores.answers import StoreError, in_turn
+from ferbatch.core.stores.answers import Entry, StoreError, in_turn
 
 WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
 ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
@@ -79,7 +79,7 @@ def plain(path: str) -> str:
 def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
     """What those of these objects are that are there; OutputError, of the last, where the store does not say it.
 
-    paths: the first is what the others begin with.
+    paths: of one folder, and with names that begin alike.
     patient: whether work was done already that waits for the answer.
     """
     from ferbatch.core.stores.ahead import AT_FIRST, patience
@@ -96,7 +96,7 @@ def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
             raise
 
     async def every() -> dict[str, Version]:
-        listed = await beside(stores, paths[0]) if len(paths) > 1 else None
+        listed = await beside(stores, os.path.commonprefix(paths)) if len(paths) > 1 else None
         if listed is not None:
             return listed
         answers = await in_turn(look, [os.fsencode(path) for path in paths], len(paths))
@@ -152,10 +152,19 @@ def below(path: str, *, deep: bool = True) -> Iterator[list[str]]:
     path: of the folder, without a slash at its end.
     deep: also in those below it, whose own paths end in a slash otherwise.
     """
-    start = os.fsencode(f"{path}/")
+    for page in _pages(path, deep):
+        yield [os.fsdecode(os.fsencode(f"{path}/") + entry.name) for entry in page if entry.name]
+
+
+def versions_in(path: str) -> dict[str, Version]:
+    """The objects directly in a folder by their names, with what its listing says of each. Otherwise as `below`."""
+    entries = [entry for page in _pages(path, deep=False) for entry in page if entry.name]
+    return {os.fsdecode(entry.name): entry.version or NO_VERSION for entry in entries}
+
+
+def _pages(path: str, deep: bool) -> Iterator[list[Entry]]:
     try:
-        for page in pages.pages(start, deep):
-            yield [os.fsdecode(start + entry.name) for entry in page if entry.name]
+        yield from pages.pages(os.fsencode(f"{path}/"), deep)
     except StoreError as error:
         if error.kind != "not_found":
             raise refused(path, error, "listed") from None
