@@ -59,12 +59,10 @@ def check_replaceable(path: str | os.PathLike[str], overwrite: bool) -> None:
 
 
 def check_is_local(path: str) -> None:
-    """UsageError where it is a path into a store, for what is written there no piece at a time."""
+    """UsageError where it is a path into a store, for what is not written there."""
     if is_remote(os.fsencode(path)):
         scheme = path.partition("://")[0]
-        raise UsageError(
-            f"{scheme}:// takes what is whole at the end of a run, and not this: say a path of this machine"
-        )
+        raise UsageError(f"{scheme}:// takes labels, reports and pictures, and not this: say a path of this machine")
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

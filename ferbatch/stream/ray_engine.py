@@ -160,7 +160,9 @@ class _Run:
             else:
                 break
             files = span.references.files
-            there = References([""] * len(files), [_from_anywhere(file) for file in files], ())
+            named = self.reading.decoding.search.crops is not None  # crops are called as their images are
+            paths = span.references.paths if named else [""] * len(files)
+            there = References(paths, [_from_anywhere(file) for file in files], ())
             seconds, span.pixels = self.read.remote(there, known.tell(files), self.reading)
             self.reads[seconds] = span
         return handed

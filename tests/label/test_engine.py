@@ -35,7 +35,7 @@ def said(ferbatch_here: Ferbatch, faces: Callable[..., Path], tmp_path: Path) ->
         (("--engine", "spark"), "--engine is local or ray, not 'spark'"),
         (("--ray-address", "auto"), "--ray-address and --ray-actors need --engine ray"),
         (("--ray-actors", "2"), "--ray-address and --ray-actors need --engine ray"),
-        (("--engine", "ray", "--crops", "crops"), "--crops is not for --engine ray"),
+        (("--engine", "ray", "--crops", "crops"), "--crops is a folder in a bucket with --engine ray"),
         (("--engine", "ray", "--workers", "0"), "--workers is 1 or more with --engine ray"),
         (("--engine", "ray", "--device", "cuda:1"), "--device is auto, cpu, cuda with --engine ray, not 'cuda:1'"),
         (("--engine", "ray", "--device", "mps"), "--device is auto, cpu, cuda with --engine ray, not 'mps'"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from forks import Ended, Forks
 from PIL import Image
 from store_proxy import Proxy, Wrong
-from support import depth
+from support import ENVIRONMENT
 
 from ferbatch.core.options import EXAMPLE
 
@@ -53,7 +55,7 @@ def run(forks: Forks, proxy: Proxy, photos: Path, tmp_path: Path, model: Path) -
     return call
 
 
-def there(bucket: Any) -> dict[str, bytes]:
+def pictures(bucket: Any) -> dict[str, bytes]:
     """What is in the two folders, but for their markers."""
     found = {one.key: one.get()["Body"].read() for one in bucket.objects.filter(Prefix="faces/")}
     return {key.removeprefix("faces/"): data for key, data in found.items() if not key.endswith("/.ferbatch")}
@@ -82,7 +84,7 @@ def test_pictures_in_a_store_are_those_in_a_folder(
         *("crops/photos/two.jpg.face0.png", "crops/photos/two.jpg.face1.png"),
     ]
     assert run("-o", output, "--crops", CROPS, "--annotate", f"{SEEN}/", *how).code == 3
-    assert there(bucket) == local
+    assert pictures(bucket) == local
     owner = output if output == URL else str(tmp_path / output)
     markers = [bucket.Object(f"faces/{name}/.ferbatch").get()["Body"].read() for name in ("crops", "seen")]
     assert markers == [f"faces of {owner}".encode()] * 2
@@ -101,10 +103,10 @@ def test_a_folder_is_treated_as_one_of_files_is(run: Run, bucket: Any, local: di
     ended = run("-o", URL, "--crops", CROPS)
     assert (ended.code, "holds faces of s3://bucket/others.csv; --overwrite" in ended.stderr) == (2, True), ended.stderr
     assert run("-o", URL, "--crops", CROPS, "--incremental").code == 2
-    assert there(bucket) == mine
+    assert pictures(bucket) == mine
     assert run("-o", URL, "--crops", CROPS, "--overwrite").code == 3
     kept = {name: data for name, data in mine.items() if data == b"mine"}
-    assert there(bucket) == kept | {name: data for name, data in local.items() if name.endswith("png")}
+    assert pictures(bucket) == kept | {name: data for name, data in local.items() if name.endswith("png")}
     ended = run("-o", URL, "--crops", CROPS)
     assert (ended.code, "labels.csv exists" in ended.stderr or "an earlier run" in ended.stderr) == (2, True)
 
@@ -116,16 +118,16 @@ def test_what_changes_and_goes_takes_its_pictures_along(
     assert run(*command).code == 3
     asked = {name for name in proxy.asked if name.endswith(".png") and not name.startswith("PUT")}
     assert not asked  # nothing of an earlier run can be there
-    before = there(bucket)
+    before = pictures(bucket)
     (photos / "two.jpg").write_bytes((photos / "in/one.jpg").read_bytes())
     (photos / "in/one.jpg").unlink()
     (photos / "new.jpg").write_bytes(b"broken")
     assert run(*command).code == 3
     assert run("-o", "local.csv", "--crops", "faces/crops", "--annotate", "faces/seen").code == 3
     gone = {"crops/photos/in/one.jpg.face0.png", "seen/photos/in/one.jpg.faces.jpg", "crops/photos/two.jpg.face1.png"}
-    assert set(there(bucket)) == set(before) - gone
+    assert set(pictures(bucket)) == set(before) - gone
     for name in ("crops/photos/two.jpg.face0.png", "seen/photos/two.jpg.faces.jpg"):
-        assert there(bucket)[name] == (tmp_path / "faces" / name).read_bytes()
+        assert pictures(bucket)[name] == (tmp_path / "faces" / name).read_bytes()
     for one in bucket.objects.filter(Prefix="faces/crops"):
         one.delete()
     ended = run(*command)
@@ -141,7 +143,7 @@ def test_a_picture_that_cannot_be_put_ends_the_run_and_resume_goes_on(
     wrong = Wrong("PUT", ending, status=503, times=3)
     proxy.wrong.append(wrong)
     assert run(*command).code == 3  # it is tried six times
-    assert (wrong.times, there(bucket)) == (0, local)
+    assert (wrong.times, pictures(bucket)) == (0, local)
     proxy.wrong[:] = [Wrong("PUT", ending, status=403)]
     ended = run(*command, "--overwrite")
     assert (ended.code, ended.stderr.count("\n")) == (74, 1), ended.stderr
@@ -149,7 +151,7 @@ def test_a_picture_that_cannot_be_put_ends_the_run_and_resume_goes_on(
     assert ended.stderr.endswith("; --resume goes on with what is done\n")
     proxy.wrong.clear()
     assert run(*command, "--resume").code == 3
-    assert there(bucket) == local
+    assert pictures(bucket) == local
 
 
 def test_a_store_that_refuses_the_folder_ends_the_run_before_it_labels(run: Run, bucket: Any, proxy: Proxy) -> None:
@@ -169,16 +171,18 @@ def test_a_store_that_refuses_the_folder_ends_the_run_before_it_labels(run: Run,
         assert (ended.code, why in ended.stderr, "hush" in ended.stderr) == (2, True, False), ended.stderr
 
 
-def test_what_waits_to_be_put_is_bounded_and_put_many_at_once(
-    run: Run, bucket: Any, proxy: Proxy, photos: Path
+@pytest.mark.parametrize("held", [0, None])
+def test_pictures_are_put_many_at_once_while_few_bytes_wait(
+    held: int | None, run: Run, bucket: Any, proxy: Proxy, photos: Path
 ) -> None:
-    for at in range(depth(30, 300)):
+    for at in range(10):
         (photos / f"{at}.jpg").hardlink_to(photos / "in/one.jpg")
-    proxy.wait = 0.1
-    ended = run("-o", "labels.csv", "--crops", CROPS, "--workers", "0", faults={"little_is_held": {"size": 200_000}})
+    proxy.wait = 1.0 if held is None else 0.1
+    faults = {"little_is_held": {"size": held}} if held is not None else None
+    ended = run("-o", "labels.csv", "--crops", CROPS, "--workers", "0", faults=faults)
     assert ended.code == 3, ended.stderr
-    assert len(there(bucket)) == depth(30, 300) + 4
-    assert 2 <= proxy.most_at_once <= 8  # a crop is some 40 kB
+    assert len(pictures(bucket)) == 14
+    assert (proxy.most_at_once > 2) == (held is None)  # those of one image, else
 
 
 @pytest.mark.parametrize("path", ["faces", ""])
@@ -189,7 +193,7 @@ def test_what_was_written_there_is_no_source(
     """Not even what comes before its marker where keys are sorted, as `(root)` does."""
     listed = os.fsencode(photos if absolute else "photos")
     assert run("-", "-o", "labels.csv", "--crops", CROPS, "--annotate", SEEN, stdin=listed + b"\n").code == 3
-    assert any(name.startswith("crops/(root)") for name in there(bucket)) == absolute
+    assert any(name.startswith("crops/(root)") for name in pictures(bucket)) == absolute
     bucket.put_object(Key="faces/(1).jpg", Body=(photos / "in/one.jpg").read_bytes())
     bucket.put_object(Key="faces/last/(1).jpg", Body=(photos / "in/one.jpg").read_bytes())
     ended = run("-", "-o", "-", "--quiet", stdin=f"s3://bucket/{path}/\n".replace("//\n", "/\n").encode())
@@ -197,3 +201,17 @@ def test_what_was_written_there_is_no_source(
     assert [row.split('"')[1] for row in rows] == ["s3://bucket/faces/(1).jpg", "s3://bucket/faces/last/(1).jpg"]
     ended = run("-", "-o", "-", stdin=f"{CROPS}/\n".encode())
     assert (ended.code, "was written by ferbatch and is not read as a source" in ended.stderr) == (2, True)
+
+
+def test_the_nodes_of_a_cluster_put_their_crops(
+    bucket: Any, local: dict[str, bytes], proxy: Proxy, model: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray", reason="ray is installed with ferbatch[ray]")
+    there = {"AWS_ENDPOINT_URL": proxy.address, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
+    ray = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment = {**ENVIRONMENT, **there, **ray}
+    options = ["--model", str(model), "--crops", CROPS, "--engine", "ray", "-o", "labels.csv", "-q"]
+    command = [sys.executable, "-m", "ferbatch", "label", "photos", *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=240)
+    assert done.returncode == 3, done.stderr
+    assert pictures(bucket) == {name: data for name, data in local.items() if name.endswith("png")}

@@ -61,7 +61,10 @@ def evaluate(
         float, typer.Option(min=0, max=1, help="Show what is left, and how right it is, from this confidence on.")
     ] = 0.0,
     report: Annotated[
-        str | None, typer.Option("--report", help="A folder to write the report to: HTML, Markdown, JSON, figures.")
+        str | None,
+        typer.Option(
+            "--report", help="A folder, in a bucket too, to write the report to: HTML, Markdown, JSON, figures."
+        ),
     ] = None,
     thumbnails: Annotated[bool, typer.Option("--thumbnails", help="Show faces in the report.")] = False,
     fail_under: Annotated[

@@ -85,9 +85,12 @@ def label(
     min_face: shared.MinFace = MIN_FACE,
     face_margin: shared.FaceMargin = 0.0,
     faces_on: shared.FacesOn = "cores",
-    crops: Annotated[str | None, typer.Option("--crops", help="A folder to write the found faces to.")] = None,
+    crops: Annotated[
+        str | None, typer.Option("--crops", help="A folder to write the found faces to, in a bucket too.")
+    ] = None,
     annotate: Annotated[
-        str | None, typer.Option("--annotate", help="A folder to write copies with boxes and labels to.")
+        str | None,
+        typer.Option("--annotate", help="A folder to write copies with boxes and labels to, in a bucket too."),
     ] = None,
     tta: shared.Tta = False,
     device: shared.Device = "auto",

@@ -96,7 +96,8 @@ def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
             raise
 
     async def every() -> dict[str, Version]:
-        listed = await beside(stores, os.path.commonprefix(paths)) if len(paths) > 1 else None
+        alike = os.path.commonprefix(paths)  # noqa: RUF071 - it is names that begin alike
+        listed = await beside(stores, alike) if len(paths) > 1 else None
         if listed is not None:
             return listed
         answers = await in_turn(look, [os.fsencode(path) for path in paths], len(paths))
