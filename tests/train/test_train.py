@@ -272,6 +272,7 @@ def test_bad_data_and_options_are_said_before_the_first_epoch(
     fails("no recipe called 'best' (known: cnn-large-v1, cnn-lite-v1, cnn-lite-v2, cnn-v1", "data", "--recipe", "best")
     fails("weights files end in .safetensors", "data", "-o", "mine.pt")
     fails("no folder nowhere", "data", "-o", "nowhere/mine.safetensors")
+    fails("s3:// takes labels, reports and pictures, and not this", "data", "-o", "s3://bucket/mine.safetensors")
     fails("no such file or folder: nothing", "nothing")
     fails("there are no ImageNet weights for cnn", "data", "--pretrained", "x.pth")
     for name in ("model.safetensors", "model.history.csv"):
