@@ -66,9 +66,7 @@ def switch_on(patch: Patch, known_as: str, /, **settings: Any) -> None:
 
 
 @fault
-def store(
-    patch: Patch, address: str, first: float = 0.001, read: float = 30.0, tried: int = 3, **environment: str
-) -> None:
+def store(patch: Patch, address: str, first: float = 0.001, read: int = 30, tried: int = 3, **environment: str) -> None:
     """Not what goes wrong, but where: a store of `stores.py` is S3, and is asked again soon after it failed.
 
     first: seconds before it is asked again.

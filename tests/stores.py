@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import ssl
 import sys
 import threading
 from bisect import bisect_right
@@ -71,6 +72,7 @@ class Store:
     asked: Counter[str] = field(default_factory=Counter)  # how often each was: "GET /faces/a.jpg"
     at_once: int = 0  # answers that are waited for just now
     most_at_once: int = 0
+    head: bytes = b""  # of the last request
     address: str = ""
     server: Any = None
 
@@ -179,7 +181,7 @@ class _Connection(asyncio.Protocol):
         while b"\r\n\r\n" in self.begun:
             head, _, self.begun = self.begun.partition(b"\r\n\r\n")
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            span = RANGE.search(head)
+            span, self.store.head = RANGE.search(head), head
             self.store.at_once += 1
             self.store.most_at_once = max(self.store.most_at_once, self.store.at_once)
             asyncio.get_running_loop().call_later(self.store.wait, self.reply, method, target, span)
@@ -220,14 +222,17 @@ class _Connection(asyncio.Protocol):
 
 
 @contextmanager
-def serving(store: Store) -> Iterator[Store]:
-    """The store at its address, until the end of the block."""
+def serving(store: Store, certified: ssl.SSLContext | None = None) -> Iterator[Store]:
+    """The store at its address, until the end of the block; by TLS with a certificate."""
     ready = threading.Event()
     loop, connections = asyncio.new_event_loop(), set[asyncio.Transport]()
 
     async def serve() -> None:
-        store.server = await loop.create_server(lambda: _Connection(store, connections), "127.0.0.1", 0, backlog=512)
-        store.address = f"http://127.0.0.1:{store.server.sockets[0].getsockname()[1]}"
+        store.server = await loop.create_server(
+            lambda: _Connection(store, connections), "127.0.0.1", 0, backlog=512, ssl=certified
+        )
+        port = store.server.sockets[0].getsockname()[1]
+        store.address = f"{'https' if certified else 'http'}://127.0.0.1:{port}"
         ready.set()
 
     async def end() -> None:

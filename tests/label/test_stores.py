@@ -34,7 +34,7 @@ def store() -> Iterator[Store]:
 def label(store: Store, ferbatch_in: Ferbatch, model: Path) -> Callable[..., Any]:
     """Label what is in the store: label("s3://faces") -> CompletedProcess."""
 
-    def call(*args: str, read: float = 30.0, **options: Any) -> Any:
+    def call(*args: str, read: int = 30, **options: Any) -> Any:
         faults = {"store": {"address": store.address, "read": read}}
         return ferbatch_in("label", *args, "--model", model, faults=faults, **options)
 
@@ -107,7 +107,7 @@ def test_what_goes_wrong_with_an_object_is_its_row(
 ) -> None:
     bad, (fault, kind, times) = keys()[7], wrong
     store.faults[bad] = fault
-    done = label("s3://faces", "-o", "labels.csv", *way, read=0.5 if fault.hangs else 30.0)
+    done = label("s3://faces", "-o", "labels.csv", *way, read=1 if fault.hangs else 30)
     assert done.returncode == (3 if kind else 0), done.stderr
     found = rows(tmp_path / "labels.csv")
     assert len(found) == N

@@ -268,7 +268,7 @@ def test_a_server_that_leads_nowhere_or_hardly_sends_is_a_row(run: Any, store: S
         "moved.jpg": Fault(302, location=f"{store.address}/faces/{quote(KEYS[0])}?X-Amz-Signature=hush"),
     }
     written("t.csv", pd.DataFrame({"url": [f"{url}/{name}" for name in names]}))
-    faults = {"store": {"address": store.address, "read": 0.2}, "slowest": {"rate": 1000}}
+    faults = {"store": {"address": store.address, "read": 1}, "slowest": {"rate": 1000}}
     done = run("label", "t.csv", "-o", "labels.csv", more=faults)
     assert done.returncode == 3, done.stderr
     rows = [(row["error_kind"], row["error"]) for row in rows_of(tmp_path / "labels.csv")]

@@ -97,7 +97,7 @@ def bucket(
     """The path of a bucket that holds OBJECTS."""
     with serving(Store({"bucket": dict(OBJECTS)}, page=3)) as store:
         fault("store", address=store.address)
-        monkeypatch.setitem(urls.STORES, "gs", urls.Store("fsspec", "gcs", "nowhere"))
+        monkeypatch.setitem(urls.STORES, "gs", urls.Store(("fsspec",), "gcs", "nowhere"))
         monkeypatch.setitem(_registry, "gs", Blocking if request.param == "blocking" else Waiting)
         yield "s3://bucket" if request.param == "s3" else "gs://bucket"
         if remote._ahead:
@@ -189,7 +189,7 @@ def test_archives_are_read_by_whatever_package(
                 (info := tarfile.TarInfo(name)).size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     fault("store", address="http://127.0.0.1:9")
-    monkeypatch.setitem(urls.STORES, "gs", urls.Store("fsspec", "gcs", "nowhere"))
+    monkeypatch.setitem(urls.STORES, "gs", urls.Store(("fsspec",), "gcs", "nowhere"))
     monkeypatch.setitem(_registry, "gs", package)
     monkeypatch.setitem(OBJECTS, f"in.{kind}", stream.getvalue())
     listing = list_images([f"gs://bucket/in.{kind}"], LABELS)

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import itertools
 import os
-import random
 import threading
 import time
 import weakref
@@ -14,19 +13,20 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.records import MAX_BYTES, NO_VERSION, Version
 from ferbatch.core.stores import known
-from ferbatch.core.stores.answers import Entry, Fetched, StoreError, in_turn
+from ferbatch.core.stores.answers import Entry, Fetched, StoreError
 from ferbatch.core.stores.members import beside
+from ferbatch.core.stores.opening import S3
 from ferbatch.core.stores.packages import Stores
-from ferbatch.core.stores.urls import host_of
+from ferbatch.core.stores.patience import Width, in_turn, patience, tried
+from ferbatch.core.stores.urls import host_of, scheme_of
 
 HELD = 2**26  # bytes of objects that wait to be asked for, and of those on their way, in each process
-AT_FIRST = 3  # times that a store is asked for a listing before the run ends
 MOST_TOGETHER = 500  # members of an archive
 SILENT = 3  # objects in a row that a host does not answer for, after which it is taken to be gone
 TYPICAL = 2**14  # bytes of an object whose size is not known, until some have come
@@ -34,33 +34,33 @@ TYPICAL = 2**14  # bytes of an object whose size is not known, until some have c
 T = TypeVar("T")
 
 
-@dataclass
-class Patience:
-    """How often and how soon what fails for now is asked for again."""
+@dataclass(slots=True)
+class Coming:
+    """An object that is expected."""
 
-    attempts: int = 6
-    first: float = 0.25  # seconds before the second; twice as long before each further one, more or less by chance
-    longest: float = 8.0  # seconds
-
-
-patience = Patience()
+    size: int  # bytes, as far as anybody knows
+    begun: bool = False  # whether it is on its way, or here
+    future: Future[Fetched] = field(default_factory=Future)
 
 
 class Ahead:
     """What one process fetches. Its thread, its connections and what it knows of stores are not shared with others."""
 
     def __init__(self, connections: int, before: Ahead | None = None) -> None:
-        """`connections`: at the most. `before`: of the process that this one was forked from, which is never used.
+        """Nothing is fetched yet.
 
-        It is kept: were it let go, its end would reach the sockets that are the other process's.
+        connections: at the most; to S3 as many more as `Width` finds of use.
+        before: of the process that this one was forked from, which is never used. It is kept: were it let go, its end
+            would reach the sockets that are the other process's.
         """
         self.process, self.before, self.connections, self.waited = os.getpid(), before, connections, 0.0
         self.stores: Stores = Stores(connections, before.stores if before else None)
-        self.loop = asyncio.new_event_loop()
+        self.loop = asyncio.SelectorEventLoop()
         self.loop.set_exception_handler(lambda loop, context: None)  # of connections that servers close
         self.waiting: deque[bytes] = deque()  # what is to be fetched and is not begun
-        self.coming: dict[bytes, Future[Fetched]] = {}
-        self.running = 0  # objects on their way
+        self.coming: dict[bytes, Coming] = {}
+        self.running, self.width = 0, Width(connections)  # objects on their way, and how many may be
+        self.starving = False  # whether what is on its way is waited for
         # Bytes of them and of those that are here, and of those that were asked for: each is counted by one thread.
         self.begun = self.taken = 0
         self.typical = TYPICAL
@@ -103,17 +103,21 @@ class Ahead:
 
     def expect(self, files: Iterable[bytes]) -> None:
         """Fetch these, after what is expected already."""
-        new = [file for file in files if self._size(file) <= MAX_BYTES and file not in self.coming]
-        self.coming.update((file, Future()) for file in new)
-        self.waiting.extend(new)
+        new = [file for file in files if file not in self.coming]
+        coming = {file: Coming(size) for file in new if (size := self._size(file)) <= MAX_BYTES}
+        self.coming.update(coming)
+        self.waiting.extend(coming)
         self.loop.call_soon_threadsafe(self._go_on)
 
     def wait_for(self, file: bytes) -> None:
         """Wait until an object is there, if it is expected."""
-        if (future := self.coming.get(file)) is not None and not future.done():
+        if (coming := self.coming.get(file)) is not None and not coming.future.done():
             start = time.monotonic()
-            self.loop.call_soon_threadsafe(self._hurry, file)
-            future.exception()
+            if not coming.begun:
+                self.loop.call_soon_threadsafe(self._hurry, file)
+            self.starving = True
+            coming.future.exception()
+            self.starving = False
             self.waited += time.monotonic() - start
 
     def take(self, file: bytes) -> bytes:
@@ -130,7 +134,7 @@ class Ahead:
         if file not in self.coming:
             return self.versions([file])[0]
         self.wait_for(file)
-        future = self.coming[file]
+        future = self.coming[file].future
         return NO_VERSION if future.exception() else future.result().version
 
     async def patiently(self, do: Callable[[bytes], Awaitable[T]], file: bytes) -> T:
@@ -207,7 +211,7 @@ class Ahead:
                 self._let_go(file)
 
     def _let_go(self, file: bytes) -> Future[Fetched]:
-        future = self.coming.pop(file)
+        future = self.coming.pop(file).future
         future.add_done_callback(self._let_go_of)
         return future
 
@@ -230,11 +234,15 @@ class Ahead:
 
     def _go_on(self) -> None:
         """Begin what there is room for."""
-        while self.waiting and self.running < self.connections:
+        while self.waiting and self.running < self._most(self.waiting[0]):
             self.full = self.begun - self.taken >= HELD
             if self.full:
                 return
             self._begin(self.waiting.popleft())
+
+    def _most(self, file: bytes) -> int:
+        """How many objects may be on their way for this one to be begun: a host of the web is spared."""
+        return self.width.now if scheme_of(file) in S3 else self.connections
 
     def _begin(self, file: bytes) -> None:
         if file not in self.coming:  # forgotten
@@ -242,14 +250,17 @@ class Ahead:
         files = [file, *itertools.islice(beside(file, self.waiting), MOST_TOGETHER)]
         for _ in files[1:]:
             self.waiting.popleft()
-        size = sum(map(self._size, files))
+        coming = {one: self.coming[one] for one in files if one in self.coming}
+        size = sum(one.size for one in coming.values())
         self.running += 1
         self.begun += size
-        self.loop.create_task(self._fetch({one: self.coming[one] for one in files if one in self.coming}, size))
+        for one in coming.values():
+            one.begun = True
+        self.loop.create_task(self._fetch({file: one.future for file, one in coming.items()}, size))
 
     async def _fetch(self, futures: Mapping[bytes, Future[Fetched]], size: int) -> None:
         """Fetch one object, or members that lie beside each other in an archive."""
-        came, (file, *others) = 0, futures
+        came, (file, *others), start = 0, futures, time.monotonic()
         try:
             if others:
                 found = await self.patiently(lambda _: self.stores.fetch_together([*futures]), file)
@@ -267,19 +278,7 @@ class Ahead:
             for future in futures.values():
                 future.set_exception(error)
         finally:
+            self.width.took(time.monotonic() - start, self.starving and bool(self.waiting) and not self.full)
             self.running -= 1
             self.begun += came - size
             self._go_on()
-
-
-async def tried(do: Callable[[], Awaitable[T]], attempts: Callable[[], int] = lambda: AT_FIRST) -> T:
-    """What comes of it, tried so often where it fails for now; StoreError where it does not come."""
-    for attempt in itertools.count(1):
-        try:
-            return await do()
-        except StoreError as error:
-            if not error.passing or attempt >= attempts():
-                raise
-            pause = min(patience.longest, patience.first * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5)
-            await asyncio.sleep(max(pause, min(error.after, patience.longest)))
-    raise AssertionError

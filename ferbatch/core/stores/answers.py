@@ -5,11 +5,10 @@ An error never repeats what a package says: that may hold keys, and URLs that le
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -19,8 +18,8 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.records import Version
 
 TELLS = (  # what packages call that which changes with an object's content, the best first
-    *("ETag", "etag", "content_md5", "md5Hash", "blob_id", "generation", "Content-MD5"),
-    *("LastModified", "last_modified", "Last-Modified", "updated", "mtime", "created"),
+    *("etag", "ETag", "content_md5", "md5Hash", "blob_id", "generation", "content-md5"),
+    *("LastModified", "last_modified", "last-modified", "updated", "mtime", "created"),
 )
 SILENCE = re.compile("Connect|Timeout")  # in what packages call it when nobody answers
 NO_KEYS = frozenset(["NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "NoAuthTokenError"])
@@ -167,16 +166,3 @@ def _status_of_botocore(error: BaseException | None) -> int | None:
 
 def _number(said: Any) -> int | None:
     return int(said) if isinstance(said, int) or (isinstance(said, str) and said.isdecimal()) else None
-
-
-async def in_turn(do: Callable[[bytes], Awaitable[T]], files: Sequence[bytes], at_once: int) -> list[T]:
-    """What comes of each, so many at once."""
-    results: dict[int, T] = {}
-    left = iter(enumerate(files))
-
-    async def one_after_the_other() -> None:
-        for at, file in left:
-            results[at] = await do(file)
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(min(at_once, len(files)))))
-    return [results[at] for at in range(len(files))]

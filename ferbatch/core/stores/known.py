@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,6 +57,8 @@ class Index:
     def __init__(self) -> None:
         self.new = {name: array("q") for name in ("key", *Version._fields)}
         self.sorted: list[NDArray[np.int64]] = []  # keys, ascending; sizes; times
+        # The same, to look one up in: NumPy would let go of the interpreter for that, and wait for it afterwards.
+        self.views: list[memoryview] = []
 
     def add(self, file: bytes, version: Version) -> None:
         """What is said of an object now; of what was said before, it is forgotten."""
@@ -66,11 +69,11 @@ class Index:
         """The version of an object; None where it is not known."""
         if self.new["key"]:
             self._sort()
-        if not self.sorted:
+        if not self.views:
             return None
-        keys, sizes, times = self.sorted
-        at = int(keys.searchsorted(hash(file)))
-        return Version(int(sizes[at]), int(times[at])) if at < len(keys) and keys[at] == hash(file) else None
+        keys, sizes, times = self.views
+        at = bisect_left(keys, hash(file))
+        return Version(sizes[at], times[at]) if at < len(keys) and keys[at] == hash(file) else None
 
     def _sort(self) -> None:
         """Take in what is new, the last that was said of each."""
@@ -85,6 +88,7 @@ class Index:
         keys = columns[0][order]
         last = order[np.append(keys[1:] != keys[:-1], True)]
         self.sorted = [column[last] for column in columns]
+        self.views = [column.data for column in self.sorted]
 
 
 index = Index()

@@ -14,7 +14,7 @@ from ferbatch.core.files import writing
 from ferbatch.core.names import brief, shown
 from ferbatch.core.records import NO_VERSION, Version
 from ferbatch.core.stores import pages, puts, remote, urls
-from ferbatch.core.stores.answers import Entry, StoreError, in_turn
+from ferbatch.core.stores.answers import Entry, StoreError
 
 WRITTEN = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")  # schemes that outputs go to
 ONE_NAME = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
@@ -82,8 +82,8 @@ def there(paths: Sequence[str], *, patient: bool = True) -> dict[str, Version]:
     paths: of one folder, and with names that begin alike.
     patient: whether work was done already that waits for the answer.
     """
-    from ferbatch.core.stores.ahead import AT_FIRST, patience
     from ferbatch.core.stores.beside import beside
+    from ferbatch.core.stores.patience import AT_FIRST, in_turn, patience
 
     stores = remote.ahead().stores
 

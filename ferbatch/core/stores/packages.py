@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from ferbatch.core.errors import UsageError
@@ -26,6 +27,7 @@ from ferbatch.core.stores.answers import (
     version_listed,
 )
 from ferbatch.core.stores.opening import AZURE, GCS, S3
+from ferbatch.core.stores.patience import WIDEST
 from ferbatch.core.stores.signing import Bucket, Keys
 from ferbatch.core.stores.web import Web
 
@@ -52,7 +54,7 @@ class Stores:
     def __init__(self, connections: int, before: Stores | None) -> None:
         """Nothing is opened yet.
 
-        connections: to each store, at the most.
+        connections: to each store, at the most; to S3, WIDEST times as many.
         before: of the process that this one was forked from.
         """
         self.connections = connections
@@ -61,14 +63,14 @@ class Stores:
         known = before.buckets if before else {}
         self.buckets: dict[str, Bucket | None] = {name: one for name, one in known.items() if _lasts(one)}
         self.threads = ThreadPoolExecutor(connections, "store")  # for packages that block
-        self._web: Web | None = None
         for name in TALKATIVE:  # what they log may hold keys and signed URLs, and is said in our words anyway
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
     async def close(self) -> None:
         """Let the connections go."""
-        if self._web is not None:
-            await self._web.close()
+        for web in ("web", "signing"):
+            if web in vars(self):
+                await vars(self)[web].close()
         for system in self.systems.values():
             if hasattr(system, "_s3creator"):
                 await system._s3creator.__aexit__(None, None, None)
@@ -82,12 +84,11 @@ class Stores:
             return Fetched(await members.content(self.span, member), Version(place.size, place.version))
         scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
-            fetched = await (self.web.get(url) if scheme in urls.WEB else self._signed(scheme, url, self.web.get))
+            fetched = await (self.web.get(url) if scheme in urls.WEB else self._signed(scheme, url, Web.get))
+            listed = known.version_of(file)
             if fetched is None:
                 data = bytes(await self.call(scheme, "cat_file", url))
-                listed = known.version_of(file)
                 fetched = Fetched(data, listed if listed and listed.size == len(data) else await self.look(file))
-        listed = known.version_of(file)
         if fetched.version.size not in (-1, len(fetched.data)) or (
             listed is not None and listed.mtime_ns == fetched.version.mtime_ns and listed.size != len(fetched.data)
         ):
@@ -110,11 +111,9 @@ class Stores:
         scheme, url = urls.scheme_of(file) or "", urls.whole(file)
         with told():
             if scheme in urls.WEB:
-                fetched: Fetched | None = await self.web.span(url, start, end)
+                fetched: Fetched | None = await self.web.span(url, {}, start, end)
             else:
-                fetched = await self._signed(
-                    scheme, url, lambda *request: self.web.span(request[0], start, end, request[1])
-                )
+                fetched = await self._signed(scheme, url, lambda web, *request: web.span(*request, start, end))
             if fetched is None:
                 data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end, **EXACTLY.get(scheme, {})))
                 if len(data) != end - start:
@@ -205,11 +204,15 @@ class Stores:
             entries[entry.name] = entry
         return [*entries.values()]
 
-    @property
+    @cached_property
     def web(self) -> Web:
         """The client of the web, made when it is first asked for, in the loop that it belongs to."""
-        self._web = self._web or Web(self.connections)
-        return self._web
+        return Web(self.connections)
+
+    @cached_property
+    def signing(self) -> Web:
+        """That of what is signed here, which is sent nowhere else."""
+        return Web(WIDEST * self.connections, redirects=0)
 
     async def system(self, url: str) -> Any:
         """The filesystem that a path is in."""
@@ -244,7 +247,7 @@ class Stores:
         )
 
     async def _signed(self, scheme: str, url: str, get: Callable[..., Awaitable[Fetched]]) -> Fetched | None:
-        """What `get` gets of an object of S3 by a request that is signed here.
+        """What `get` gets of an object of S3, with a client, a URL and headers that are signed here.
 
         None where this way does not lead there, and of any other store.
         """
@@ -255,7 +258,7 @@ class Stores:
         if bucket is None:
             return None
         try:
-            return await get(*await bucket.request(key))
+            return await get(self.signing, *await bucket.request(key))
         except StoreError as error:
             if error.passing or error.kind in ("not_found", "too_large"):
                 raise

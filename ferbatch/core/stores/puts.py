@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import Any
 
 from ferbatch.core.stores import urls
-from ferbatch.core.stores.answers import StoreError, in_turn, refuses_create, told
+from ferbatch.core.stores.answers import StoreError, refuses_create, told
 from ferbatch.core.stores.opening import AZURE, S3
 from ferbatch.core.stores.packages import Stores
+from ferbatch.core.stores.patience import in_turn
 
 TOGETHER = 1_000  # objects that a request of S3's takes away at the most
 PART, PARTS = 2**24, 4  # bytes of a part of a large object that is put, and how many of them are on their way

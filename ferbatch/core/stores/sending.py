@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 from ferbatch.core.stores import objects, puts, remote
-from ferbatch.core.stores.ahead import Ahead, patience, tried
+from ferbatch.core.stores.ahead import Ahead
 from ferbatch.core.stores.answers import StoreError
+from ferbatch.core.stores.patience import patience, tried
 
 HELD = 2**25  # bytes that may be on their way when something more is made
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
 
@@ -67,10 +67,10 @@ def signed(url: str, region: str, keys: Keys, at: float | None = None) -> dict[s
     headers = {"x-amz-content-sha256": NOTHING, "x-amz-date": moment}
     if keys.token:
         headers["x-amz-security-token"] = keys.token
-    split = urlsplit(url)
+    host, _, path = url.partition("://")[2].partition("/")
     names = ";".join(["host", *headers])
-    lines = "".join(f"{name}:{value}\n" for name, value in {"host": split.netloc, **headers}.items())
-    request = f"GET\n{split.path}\n\n{lines}\n{names}\n{NOTHING}"
+    lines = "".join(f"{name}:{value}\n" for name, value in {"host": host, **headers}.items())
+    request = f"GET\n/{path}\n\n{lines}\n{names}\n{NOTHING}"
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     text = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     signature = hmac.digest(_key_of(keys.secret_key, scope), text.encode(), "sha256").hex()

@@ -16,20 +16,22 @@ from ferbatch.core.errors import UsageError
 class Store(NamedTuple):
     """What reads the paths of a scheme."""
 
-    package: str  # to import
+    packages: tuple[str, ...]  # to import
     extra: str  # of ferbatch, which brings it
     keys: str  # where its credentials come from, for people
 
 
 STORES = {
-    **dict.fromkeys(("s3", "s3a"), Store("s3fs", "s3", "AWS_ACCESS_KEY_ID, AWS_PROFILE or ~/.aws")),
-    **dict.fromkeys(("gs", "gcs"), Store("gcsfs", "gcs", "GOOGLE_APPLICATION_CREDENTIALS or gcloud's login")),
+    **dict.fromkeys(("s3", "s3a"), Store(("s3fs", "pycurl"), "s3", "AWS_ACCESS_KEY_ID, AWS_PROFILE or ~/.aws")),
+    **dict.fromkeys(("gs", "gcs"), Store(("gcsfs",), "gcs", "GOOGLE_APPLICATION_CREDENTIALS or gcloud's login")),
     **dict.fromkeys(
         ("az", "abfs", "abfss"),
-        Store("adlfs", "azure", "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with a key or login"),
+        Store(
+            ("adlfs",), "azure", "AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with a key or login"
+        ),
     ),
-    "hf": Store("huggingface_hub", "hf", "HF_TOKEN or hf's login"),
-    **dict.fromkeys(("http", "https"), Store("aiohttp", "http", "~/.netrc")),
+    "hf": Store(("huggingface_hub",), "hf", "HF_TOKEN or hf's login"),
+    **dict.fromkeys(("http", "https"), Store(("aiohttp", "pycurl"), "http", "~/.netrc")),
 }
 WEB = ("http", "https")
 LONGEST_SCHEME = max(map(len, STORES))
@@ -123,7 +125,7 @@ def without_secret(path: str) -> str:
 
 def check_installed(scheme: str) -> None:
     """UsageError where what reads the paths of a scheme is not there."""
-    if importlib.util.find_spec(STORES[scheme].package) is None:
+    if None in map(importlib.util.find_spec, STORES[scheme].packages):
         raise UsageError(not_installed(scheme))
 
 
@@ -166,8 +168,8 @@ def folder_of(path: bytes) -> bytes:
 
 def not_installed(scheme: str) -> str:
     """What to do where it is not, in a sentence."""
-    package, extra, _ = STORES[scheme]
-    return f"{scheme}:// paths need {package}: pip install 'ferbatch[{extra}]'"
+    packages, extra, _ = STORES[scheme]
+    return f"{scheme}:// paths need {' and '.join(packages)}: pip install 'ferbatch[{extra}]'"
 
 
 def whole(file: bytes) -> str:
