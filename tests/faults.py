@@ -36,11 +36,12 @@ from ferbatch.commands.label import run as label_run
 from ferbatch.core import archives
 from ferbatch.core.batch import Batch
 from ferbatch.core.errors import ModelError
-from ferbatch.core.records import Decoding
+from ferbatch.core.records import Decoding, Search
 from ferbatch.core.stores import ahead, beside, known, puts, remote, sending, urls, web
 from ferbatch.core.stores import locks as store_locks
 from ferbatch.core.stores import opening as stores
-from ferbatch.images import decode, jpeg, limits, yunet
+from ferbatch.images import decode, faces, jpeg, limits, yunet
+from ferbatch.images.decode import GrayImage
 from ferbatch.model import backbones
 from ferbatch.report import charts
 from ferbatch.stream import classifier, journal, pool, worker
@@ -240,6 +241,23 @@ def forked(patch: Patch) -> None:
 def decoder_with_holes(patch: Patch) -> None:
     """Workers decode with `dangerous`."""
     patch.setattr(reading, "opened", dangerous)
+    forked(patch)
+
+
+@fault
+def detector_with_holes(patch: Patch, deadly: int, endless: int) -> None:
+    """Where an image of the one width is among those that are searched together, the process dies; else it hangs."""
+    find_all = faces.find_all
+
+    def find(images: Sequence[GrayImage], search: Search) -> list[list[faces.Face]]:
+        widths = {image.width for image in images}
+        if deadly in widths:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if endless in widths:
+            time.sleep(1_000)
+        return find_all(images, search)
+
+    patch.setattr(faces, "find_all", find)
     forked(patch)
 
 

@@ -30,7 +30,7 @@ from ferbatch.core.records import WHOLE, Decoding, Failure, Search, Workers
 from ferbatch.core.stores import known
 from ferbatch.images.face_files import settle, write_crops
 from ferbatch.stream.read import Content, gathered
-from ferbatch.stream.worker import Compute, Span, work
+from ferbatch.stream.worker import NO_IMAGE, SEVERAL, Compute, Span, work
 
 FROM = 1_000  # images: with fewer, starting processes would cost time; with more it saves some
 FROM_BYTES = 2**24  # of files: with more, starting processes saves time, however few the files are
@@ -62,7 +62,7 @@ class _Worker:
     process: Any
     questions: Connection  # to it
     answers: Connection  # from it
-    current: Any  # shared with it, the number of the image that it decodes just now, or -1
+    current: Any  # shared with it, the number of the image that it decodes just now, or NO_IMAGE, or SEVERAL
     spans: deque[Span] = field(default_factory=deque)
 
 
@@ -151,7 +151,7 @@ class Pool:
         asked, questions = self.context.Pipe(duplex=False)
         answers, answered = self.context.Pipe(duplex=False)
         _make_roomy(answered)
-        current = self.context.RawValue("q", -1)
+        current = self.context.RawValue("q", NO_IMAGE)
         process = self.context.Process(
             target=work,
             args=((asked, answered), current, self.decoding, self.timeout, self.compute, self.forks),
@@ -235,7 +235,10 @@ class Pool:
             worker.spans.appendleft((batch.end, references.part(len(batch))))
 
     def _replace(self, worker: _Worker) -> None:
-        """A new worker for what a dead one had left, less the image that killed it."""
+        """A new worker for what a dead one had left, less the image that killed it.
+
+        Where it was any of several, each is done alone from then on, so that the one is known.
+        """
         worker.process.join()
         self.workers.remove(worker)
         worker.questions.close()
@@ -243,16 +246,17 @@ class Pool:
         if not self.forgiving:
             raise WorkerError("a decode process died, perhaps for want of memory; --isolate goes on where one does")
         culprit, code = worker.current.value, worker.process.exitcode
-        self.idle_deaths = self.idle_deaths + 1 if culprit < 0 else 0
+        self.idle_deaths = self.idle_deaths + 1 if culprit == NO_IMAGE else 0
         if self.idle_deaths > STARTS * self.number:
             raise WorkerError(f"the decode workers of --isolate end before they begin ({_cause(code)})")
         guilty = code == TIMED_OUT or culprit in self.suspects  # else it may have been killed for another reason
         if culprit >= 0:
             self.suspects.add(culprit)
         new = self._start()
-        for first, references in worker.spans:
+        for span, (first, references) in enumerate(worker.spans):
             at, end = culprit - first, len(references.files)
-            for start, stop in itertools.pairwise(sorted({0, end, *(cut for cut in (at, at + 1) if 0 < cut < end)})):
+            cuts = range(end) if culprit == SEVERAL and span == 0 else (at, at + 1)
+            for start, stop in itertools.pairwise(sorted({0, end, *(cut for cut in cuts if 0 < cut < end)})):
                 part = references.part(start, stop)
                 if guilty and start == at:
                     self.ready[culprit] = self._failed(culprit, part, code)

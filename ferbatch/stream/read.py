@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,13 @@ SOON = 0.4  # seconds after which what is decoded is handed on, however few imag
 MOST_TOGETHER, HELD = 64, 2**24
 
 T = TypeVar("T")
-Watch = Callable[[int | None], None]
+
+
+class Watch(Protocol):
+    """Told what is being worked on, so that it is known where a process dies or takes too long."""
+
+    def __call__(self, number: int | None, together: int = 1) -> None:
+        """From the image of this number on so many, any of which may be to blame; None: none is."""
 
 
 class Content(NamedTuple):
@@ -88,15 +94,17 @@ def gathered(
     )
 
 
-def batches(
-    first: int, references: References, decoding: Decoding, watch: Watch = lambda number: None
-) -> Iterator[Batch]:
+def unwatched(number: int | None, together: int = 1) -> None:
+    """A Watch that nobody needs."""
+
+
+def batches(first: int, references: References, decoding: Decoding, watch: Watch = unwatched) -> Iterator[Batch]:
     """Images as one Batch; where they take long, as several, so that what is done is not waited for.
 
     first: the number of the first image.
     references: to the images.
     decoding: how they become inputs of a model.
-    watch: told which image comes next, by its number, and None before a batch is handed on.
+    watch: told which images are looked at, and None while stores are waited for and before a batch is handed on.
     """
     remote.expect(references.files, decoding.connections)
     if decoding.search.crops is not None and is_remote(os.fsencode(decoding.search.crops)):
@@ -125,6 +133,7 @@ def _batches(first: int, references: References, decoding: Decoding, watch: Watc
 def _one_by_one(first: int, references: References, decoding: Decoding, watch: Watch) -> Iterator[Some]:
     """Images, each alone: what they hold, and their versions."""
     for number, path, file in zip(count(first), references.paths, references.files, strict=False):
+        watch(None)  # nor does the time of the image before count any more
         remote.wait_for(file)  # before its time counts, which is that of decoding
         make_room(decoding.search.crops)
         watch(number)
@@ -135,10 +144,11 @@ def _one_by_one(first: int, references: References, decoding: Decoding, watch: W
 def _together(first: int, references: References, decoding: Decoding, watch: Watch) -> Iterator[Some]:
     """Images, a few at a time, whose faces a device finds together: as many as MOST_TOGETHER and HELD allow.
 
-    While it does so, `watch` is told of none: no image is to blame.
+    Whatever goes wrong while it does so, any of them may be to blame.
     """
     held, versions, size, last = list[Opened | Content](), list[Version](), 0, len(references.files) - 1
     for place, (path, file) in enumerate(zip(references.paths, references.files, strict=True)):
+        watch(None)
         remote.wait_for(file)
         make_room(decoding.search.crops)
         watch(first + place)
@@ -148,7 +158,7 @@ def _together(first: int, references: References, decoding: Decoding, watch: Wat
         size += held[-1].size if isinstance(held[-1], Opened) else 0
         if size < HELD and len(held) < MOST_TOGETHER and place < last:
             continue
-        watch(None)
+        watch(first + place + 1 - len(held), len(held))
         to_search = [one.image for one in held if isinstance(one, Opened) and one.image]
         faces_of = iter(faces.find_all(to_search, decoding.search))
         contents = list[Content]()

@@ -27,6 +27,7 @@ from ferbatch.images import faces
 from ferbatch.stream.read import batches
 
 MEMORY = 4 * 2**30  # bytes a worker may take; an image that needs more is too large
+NO_IMAGE, SEVERAL = -1, -2  # in place of the number of the image that is to blame
 NOWHERE = References((), (), ())  # in place of a batch's references, which stay where they are
 Compute = Callable[[Batch], Batch]
 Span = tuple[int, References]  # images to decode: the number of the first, and references
@@ -46,9 +47,9 @@ def work(
     """A worker's life: spans in, answers out, until the first pipe closes.
 
     pipes: from the process that hands out the images, and to it.
-    current: shared with it, the number of the image that is decoded just now, -1 for none.
+    current: shared with it, the number of the image that is decoded just now, or NO_IMAGE, or SEVERAL.
     decoding: how files become model inputs.
-    timeout: seconds that one image may take; then the process ends.
+    timeout: seconds that one image may take, and so many of several each; then the process ends.
     compute: asks a model about a batch; None: it goes back as it is.
     forked: whether the process holds the files that its parent has open.
     """
@@ -57,10 +58,10 @@ def work(
     if not _prepared(decoding, answered):
         return
 
-    def watch(number: int | None) -> None:
-        current.value = -1 if number is None else number
+    def watch(number: int | None, together: int = 1) -> None:
+        current.value = NO_IMAGE if number is None else number if together == 1 else SEVERAL
         if timeout is not None:  # SIGALRM ends the process, whatever it is doing
-            signal.setitimer(signal.ITIMER_REAL, 0 if number is None else timeout)
+            signal.setitimer(signal.ITIMER_REAL, 0 if number is None else together * timeout)
 
     with suppress(EOFError, OSError):
         for first, references in iter(_inbox(asked, decoding.connections).get, None):

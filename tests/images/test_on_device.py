@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ferbatch.core import process
 from ferbatch.core.errors import DeviceError
 from ferbatch.core.options import BenchOptions, searched_on
 from ferbatch.core.records import Decoding, Search, Workers
+from ferbatch.core.stores import remote
 from ferbatch.images import faces, on_device, yunet
 from ferbatch.images.decode import GrayImage
 from ferbatch.images.looks import Looking, answered_together
@@ -212,10 +213,15 @@ def few_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MOST_TOGETHER", 3)
 
 
-def batches_of(folder: Path, workers: Workers) -> Iterator[Any]:
-    decoding = Decoding(48, search=Search("auto", device="cpu"))
-    with Pool(decoding, workers, 8) as pool:
-        yield from pool.batches(list_images([folder], ()))
+def found_in(folder: Path, workers: Workers) -> dict[str, int | str]:
+    """Of each image, in order, how many crops it gave, or the kind of its failure."""
+    found: dict[str, int | str] = {}
+    with Pool(Decoding(48, search=Search("auto", device="cpu")), workers, 16) as pool:
+        for batch in pool.batches(list_images([folder], ())):
+            for place, path in enumerate(batch.references.paths):
+                failure = batch.failures.get(place)
+                found[Path(path).stem] = failure.kind if failure else int(batch.crops_of[place])
+    return found
 
 
 def test_an_image_that_kills_its_process_has_a_row_and_the_others_are_found(
@@ -223,11 +229,7 @@ def test_an_image_that_kills_its_process_has_a_row_and_the_others_are_found(
 ) -> None:
     (mixed / "photo1.png").rename(mixed / "segv.png")
     fault("decoder_with_holes")
-    found: dict[str, Any] = {}
-    for batch in batches_of(mixed, Workers(1, True)):
-        for place, path in enumerate(batch.references.paths):
-            failure = batch.failures.get(place)
-            found[Path(path).stem] = failure.kind if failure else int(batch.crops_of[place])
+    found = found_in(mixed, Workers(1, True))
     assert found == {
         "crop": 1,
         "junk": "unreadable",
@@ -237,6 +239,57 @@ def test_an_image_that_kills_its_process_has_a_row_and_the_others_are_found(
         "portrait": 1,
         "segv": "crashed",
     }
+
+
+@pytest.mark.parametrize("timeout", [None, 1.5])
+def test_an_image_at_which_a_search_of_several_ends_or_hangs_has_a_row_and_the_others_are_found(
+    timeout: float | None, mixed: Path, fault: Callable[..., None], few_together: None
+) -> None:
+    fault("detector_with_holes", deadly=201, endless=202 if timeout else 0)
+    for name, width in (("deadly0", 201), ("deadly1", 201), ("n", 202), ("z", 203)):
+        landscape((width, 150)).save(mixed / f"{name}.png")
+    with_holes = found_in(mixed, Workers(1, True, timeout))
+    assert with_holes == {
+        "crop": 1,
+        "deadly0": "crashed",
+        "deadly1": "crashed",
+        "junk": "unreadable",
+        "n": "timeout" if timeout else 0,
+        "none": 0,
+        "photo0": 1,
+        "photo1": 1,
+        "photo2": 1,
+        "portrait": 1,
+        "z": 0,
+    }
+
+
+def test_all_that_are_searched_together_may_be_to_blame_and_none_while_a_store_is_waited_for(
+    mixed: Path, few_together: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, to_blame = list[range](), range(0)
+
+    def watch(number: int | None, together: int = 1) -> None:
+        nonlocal to_blame
+        to_blame = range(0) if number is None else range(number, number + together)
+
+    def search(images: Any, search: Search) -> list[list[faces.Face]]:
+        told.append(to_blame)
+        return [[] for _ in images]
+
+    def wait(_: bytes) -> None:
+        told.append(to_blame)
+
+    monkeypatch.setattr(remote, "wait_for", wait)
+    monkeypatch.setattr(faces, "find_all", search)
+    references = list_images([mixed], ()).references(range(4))
+    for device in ("cpu", None):
+        told.clear()
+        for _ in reading.batches(10, references, Decoding(48, search=Search("detect", device=device)), watch):
+            assert not to_blame
+        assert told == [range(0)] * 3 + ([range(10, 13)] if device else []) + [range(0)] + (
+            [range(13, 14)] if device else []
+        )
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, least: int) -> None:
