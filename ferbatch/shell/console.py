@@ -131,8 +131,3 @@ def answering() -> TextIO:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=None if sys.stdout.isatty() else "utf-8", errors="replace")
     return sys.stdout
-
-
-def fail(message: str, exit_code: int) -> None:
-    """The one line that says why a run ended."""
-    say(f"ferbatch: {message}", log.ERROR, message=message, event="ended", exit_code=exit_code)

@@ -46,9 +46,7 @@ def exits(command: Callable[P, None]) -> Callable[P, None]:
 
 def end_with(message: str, exit_code: int) -> NoReturn:
     """Say why, and end."""
-    from ferbatch.shell import console
-
-    console.fail(message, exit_code)
+    log.fail(message, exit_code)
     raise typer.Exit(exit_code) from None
 
 

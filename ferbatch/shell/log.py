@@ -147,3 +147,8 @@ def say(message: str, level: int = INFO, /, *, shown: bool = True, **fields: Any
     Names in it were escaped by whoever made it.
     """
     _logger.log(level, message, extra={"shown": shown, "fields": fields})
+
+
+def fail(message: str, exit_code: int) -> None:
+    """The one line that says why a run ended: here, for it may end while the consoles are still being imported."""
+    say(f"ferbatch: {message}", ERROR, message=message, event="ended", exit_code=exit_code)

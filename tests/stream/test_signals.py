@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -144,6 +145,26 @@ def test_a_signal_before_any_line_ends_the_run_as_well(
     done = forks(tmp_path, "label", folder, "--model", model, "-q", "--resume", *WAYS[way][0])
     assert done.code == 0, done.stderr
     assert (tmp_path / "labels.csv").read_bytes() == unbroken
+
+
+@pytest.mark.parametrize("module", ["colorsys", "tqdm"])  # of rich's, and of ferbatch's console
+def test_a_signal_while_the_consoles_are_imported_ends_the_run_as_well(module: str, tmp_path: Path) -> None:
+    code = f"""
+        import os, signal, sys
+        class Finder:
+            def find_spec(name, *_):
+                if name == "{module}":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Finder)
+        sys.argv = ["ferbatch", "label", "."]
+        from ferbatch.cli import main
+        main()
+    """
+    face = tmp_path / "one.jpg"
+    face.write_bytes(face_file(0))
+    done = subprocess.run([sys.executable, "-c", dedent(code)], cwd=tmp_path, env=ENVIRONMENT, capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"ferbatch: interrupted\n")
+    assert [*tmp_path.iterdir()] == [face]
 
 
 @pytest.mark.parametrize("way", ["isolated, labelling as well", "not isolated"])

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ferbatch.core.names import brief, count, shown
 from ferbatch.core.records import MOST_VALUES, NONE
-from ferbatch.shell.console import Progress, RunConsole, answer, fail, is_terminal, report_text
-from ferbatch.shell.log import say
+from ferbatch.shell.console import Progress, RunConsole, answer, is_terminal, report_text
+from ferbatch.shell.log import fail, say
 
 if TYPE_CHECKING:
     from ferbatch.commands.evaluate.run import Evaluation

@@ -13,8 +13,8 @@ from ferbatch.core.names import count, escape
 from ferbatch.core.records import LARGE_SIDE
 from ferbatch.model.weights import UNKNOWN_ACCURACY
 from ferbatch.shell import log
-from ferbatch.shell.console import Progress, RunConsole, as_text, fail, is_terminal, report_text
-from ferbatch.shell.log import say
+from ferbatch.shell.console import Progress, RunConsole, as_text, is_terminal, report_text
+from ferbatch.shell.log import fail, say
 from ferbatch.sources.aside import by_kind
 
 NO_FACE_SHARE = 0.1  # of the images; where more show no face, the user is told of --faces whole

@@ -9,8 +9,8 @@ from ferbatch.core.errors import UsageError
 from ferbatch.core.files import writing
 from ferbatch.core.names import encode_path, escape
 from ferbatch.core.options import Existing
-from ferbatch.shell.console import answering, fail
-from ferbatch.shell.log import say
+from ferbatch.shell.console import answering
+from ferbatch.shell.log import fail, say
 from ferbatch.sources.aside import OTHER_SHARE, TAKEN, Reason, rule_of
 
 WIDTH = 30  # characters of a rule, that paths stand below each other
