@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ from ferbatch.images.yunet import Rows, YuNet
 BLOCK = {"cuda": 2**22, "cpu": 2**17}
 MOST = 64  # pictures of a block
 SMALL = yunet.LEAST_PADDED, yunet.LEAST_PADDED  # pixels of a picture that the device is tried with
-MOST_WHY = 100  # characters of what PyTorch says
+MOST_WHY = 100  # characters of what PyTorch says, at the most
 
 Picture = NDArray[np.uint8]  # (H, W)
 
@@ -119,7 +120,7 @@ class OnDevice(YuNet):
             with torch.inference_mode(), _one_core(self.device):
                 yield
         except RuntimeError as error:
-            why = escape(str(error).partition("\n")[0].rstrip(".")[:MOST_WHY])
+            why = escape(shorten(str(error).partition("\n")[0].rstrip("."), MOST_WHY, placeholder="..."))
             raise DeviceError(
                 f"faces cannot be looked for on {self.device} ({why}); fewer --workers or --faces-on cores need less"
             ) from error

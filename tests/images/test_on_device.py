@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,13 @@ def test_what_raises_otherwise_is_a_bug_and_no_sentence(monkeypatch: pytest.Monk
     failing(monkeypatch, 0)
     with pytest.raises(DeviceError):
         OnDevice("cpu")
+
+
+def test_what_pytorch_says_is_cut_between_words() -> None:
+    there, sentence = OnDevice("cpu"), "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"
+    said = re.escape(f"({sentence} 79.11 GiB of which...);")
+    with pytest.raises(DeviceError, match=said), there._at_work():
+        raise torch.OutOfMemoryError(f"{sentence} 79.11 GiB of which 23.06 MiB is free. Including non-PyTorch memory")
 
 
 def test_a_process_that_opens_a_gpu_is_no_fork() -> None:
