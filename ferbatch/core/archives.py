@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from ferbatch.core.containers import CONTAINERS, Container, Zip, damages
+from ferbatch.core.containers import CONTAINERS, Container, Zip, damages, for_pyarrow
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.places import ArchiveError, Place, Places
@@ -82,10 +82,10 @@ def look_into(path: bytes) -> tuple[list[bytes], bool]:
     return names, archive.container.in_order
 
 
-def source_of(path: bytes) -> str | Ranged:
-    """What pyarrow reads a table from: its path, or what is open of its store; UsageError where there is none."""
+def source_of(path: bytes) -> Any:
+    """What pyarrow reads a table from: its file, or what is open of its store; UsageError where there is none."""
     try:
-        return os.fsdecode(path) if urls.scheme_of(path) is None else Ranged(path, _version(path))
+        return for_pyarrow(path) if urls.scheme_of(path) is None else Ranged(path, _version(path))
     except UnreadableImageError as error:
         raise not_had(path, error) from None
 

@@ -42,6 +42,7 @@ REASONS: dict[str, Said] = {
     "own_folders": Said("written by ferbatch", "folder", " written by ferbatch"),
     "archives": Said("archive", "archive", " (name one to label what it holds)"),
     "unread_tables": Said("table that needs pyarrow", "table", " not looked into (pip install 'ferbatch[parquet]')"),
+    "path_tables": Said("table of paths", "table", " of paths alone (name one to label what it lists)"),
     "arrow_tables": Said("Arrow table", "Arrow table", " not read (write Parquet instead)"),
     "other_files": Said("not an image", "other file"),
     "links": Said("link not followed", "link", " to folders not followed (--follow-links)"),
@@ -50,7 +51,7 @@ REASONS: dict[str, Said] = {
 TAKEN, LISTED, OTHER_SHARE, BELOW = (Reason(kind) for kind in ("taken", "listed", "other_shares", "below"))
 HIDDEN_FILE, HIDDEN_FOLDER, UNFINISHED_FILE = map(Reason, ("hidden_files", "hidden_folders", "unfinished_files"))
 OWN_FOLDER, ARCHIVE, OTHER_FILE = (Reason(kind) for kind in ("own_folders", "archives", "other_files"))
-UNREAD_TABLE, ARROW_TABLE = Reason("unread_tables"), Reason("arrow_tables")
+UNREAD_TABLE, PATH_TABLE, ARROW_TABLE = map(Reason, ("unread_tables", "path_tables", "arrow_tables"))
 TABLE = Reason("taken", "table")  # taken, but for what it holds
 LINK, LOOP = Reason("links"), Reason("loops")
 BY_HIDDEN = frozenset(["hidden_files", "hidden_folders", "program_folders", "unfinished_files"])  # what --hidden takes

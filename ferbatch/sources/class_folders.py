@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ferbatch.core import archives
 from ferbatch.core.errors import UsageError
 from ferbatch.core.names import brief, escape, listed, shown
 from ferbatch.core.records import NONE, Rules
@@ -95,6 +96,23 @@ class _Rows:
     def say(self, prefix: bytes) -> bool:
         """Whether a folder is in a table that says what its rows show."""
         return any(says and prefix.startswith(path + b"/") for path, says in self.tables.items())
+
+
+def check_whole(found: Classes, path: str, asked: str | None) -> None:
+    """UsageError where a table of images is damaged, for then it is not known what is missing of the truth.
+
+    path: of the folder.
+    asked: by --split: those of others may be damaged.
+    """
+    for below in found.below():
+        if not below.lower().endswith(archives.TABLE) or archives.is_table(below):
+            continue
+        split = split_of(below + b"/")
+        if asked is None or split is None or folded(split) == folded(asked):
+            named = shown(os.path.join(path, os.fsdecode(below)))
+            raise UsageError(
+                f"{named} is damaged or not there, and so is a part of the truth (--exclude leaves it out)"
+            )
 
 
 def of_split(found: Classes, asked: str, path: str) -> NDArray[np.bool_]:

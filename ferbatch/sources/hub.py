@@ -7,11 +7,11 @@ import os
 import re
 
 from ferbatch.core import archives
-from ferbatch.core.containers import damages, first_values, image_column
+from ferbatch.core.containers import damages, first_values, image_column, names_files
 from ferbatch.core.errors import UnreadableImageError
 from ferbatch.core.stores.urls import scheme_of
 from ferbatch.images.formats import SIGNATURE_BYTES, type_of_bytes
-from ferbatch.sources.aside import ARCHIVE, TABLE, TAKEN, UNREAD_TABLE, Reason
+from ferbatch.sources.aside import ARCHIVE, PATH_TABLE, TABLE, TAKEN, UNREAD_TABLE, Reason
 
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")  # train-00000-of-00002
 NUMBERED = re.compile(r"\d{4,}")  # train/0000, as the Hub converts data sets
@@ -23,7 +23,7 @@ def judged(prefix: bytes, name: bytes, key: bytes = b"") -> Reason:
     """What becomes of an archive that lies in a folder.
 
     TABLE where it is a Parquet table of images that is called as the Hub has them; TAKEN where it is called like a
-    shard and damaged, which a row will say. UsageError where its store does not give it.
+    shard and damaged, or a link to nothing, which a row will say. UsageError where its store does not give it.
 
     prefix: the folder's path, with its slash.
     key: the same path in full, where it differs.
@@ -33,11 +33,11 @@ def judged(prefix: bytes, name: bytes, key: bytes = b"") -> Reason:
         return ARCHIVE
     path = prefix + name
     if scheme_of(path) is None and not os.path.isfile(path):
-        return ARCHIVE
+        return TAKEN if is_shard and not os.path.exists(path) else ARCHIVE
     if importlib.util.find_spec("pyarrow") is None:
         return UNREAD_TABLE
     try:
-        return TABLE if _is_of_images(path) else ARCHIVE
+        return _of_readable(path)
     except UnreadableImageError as error:
         raise archives.not_had(path, error) from None
     except damages():
@@ -56,14 +56,13 @@ def _stem(name: bytes) -> str:
     return os.fsdecode(os.path.splitext(name)[0]).lower()
 
 
-def _is_of_images(path: bytes) -> bool:
-    """Whether the first values of a table's column are images; what pyarrow raises for a damaged one."""
+def _of_readable(path: bytes) -> Reason:
+    """By the first of a table's images, if it has some; what pyarrow raises for a damaged one."""
     with archives.looked_at(path) as file:
         if (found := image_column(file)) is None:
-            return False
-        values = first_values(file, found[0])
-    held = (value["bytes"] if isinstance(value, dict) else value for value in values)
-    return any(type_of_bytes(data[:SIGNATURE_BYTES]) for data in held if data)
+            return PATH_TABLE if names_files(file) else ARCHIVE
+        some = first_values(file, found[0])
+    return TABLE if not some or any(type_of_bytes(data[:SIGNATURE_BYTES]) for data in some) else ARCHIVE
 
 
 def split_of(below: bytes) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from ferbatch.core import archives
+from ferbatch.core.containers import damages
 from ferbatch.core.database import database_at, is_url, name_of
 from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import brief, count, decode_path, listed, shown
@@ -230,7 +231,7 @@ def _reading(path: str) -> Iterator[None]:
         raise
     except UnreadableImageError as error:  # of its store
         raise archives.not_had(os.fsencode(path), error) from None
-    except (ValueError, OSError, pd.errors.ParserError) as error:
+    except damages() as error:  # and pandas's, which are ValueErrors
         why = brief(str(error).splitlines()[0], 120) if str(error) else type(error).__name__
         raise UsageError(f"{shown(path)} cannot be read as a table: {why}") from error
 

@@ -16,7 +16,7 @@ from ferbatch.core.names import brief, count, escape, listed, shown
 from ferbatch.core.options import SAYS_ALL, TableOptions
 from ferbatch.core.records import NONE, USUAL, Rules
 from ferbatch.sources import tables
-from ferbatch.sources.class_folders import list_classes, of_split
+from ferbatch.sources.class_folders import check_whole, list_classes, of_split
 from ferbatch.sources.contents import is_of_folders, is_table
 from ferbatch.sources.finding import files_of
 from ferbatch.sources.labels import folded, label_of
@@ -203,6 +203,7 @@ def _of_folders(
 ) -> Truth:
     """The images of class folders and of tables of images, each with its class."""
     found = list_classes(path, labels, classes, rules, splits, choice.label_column)
+    check_whole(found, path, choice.split)
     listing, names = found.images, _shown(found.names, labels)
     truth = Truth(
         listing,

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def test_tables_without_images_stay_aside_whatever_they_are_called(
     done = run("label", "ds", "-o", "labels.csv")
     assert done.returncode == 0, done.stderr
     assert paths_in() == ["ds/data/0000.jpg", "ds/data/0001.jpg", "ds/data/dir.parquet/0.jpg"]
-    assert b"5 archives (name one to label what it holds) left aside" in done.stderr
+    assert b"4 archives (name one to label what it holds), " in done.stderr
+    assert b"1 table of paths alone (name one to label what it lists) left aside" in done.stderr
 
 
 def test_a_shard_that_is_damaged_is_a_row_and_arrow_files_are_counted(run: Any, tmp_path: Path) -> None:
@@ -97,6 +99,52 @@ def test_a_shard_that_is_damaged_is_a_row_and_arrow_files_are_counted(run: Any, 
     assert failed == {"ds/data/train-00001-of-00002.parquet": "unreadable"}
     assert len(paths_in()) == 11
     assert b"1 Arrow table not read (write Parquet instead)" in done.stderr
+
+
+def test_a_link_to_a_shard_that_is_not_there_is_a_row(run: Any, tmp_path: Path) -> None:
+    laid_out(tmp_path / "ds")
+    (tmp_path / "ds/data/train-00002-of-00003.parquet").symlink_to("gone")
+    assert run("label", "ds", "-o", "labels.csv").returncode == 3
+    failed = {row["path"]: row["error_kind"] for row in rows_of(Path("labels.csv")) if row["status"] == "error"}
+    assert failed == {"ds/data/train-00002-of-00003.parquet": "not_found"}
+
+
+def test_a_truth_of_which_a_shard_is_damaged_is_none(run: Any, ferbatch_here: Ferbatch, tmp_path: Path) -> None:
+    laid_out(tmp_path / "ds")
+    path = tmp_path / "ds/data/train-00001-of-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    evaluate = partial(run, "evaluate", "--truth", "ds")
+    for done in (evaluate(), evaluate("--split", "train"), ferbatch_here("train", "ds", "-o", "m.safetensors")):
+        assert done.returncode == 2
+        assert b"ds/data/train-00001-of-00002.parquet is damaged or not there" in done.stderr
+    assert evaluate("--split", "test").returncode == 0
+    assert evaluate("--exclude", "train-00001-*").returncode == 0
+
+
+def test_images_are_found_behind_rows_without_any_and_in_the_column_that_is_called_so(run: Any, tmp_path: Path) -> None:
+    pa, pq = parquet_tools()
+    (tmp_path / "ds").mkdir()
+    some = [{"bytes": face_file(at), "path": f"{at}.jpg"} for at in range(3)]
+    masks = [{"bytes": face_file(9), "path": f"mask{at}.jpg"} for at in range(43)]
+    made = pa.table({"mask": masks, "image": [*[None] * 40, *some], "image.path": ["no"] * 43})
+    for name, rows in {"train": 43, "test": 0}.items():
+        pq.write_table(made.slice(0, rows), f"ds/{name}-00000-of-00001.parquet", row_group_size=10)
+    done = run("label", "ds", "-o", "labels.csv")
+    assert done.returncode == 3, done.stderr
+    assert b"aside" not in done.stderr
+    good = [row["path"] for row in rows_of(Path("labels.csv")) if row["status"] != "error"]
+    assert good == [f"ds/train-00000-of-00001.parquet/{at}.jpg" for at in range(3)]
+    assert len(paths_in()) == 43
+
+
+def test_a_shard_whose_name_is_no_utf8_is_read(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "ds").mkdir()
+    shard = os.fsencode(tmp_path / "ds") + b"/train-\xff.parquet"
+    Path(os.fsdecode(shard)).write_bytes(table(0, 3))
+    for source in (tmp_path / "ds", os.fsdecode(shard)):
+        done = run("label", source, "-o", "labels.csv", "--overwrite")
+        assert done.returncode == 0, done.stderr
+        assert len(paths_in()) == 3
 
 
 def test_without_pyarrow_the_sentence_names_what_reads_the_tables(
