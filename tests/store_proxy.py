@@ -26,6 +26,7 @@ class Wrong:
     status: int = 0  # what is answered in place of handing it on; 200: as if it were done
     breaks: bool = False  # the connection is closed in the middle
     lost: bool = False  # it is handed on, and its answer does not come back
+    body: bytes | None = None  # of the answer
     then: Callable[[], object] = lambda: None  # what happens first
     times: int = 1_000_000
 
@@ -73,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return None
             if wrong.status:
-                return self.say(wrong.status)
+                return self.say(wrong.status, wrong.body)
         connection = http.client.HTTPConnection(self.proxy.behind.removeprefix("http://"), timeout=60)
         connection.request(self.command, self.path, body, headers)
         got = connection.getresponse()

@@ -134,6 +134,37 @@ def test_what_changes_and_goes_takes_its_pictures_along(
     assert (ended.code, "s3://bucket/faces/crops is gone, with the faces of" in ended.stderr) == (2, True), ended.stderr
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        Wrong("HEAD", "/in/one.jpg.face2.png", status=503, times=1),
+        Wrong("DELETE", "/in/one.jpg.face2.png", status=503, times=1),
+    ],
+)
+def test_crops_that_are_too_many_all_go_though_the_store_fails_amid_them(
+    wrong: Wrong, run: Run, bucket: Any, local: dict[str, bytes], proxy: Proxy, photos: Path
+) -> None:
+    command = ("--crops", CROPS, "--annotate", SEEN, "--incremental", "-o", URL)
+    assert run(*command).code == 3
+    for number in (1, 2, 3):
+        bucket.put_object(Key=f"faces/crops/photos/in/one.jpg.face{number}.png", Body=b"old")
+    os.utime(photos / "in/one.jpg", (1, 1))
+    proxy.wrong.append(wrong)
+    assert run(*command).code == 0
+    assert (wrong.times, pictures(bucket)) == (0, local)
+
+
+def test_crops_that_may_not_be_taken_away_end_the_run(run: Run, bucket: Any, proxy: Proxy) -> None:
+    assert run("-o", URL, "--crops", CROPS).code == 3
+    denied = b"<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+    proxy.wrong.append(Wrong("POST", "/bucket", status=200, body=denied))
+    ended = run("-o", URL, "--crops", CROPS, "--overwrite")
+    assert (ended.code, "could not be taken away: the store refuses to delete it" in ended.stderr) == (74, True)
+    proxy.wrong[:] = [Wrong("POST", "/bucket", status=200, body=denied.replace(b"AccessDenied", b"SlowDown"), times=1)]
+    assert run("-o", URL, "--crops", CROPS, "--overwrite").code == 3
+    assert not proxy.wrong[0].times
+
+
 @pytest.mark.parametrize("how", [("--workers", "0"), ("--workers", "2"), ("--isolate", "--workers", "1")])
 @pytest.mark.parametrize("ending", ["/two.jpg.face1.png", "/two.jpg.faces.jpg"])
 def test_a_picture_that_cannot_be_put_ends_the_run_and_resume_goes_on(

@@ -174,7 +174,8 @@ def _pages(path: str, deep: bool) -> Iterator[list[Entry]]:
 def remove_all(paths: Sequence[str]) -> None:
     """Take objects away that were listed."""
     if paths:
-        _asked(paths[0], lambda: puts.remove_all(remote.ahead().stores, [os.fsencode(path) for path in paths]))
+        files = [os.fsencode(path) for path in paths]
+        _asked(paths[0], lambda: puts.remove_all(remote.ahead().stores, files), "taken away")
 
 
 def begins(path: str, n: int) -> bytes | None:

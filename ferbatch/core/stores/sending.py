@@ -93,9 +93,11 @@ def remove_numbered(path_of: Callable[[int], str], first: int) -> None:
     sender = _of_this_process()
 
     async def do() -> None:
-        number = first
-        while await puts.removed(sender.ahead.stores, os.fsencode(path_of(number))):
-            number += 1
+        end = first
+        while await puts.is_there(sender.ahead.stores, os.fsencode(path_of(end))):
+            end += 1
+        for number in reversed(range(first, end)):  # so that they end at the first gap, wherever this is cut short
+            await puts.remove(sender.ahead.stores, os.fsencode(path_of(number)))
 
     sender.begin(path_of(first), do)
 
