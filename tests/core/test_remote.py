@@ -105,13 +105,16 @@ def test_a_path_with_a_password_is_refused_and_not_repeated(path: str) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "a/token+="])
+@pytest.mark.parametrize(
+    "start", ["http://host:9000", "http://host:80", "https://host:443", "https://host:80", "http://h"]
+)
 @pytest.mark.parametrize("key", ["a.jpg", "a b/ü+&=~(1).jpg", "%41/x"])
-def test_a_signature_is_botocores(key: str, token: str | None) -> None:
+def test_a_signature_is_botocores(key: str, start: str, token: str | None) -> None:
     import botocore.auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    url = f"http://host:9000/bucket/{quote(key, safe='/-_.~')}"
+    url = f"{start}/bucket/{quote(key, safe='/-_.~')}"
     request = AWSRequest("GET", url)
     botocore.auth.S3SigV4Auth(Credentials("AK", "secret", token), "s3", "eu-west-1").add_auth(request)
     theirs = {name.lower(): value for name, value in request.headers.items()}

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 NOTHING = hashlib.sha256(b"").hexdigest()  # of the body of a GET
 
 
@@ -67,7 +68,9 @@ def signed(url: str, region: str, keys: Keys, at: float | None = None) -> dict[s
     headers = {"x-amz-content-sha256": NOTHING, "x-amz-date": moment}
     if keys.token:
         headers["x-amz-security-token"] = keys.token
-    host, _, path = url.partition("://")[2].partition("/")
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    host = host.removesuffix(DEFAULT_PORTS.get(scheme, ""))  # as it is sent
     names = ";".join(["host", *headers])
     lines = "".join(f"{name}:{value}\n" for name, value in {"host": host, **headers}.items())
     request = f"GET\n/{path}\n\n{lines}\n{names}\n{NOTHING}"
