@@ -32,6 +32,7 @@ REASONS = {
     403: "Forbidden",
     404: "Not Found",
     500: "Internal",
+    501: "Not Implemented",
     503: "Slow Down",
 }
 CODES = {403: "AccessDenied", 404: "NoSuchKey", 500: "InternalError", 503: "SlowDown"}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import gc
 import ipaddress
 import os
+import re
+import socket
 import ssl
+import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,6 +106,9 @@ def test_a_proxy_of_the_environment_is_asked(name: str, store: Store, monkeypatc
         monkeypatch.delenv(asked, raising=False)
     assert remote.read(b"http://nowhere.test/faces/a.jpg") == FACES["a.jpg"]
     assert store.head.startswith(b"GET http://nowhere.test/faces/a.jpg ")
+    monkeypatch.setenv("no_proxy", store.address.removeprefix("http://"))
+    remote.read(f"{store.address}/faces/a b/ü+&.jpg".encode())
+    assert store.head.startswith(b"GET /faces/a%20b/")
     monkeypatch.setenv("no_proxy", "nowhere.test")
     with pytest.raises(UnreadableImageError, match="RESOLVE_HOST"):
         remote.read(b"http://nowhere.test/faces/a.jpg")
@@ -134,6 +144,68 @@ def test_a_server_has_to_be_vouched_for(store: Store, tmp_path: Path, monkeypatc
         monkeypatch.setenv("SSL_CERT_FILE", os.fspath(path))
         remote.ahead().stores.web.idle.clear()
         assert remote.read(file) == FACES["a.jpg"]
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """The address of what says this to the first that comes, whatever it wants, and closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(2**16)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"no HTTP at all", "CURLE_UNSUPPORTED_PROTOCOL"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort", "CURLE_PARTIAL_FILE"),
+    ],
+)
+def test_what_is_no_answer_may_be_one_the_next_time(
+    answer: bytes, why: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferbatch.core.stores.ahead.patience.attempts", 1)
+    with answering(answer) as address:
+        with pytest.raises(UnreadableImageError, match=re.escape(f"({why})")) as said:
+            remote.read(f"{address}/a.jpg".encode())
+        assert said.value.kind == "unreachable"
+
+
+def test_a_server_that_knows_no_head_is_asked_otherwise(store: Store) -> None:
+    answers = {"HEAD": 501}
+    answer = store.answer
+    store.answer = lambda method, target: (  # type: ignore[method-assign]
+        store.failed(answers[method], "NotImplemented") if method in answers else answer(method, target)
+    )
+    [version] = remote.ahead().versions([f"{store.address}/faces/a.jpg".encode()])
+    assert version.size == len(FACES["a.jpg"])
+
+
+def test_nothing_of_an_object_is_kept_once_it_is_handed_on(store: Store) -> None:
+    n, size = 8, 2**22
+    store.buckets["faces"]["large"] = bytes(size)
+    mine = remote.ahead()
+
+    async def fetched() -> list[int]:
+        several = await asyncio.gather(*(mine.stores.web.get(f"{store.address}/faces/large") for _ in range(n)))
+        return [len(one.data) for one in several]
+
+    tracemalloc.start()
+    try:
+        assert mine.wait(fetched()) == [size] * n
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < n * size / 2
+    finally:
+        tracemalloc.stop()
 
 
 def taken(width: Width, seconds: float, wanted: bool = True) -> int:

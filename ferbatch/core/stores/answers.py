@@ -26,6 +26,7 @@ NO_KEYS = frozenset(["NoCredentialsError", "PartialCredentialsError", "DefaultCr
 BAD_KEYS = frozenset(["AzureSigningError", "ClientAuthenticationError", "RefreshError"])
 FORBIDDEN = "Forbidden"  # what Google's package begins an OSError with that is one
 GONE, DENIED, LATER = (404, 410), (401, 403, 407), (408, 425, 429)  # HTTP's statuses; from 500 on: later as well
+NEVER = 501  # but for this one: the server does not know what it is asked to do
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ def check(status: int, after: str = "") -> None:
         raise StoreError("not_found", "no such object")
     if status in DENIED:
         raise StoreError("permission", f"the store refuses it ({status})")
-    if status in LATER or status >= 500:
+    if status in LATER or (status >= 500 and status != NEVER):
         pause = float(after) if after.isdecimal() else 0.0
         raise StoreError("unreachable", f"the store answers {status}", passing=True, after=pause)
     if status >= 300:

@@ -17,7 +17,7 @@ from ferbatch.core.stores.answers import Fetched, StoreError, check, version_in
 from ferbatch.core.stores.urls import not_installed
 
 ESCAPE = re.compile("%[0-9A-Fa-f]{2}")  # in what is encoded
-HOST = re.compile(r"(\w+://)([^/?#]+)(.*)", re.DOTALL)
+HOST = re.compile(r"(\w+://)([^/?#\0]+)(.*)", re.DOTALL)
 SPAN = re.compile(r"bytes (\d+)-(\d+)/(\d+)")  # in Content-Range
 SLOWEST = 100  # bytes a second, of an answer that has taken longer than READ
 CONNECT, READ = 5, 30  # seconds that a server may take to be there, and to go on with an answer
@@ -52,7 +52,8 @@ class Web:
         self.multi.setopt(pycurl.M_MAXCONNECTS, connections)
         self.room = asyncio.Semaphore(connections)
         self.idle: list[Any] = []  # handles, of which each is a request at a time
-        # Of libcurl's errors: those that say that a URL is none, that it leads nowhere, and that nobody is there.
+        # Of libcurl's errors: those that say that a redirect leads nowhere (the second also that what answers speaks no
+        # HTTP), and that nobody is there.
         self.no_url = (pycurl.E_URL_MALFORMAT, pycurl.E_UNSUPPORTED_PROTOCOL)
         self.silences = {
             *(pycurl.E_COULDNT_RESOLVE_PROXY, pycurl.E_COULDNT_RESOLVE_HOST, pycurl.E_COULDNT_CONNECT),
@@ -96,6 +97,7 @@ class Web:
             status: int = handle.getinfo(curl.RESPONSE_CODE)
             self.idle.append(handle)
         answer = Answer(status, _headers(lines), b"".join(data))
+        data.clear()  # the handle holds on to it until its next request
         check(status, answer.headers.get("retry-after", ""))
         return answer
 
@@ -171,24 +173,25 @@ class Web:
         split = urlsplit(url)
         proxy = self.proxies.get(split.scheme) or self.proxies.get("all")
         if proxy and not proxy_bypass(split.hostname or ""):
-            handle.setopt(self.curl.PROXY, proxy)
+            handle.setopt(self.curl.PROXY, "" if proxy_bypass(split.netloc) else proxy)
         else:
             handle.unsetopt(self.curl.PROXY)
 
     def _meant(self, code: int, handle: Any, begun: bool) -> StoreError:
         """What an error of libcurl's means; its own words may hold what is secret."""
         curl = self.curl
-        leads_on = handle.getinfo(curl.REDIRECT_COUNT) or 300 <= handle.getinfo(curl.RESPONSE_CODE) < 400
+        leads_on = 300 <= handle.getinfo(curl.RESPONSE_CODE) < 400
         if code == curl.E_TOO_MANY_REDIRECTS or (code in self.no_url and leads_on):
             return StoreError("unreadable", "its server leads on to nowhere: in a circle, or away from the web")
-        if code in self.no_url:
+        if code == curl.E_URL_MALFORMAT:
             return StoreError("not_found", NO_URL)
         silent = code in self.silences
         if begun and code == curl.E_OPERATION_TIMEDOUT:
             why = f"the store sends less than {SLOWEST} bytes a second"
         else:
-            names = (name for name in dir(curl) if name.startswith("E_") and getattr(curl, name) == code)
-            why = f"the store does not answer (CURL{next(names, f'E {code}')})"
+            names = [name for name in dir(curl) if name.startswith("E_") and getattr(curl, name) == code]
+            name = min(names, key=lambda name: name.startswith(("E_FTP", "E_MULTI")), default=f"E {code}")
+            why = f"the store does not answer (CURL{name})"
         return StoreError("unreachable", why, passing=True, silent=silent)
 
 
