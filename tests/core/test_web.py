@@ -15,6 +15,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores import Fault, Store, serving
@@ -74,6 +75,28 @@ def test_a_url_without_a_host_is_none(url: str) -> None:
 def test_an_object_of_s3_is_read_whatever_its_key(key: str, store: Store) -> None:
     assert remote.read(f"s3://faces/{key}".encode()) == FACES[key]
     assert "Signature=" in (header(store, "authorization") or "")
+
+
+def test_a_version_of_an_object_is_that_version(fault: Callable[..., None], moto: str, bucket: Any) -> None:
+    fault("store", address=moto)
+    bucket.Versioning().enable()
+    try:
+        first, last = face_file(1), face_file(2) + b"longer"
+        version = bucket.put_object(Key="a b.jpg", Body=first).version_id
+        bucket.put_object(Key="a b.jpg", Body=last)
+        file = f"s3://bucket/a b.jpg?versionId={version}".encode()
+        assert remote.read(file) == first
+        [looked] = remote.ahead().versions([file])
+        assert looked.size == len(first)
+        assert remote.ahead().begins([file], 300) == [first[:300]]
+        assert remote.read(b"s3://bucket/a b.jpg") == last
+        bucket.Object("a b.jpg").delete()
+        remote.forget([file])
+        assert remote.read(file) == first
+    finally:
+        bucket.object_versions.delete()
+        if remote._ahead:
+            remote._ahead.close()
 
 
 def test_what_is_signed_is_led_nowhere(store: Store) -> None:

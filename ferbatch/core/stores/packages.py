@@ -32,6 +32,7 @@ from ferbatch.core.stores.signing import Bucket, Keys
 from ferbatch.core.stores.web import Web
 
 AT_ONCE = 1_000  # entries of a listing
+VERSION = "?versionId="  # comes after a key of S3's, and before which of an object's versions is meant
 EXACTLY = {"hf": {"cache_type": "none"}}  # how packages are told to fetch no more of an object than they are asked for
 PROBED = 20  # seconds that a store may take to say whether a path is there
 TALKATIVE = (
@@ -87,7 +88,7 @@ class Stores:
             fetched = await (self.web.get(url) if scheme in urls.WEB else self._signed(scheme, url, Web.get))
             listed = known.version_of(file)
             if fetched is None:
-                data = bytes(await self.call(scheme, "cat_file", url))
+                data = bytes(await self.call(scheme, "cat_file", url, **_version_in(scheme, url)))
                 fetched = Fetched(data, listed if listed and listed.size == len(data) else await self.look(file))
         if fetched.version.size not in (-1, len(fetched.data)) or (
             listed is not None and listed.mtime_ns == fetched.version.mtime_ns and listed.size != len(fetched.data)
@@ -115,7 +116,7 @@ class Stores:
             else:
                 fetched = await self._signed(scheme, url, lambda web, *request: web.span(*request, start, end))
             if fetched is None:
-                data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end, **EXACTLY.get(scheme, {})))
+                data = bytes(await self.call(scheme, "cat_file", url, start=start, end=end, **_exactly(scheme, url)))
                 if len(data) != end - start:
                     raise StoreError(
                         "unreadable", f"the store sends {len(data):,} bytes of {end - start:,}", passing=True
@@ -134,7 +135,8 @@ class Stores:
             if scheme in S3:  # its package would look for a folder where there is no object
                 system = await self.system(url)
                 bucket, key, _ = system.split_path(url)
-                head = await system._call_s3("head_object", Bucket=bucket, Key=key)
+                which = {"VersionId": said} if (said := url.partition(VERSION)[2]) else {}
+                head = await system._call_s3("head_object", Bucket=bucket, Key=key, **which)
                 return version_in(head, head["ContentLength"])
             info = await self.call(scheme, "info", url)
             if info.get("type") == "directory":
@@ -150,7 +152,7 @@ class Stores:
             if scheme in urls.WEB:
                 return await self.web.begins(url, n)
             try:
-                return bytes(await self.call(scheme, "cat_file", url, start=0, end=n, **EXACTLY.get(scheme, {})))[:n]
+                return bytes(await self.call(scheme, "cat_file", url, start=0, end=n, **_exactly(scheme, url)))[:n]
             except Exception as error:  # whatever the package says of it
                 if status_of(error) == 416:  # it is empty
                     return b""
@@ -252,7 +254,7 @@ class Stores:
         None where this way does not lead there, and of any other store.
         """
         name, _, key = url.partition("://")[2].partition("/")
-        if scheme not in S3 or not key or "?versionId=" in key or name.startswith("arn:"):
+        if scheme not in S3 or not key or VERSION in key or name.startswith("arn:"):
             return None
         bucket = await self._bucket(scheme, name)
         if bucket is None:
@@ -268,6 +270,16 @@ class Stores:
         if name not in self.buckets:
             self.buckets[name] = await Bucket.of(await self.system(f"{scheme}://{name}"), name)
         return self.buckets[name]
+
+
+def _version_in(scheme: str, url: str) -> dict[str, Any]:
+    """How s3fs is told which version of an object is meant: it leaves out what the URL says of that."""
+    said = url.partition(VERSION)[2] if scheme in S3 else ""
+    return {"version_id": said, "max_concurrency": 1} if said else {}
+
+
+def _exactly(scheme: str, url: str) -> dict[str, Any]:
+    return {**EXACTLY.get(scheme, {}), **_version_in(scheme, url)}
 
 
 def _lasts(bucket: Bucket | None) -> bool:
