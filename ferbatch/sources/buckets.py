@@ -8,7 +8,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from ferbatch.core import archives
-from ferbatch.core.errors import UsageError
+from ferbatch.core.errors import UnreadableImageError, UsageError
 from ferbatch.core.names import encode_path
 from ferbatch.core.records import MARKER, NO_VERSION, Rules
 from ferbatch.core.stores import known, objects, remote, urls
@@ -182,14 +182,22 @@ def _is_page(url: bytes) -> bool:
 
 
 def _is_there(path: bytes) -> bool:
-    return remote.look_at([path]).get(path) != NO_VERSION
+    """Whether there is such an object; UsageError where its store does not say it."""
+    if known.is_unlisted(path):
+        try:
+            known.index.add(path, remote.ahead().looked_at(path))
+        except UnreadableImageError as error:
+            if error.kind != "not_found":
+                raise unfit(path, StoreError(error.kind, str(error)), "looked at") from None
+            return False
+    return True
 
 
-def unfit(path: bytes, error: StoreError) -> UsageError:
-    """The error that says why nothing can be listed below a path."""
+def unfit(path: bytes, error: StoreError, done: str = "listed") -> UsageError:
+    """The error that says why nothing can be listed below a path, or what else cannot be `done`."""
     shown, scheme = encode_path(path)[:200], urls.scheme_of(path) or ""
     if error.kind == "permission":
-        return UsageError(f"{shown} cannot be listed: {error} (credentials come from {urls.STORES[scheme].keys})")
+        return UsageError(f"{shown} cannot be {done}: {error} (credentials come from {urls.STORES[scheme].keys})")
     if error.kind == "not_found" and scheme == "hf":  # which does not tell the one from the other
         keys = urls.STORES[scheme].keys
         return UsageError(
@@ -198,4 +206,4 @@ def unfit(path: bytes, error: StoreError) -> UsageError:
         )
     if error.kind == "not_found":
         return UsageError(f"{shown} cannot be listed: there is no such bucket, folder or page")
-    return UsageError(f"{shown} cannot be listed: {error}")
+    return UsageError(f"{shown} cannot be {done}: {error}")

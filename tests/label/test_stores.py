@@ -143,6 +143,18 @@ def test_a_source_that_is_not_there_ends_the_run_with_a_sentence(
         assert secret not in done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("status", "said"), [(403, "the store refuses it (403) (cred"), (503, "the store answers 503")]
+)
+def test_an_object_that_cannot_be_looked_at_is_not_said_to_be_missing(
+    status: int, said: str, label: Any, store: Store
+) -> None:
+    store.buckets["faces"]["one/only.jpg"] = b"x"
+    store.faults["one/only.jpg"] = Fault(status)
+    done = label("s3://faces/one/only.jpg", "-o", "labels.csv")
+    assert (done.returncode, f"only.jpg cannot be looked at: {said}" in done.stderr.decode()) == (2, True), done.stderr
+
+
 def test_a_store_that_nobody_serves_ends_the_run(label: Any, store: Store) -> None:
     store.address = "http://127.0.0.1:9"
     for path in ("s3://faces", "http://127.0.0.1:9/faces/"):
